@@ -1,0 +1,152 @@
+"""BigEarthNet as facts: bands, resolutions, labels, countries, statistics. Data, no code.
+
+Sources: bigearthnet-common 2.8.0 (labels, v1 statistics), configilm 0.7 (v2 statistics), Sumbul et al. 2021, Clasen et al. 2025.
+"""
+
+from image_processing_csmae import BAND_MEAN, BAND_STD
+
+S1_BANDS: tuple[str, ...] = ("VH", "VV")
+"""Sentinel-1 bands of BigEarthNet: backscatter in dB."""
+
+S2_BANDS: tuple[str, ...] = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+"""Sentinel-2 Level-2A bands of BigEarthNet (no B10): digital numbers, reflectance x 10000."""
+
+SENSOR_OF_BAND: dict[str, str] = dict.fromkeys(S1_BANDS, "s1") | dict.fromkeys(S2_BANDS, "s2")
+"""Which sensor measures a band."""
+
+TILE_METRES: int = 1200
+"""Edge of a tile on the ground, metres."""
+
+BAND_SIZE: dict[str, int] = {
+    **dict.fromkeys(S1_BANDS, 120),
+    **dict.fromkeys(("B02", "B03", "B04", "B08"), 120),
+    **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 60),
+    **dict.fromkeys(("B01", "B09"), 20),
+}
+"""Pixels along the edge of a tile, by band: 10 m, 20 m and 60 m bands."""
+
+LABELS: tuple[str, ...] = (
+    "Agro-forestry areas",
+    "Arable land",
+    "Beaches, dunes, sands",
+    "Broad-leaved forest",
+    "Coastal wetlands",
+    "Complex cultivation patterns",
+    "Coniferous forest",
+    "Industrial or commercial units",
+    "Inland waters",
+    "Inland wetlands",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Marine waters",
+    "Mixed forest",
+    "Moors, heathland and sclerophyllous vegetation",
+    "Natural grassland and sparsely vegetated areas",
+    "Pastures",
+    "Permanent crops",
+    "Transitional woodland, shrub",
+    "Urban fabric",
+)
+"""The 19-class nomenclature in alphabetical order, which is the order of every multi-hot vector here."""
+
+LABELS_43_TO_19: dict[str, str | None] = {
+    "Continuous urban fabric": "Urban fabric",
+    "Discontinuous urban fabric": "Urban fabric",
+    "Industrial or commercial units": "Industrial or commercial units",
+    "Road and rail networks and associated land": None,
+    "Port areas": None,
+    "Airports": None,
+    "Mineral extraction sites": None,
+    "Dump sites": None,
+    "Construction sites": None,
+    "Green urban areas": None,
+    "Sport and leisure facilities": None,
+    "Non-irrigated arable land": "Arable land",
+    "Permanently irrigated land": "Arable land",
+    "Rice fields": "Arable land",
+    "Vineyards": "Permanent crops",
+    "Fruit trees and berry plantations": "Permanent crops",
+    "Olive groves": "Permanent crops",
+    "Pastures": "Pastures",
+    "Annual crops associated with permanent crops": "Permanent crops",
+    "Complex cultivation patterns": "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": (
+        "Land principally occupied by agriculture, with significant areas of natural vegetation"
+    ),
+    "Agro-forestry areas": "Agro-forestry areas",
+    "Broad-leaved forest": "Broad-leaved forest",
+    "Coniferous forest": "Coniferous forest",
+    "Mixed forest": "Mixed forest",
+    "Natural grassland": "Natural grassland and sparsely vegetated areas",
+    "Moors and heathland": "Moors, heathland and sclerophyllous vegetation",
+    "Sclerophyllous vegetation": "Moors, heathland and sclerophyllous vegetation",
+    "Transitional woodland/shrub": "Transitional woodland, shrub",
+    "Beaches, dunes, sands": "Beaches, dunes, sands",
+    "Bare rock": None,
+    "Sparsely vegetated areas": "Natural grassland and sparsely vegetated areas",
+    "Burnt areas": None,
+    "Inland marshes": "Inland wetlands",
+    "Peatbogs": "Inland wetlands",
+    "Salt marshes": "Coastal wetlands",
+    "Salines": "Coastal wetlands",
+    "Intertidal flats": None,
+    "Water courses": "Inland waters",
+    "Water bodies": "Inland waters",
+    "Coastal lagoons": "Marine waters",
+    "Estuaries": "Marine waters",
+    "Sea and ocean": "Marine waters",
+}
+"""The 43 original CORINE classes and the class of the 19 each became; None where it was dropped."""
+
+COUNTRIES: tuple[str, ...] = (
+    "Austria",
+    "Belgium",
+    "Finland",
+    "Ireland",
+    "Kosovo",
+    "Lithuania",
+    "Luxembourg",
+    "Portugal",
+    "Serbia",
+    "Switzerland",
+)
+"""The ten countries of BigEarthNet."""
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+"""Split names, as the v2 metadata spells them. The v1 files' `val` is `validation` here."""
+
+STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
+    "v1": {band: (BAND_MEAN[band], BAND_STD[band]) for band in (*S2_BANDS, *S1_BANDS)},
+    "v2_nearest": {
+        "B01": (361.0768, 575.0687),
+        "B02": (438.3721, 607.0269),
+        "B03": (614.0557, 603.2968),
+        "B04": (588.4096, 684.5688),
+        "B05": (942.8433, 738.4327),
+        "B06": (1769.9316, 1100.4561),
+        "B07": (2049.5515, 1275.8054),
+        "B08": (2193.2920, 1369.3717),
+        "B8A": (2235.5566, 1356.5441),
+        "B09": (2241.4553, 1316.3933),
+        "B11": (1568.2268, 1070.1613),
+        "B12": (997.7325, 813.5276),
+        "VH": (-19.3526, 5.5905),
+        "VV": (-12.6439, 5.1335),
+    },
+    "v2_bicubic": {
+        "B01": (360.6375, 572.3437),
+        "B02": (438.3721, 607.0269),
+        "B03": (614.0557, 603.2968),
+        "B04": (588.4096, 684.5688),
+        "B05": (942.7473, 738.3038),
+        "B06": (1769.8485, 1100.4614),
+        "B07": (2049.4758, 1275.8435),
+        "B08": (2193.2920, 1369.3717),
+        "B8A": (2235.4868, 1356.7542),
+        "B09": (2241.0911, 1313.6488),
+        "B11": (1568.2118, 1070.8011),
+        "B12": (997.7151, 814.0936),
+        "VH": (-19.3526, 5.5905),
+        "VV": (-12.6439, 5.1335),
+    },
+}
+"""(mean, standard deviation) by band over the training split: S2 in digital numbers, S1 in dB. The processor's default is `v1`."""

@@ -1,0 +1,1 @@
+"""Between checkpoints and the Hub."""

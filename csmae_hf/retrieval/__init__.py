@@ -1,0 +1,1 @@
+"""Embedding, searching and measuring."""

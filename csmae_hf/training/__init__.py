@@ -1,0 +1,1 @@
+"""Pre-training with the Hugging Face Trainer."""

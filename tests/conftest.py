@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+WHERE_TO_GET_IT = "no shared/ folder beside the checkout, so the real tiles are not here; BigEarthNet itself is at https://bigearth.net"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and parity cases beside the checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(WHERE_TO_GET_IT)
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Path) -> Path:
+    """Real, redistributable tiles."""
+    return shared / "data"
