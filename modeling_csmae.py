@@ -33,13 +33,17 @@ class PatchMask(NamedTuple):
 
     Attributes:
         visible: (B, K) indices of the visible patches, in the order in which the encoder sees them.
+        hidden: (B, L - K) indices of the hidden patches.
         restore: (B, L) position of each patch among the visible and then the hidden ones: what puts tokens back in place.
-        hidden: (B, L) 1.0 where a patch is hidden, 0.0 where it is visible.
     """
 
     visible: torch.Tensor
-    restore: torch.Tensor
     hidden: torch.Tensor
+    restore: torch.Tensor
+
+    def as_map(self) -> torch.Tensor:
+        """Return (B, L), 1.0 where a patch is hidden, 0.0 where it is visible."""
+        return (self.restore >= self.visible.shape[1]).float()
 
 
 @dataclass
@@ -70,7 +74,7 @@ class CSMAEForPreTrainingOutput(ModelOutput):
         embeds: Pooled features of the visible patches by sensor, each (B, D).
         masks: By sensor, (B, L), 1.0 where a patch was hidden.
         predictions: `predictions[source][target]`, (B, L, P * P * C of the target), a patch flattened as (row, column,
-            band); standardised per patch where `norm_pixel_loss` is set.
+            band); standardised per patch where `norm_pixel_loss` is set. In training only on request.
         hidden_states: As in [`CSMAEModelOutput`].
         attentions: As in [`CSMAEModelOutput`].
     """
@@ -186,9 +190,12 @@ def mask_patches(order: torch.Tensor, start: int, stop: int) -> PatchMask:
         The mask.
     """
     shuffled = torch.cat([order[:, start:stop], order[:, :start], order[:, stop:]], dim=1)
-    restore = torch.argsort(shuffled, dim=1)
-    hidden = (restore >= stop - start).float()
-    return PatchMask(shuffled[:, : stop - start], restore, hidden)
+    return PatchMask(shuffled[:, : stop - start], shuffled[:, stop - start :], torch.argsort(shuffled, dim=1))
+
+
+def select_patches(patches: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Select patches of each image: (B, L, width) and indices (B, M) give (B, M, width)."""
+    return patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
 
 
 def make_masks(noise: Mapping[str, torch.Tensor], masking: str, mask_ratio: float) -> dict[str, PatchMask]:
@@ -219,19 +226,17 @@ def make_masks(noise: Mapping[str, torch.Tensor], masking: str, mask_ratio: floa
 # Losses: pure functions, in float32 whatever the model computes in
 
 
-def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean squared error over the pixels of a patch, then over the counted patches of the batch.
 
     Args:
-        prediction: (B, L, pixels).
-        target: (B, L, pixels).
-        counted: (B, L), 1.0 where a patch counts.
+        prediction: (B, counted patches, pixels).
+        target: (B, counted patches, pixels).
 
     Returns:
         A scalar.
     """
-    error = (prediction.float() - target.float()).square().mean(dim=-1)
-    return (error * counted).sum() / counted.sum()
+    return F.mse_loss(prediction.float(), target.float())  # patches have equally many pixels: one mean is both
 
 
 def nt_xent_loss(embeds: torch.Tensor, other_embeds: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -379,7 +384,7 @@ class CSMAEEmbeddings(nn.Module):
         """Embed images (B, C, H, W) at positions (1, 1 + L, D); only the visible (B, K) of the patches, where given."""
         tokens = self.projection(images).flatten(2).transpose(1, 2) + positions[:, 1:]  # (B, L, D)
         if visible is not None:
-            tokens = tokens.gather(1, visible.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))  # (B, K, D)
+            tokens = select_patches(tokens, visible)  # (B, K, D)
         cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1)
 
@@ -440,8 +445,7 @@ class CSMAEDecoder(nn.Module):
         tokens = self.embed(tokens)
         cls_token, visible = tokens[:, :1], tokens[:, 1:]
         hidden = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], restore.shape[1] - visible.shape[1], -1)
-        patches = torch.cat([visible, hidden], dim=1)
-        patches = patches.gather(1, restore.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))  # (N, L, E)
+        patches = select_patches(torch.cat([visible, hidden], dim=1), restore)  # (N, L, E)
         hidden_states = torch.cat([cls_token, patches], dim=1) + self.positions(grid, tokens.dtype)
         for layer in self.layers:
             hidden_states, _ = layer(hidden_states)
@@ -663,6 +667,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_predictions: bool | None = None,
         return_loss: bool | None = True,
         **images: torch.Tensor,
     ) -> CSMAEForPreTrainingOutput:
@@ -675,6 +680,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
             output_attentions: Return the encoder's attention weights.
             output_hidden_states: Return the encoder's tokens after each block.
+            output_predictions: Return the predictions of all patches; default in evaluation only, since a training step
+                needs just those that count.
             return_loss: Compute the loss; on by default, which is what makes the Trainer report it in evaluation.
             **images: Images of any further sensor, by its name in `config.sensors`.
 
@@ -694,13 +701,19 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        predictions = self._decode(encoded.last_hidden_state, masks, grid)
-        losses = self._losses(given, masks, predictions, encoded.embeds) if return_loss else None
+        features = self._decode(encoded.last_hidden_state, masks, grid)
+        predictions = None
+        if output_predictions or (output_predictions is None and not self.training):
+            predictions = {
+                source: {target: self._head(target)(feature) for target, feature in by_target.items()}
+                for source, by_target in features.items()
+            }
+        losses = self._losses(given, masks, features, predictions, encoded.embeds) if return_loss else None
         return CSMAEForPreTrainingOutput(
             loss=self._total(losses) if losses is not None else None,
             losses=losses,
             embeds=encoded.embeds,
-            masks={sensor: mask.hidden for sensor, mask in masks.items()},
+            masks={sensor: mask.as_map() for sensor, mask in masks.items()},
             predictions=predictions,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
@@ -728,20 +741,22 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
     def _decode(
         self, tokens: dict[str, torch.Tensor], masks: Mapping[str, PatchMask], grid: tuple[int, int]
     ) -> dict[str, dict[str, torch.Tensor]]:
-        """Predict every wanted target from every source, each decoder's sources as one batch."""
-        predictions: dict[str, dict[str, torch.Tensor]] = {sensor: {} for sensor in tokens}
+        """Run each decoder's trunk once over all sources it is wanted for; features (B, L, E) by source and target."""
+        features: dict[str, dict[str, torch.Tensor]] = {sensor: {} for sensor in tokens}
         for decoder in self.decoders.values():
-            heads = cast(CSMAEDecoder, decoder).heads
-            targets = [target for target in heads if target in tokens]
+            targets = [target for target in cast(CSMAEDecoder, decoder).heads if target in tokens]
             sources = [source for source in tokens if any(self._wanted(source, target) for target in targets)]
             for group in _same_length({source: tokens[source] for source in sources}):
                 batch = torch.cat([tokens[source] for source in group])
                 restore = torch.cat([masks[source].restore for source in group])
-                features = decoder(batch, restore, grid).chunk(len(group))
-                for source, feature in zip(group, features, strict=True):
-                    wanted = [target for target in targets if self._wanted(source, target)]
-                    predictions[source].update({target: heads[target](feature) for target in wanted})
-        return predictions
+                decoded = decoder(batch, restore, grid).chunk(len(group))
+                for source, feature in zip(group, decoded, strict=True):
+                    features[source].update({target: feature for target in targets if self._wanted(source, target)})
+        return features
+
+    def _head(self, target: str) -> nn.Module:
+        name = "common" if self.config.decoder_type == "common" else target
+        return cast(CSMAEDecoder, self.decoders[name]).heads[target]
 
     def _wanted(self, source: str, target: str) -> bool:
         return bool(self.config.umr_weight if source == target else self.config.cmr_weight)
@@ -750,7 +765,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         self,
         images: Mapping[str, torch.Tensor],
         masks: Mapping[str, PatchMask],
-        predictions: Mapping[str, Mapping[str, torch.Tensor]],
+        features: Mapping[str, Mapping[str, torch.Tensor]],
+        predictions: Mapping[str, Mapping[str, torch.Tensor]] | None,
         embeds: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
         config = self.config
@@ -758,11 +774,15 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         if config.norm_pixel_loss:
             targets = {sensor: standardize_patches(patches) for sensor, patches in targets.items()}
         losses = {}
-        for source, by_target in predictions.items():
-            for target, prediction in by_target.items():
+        for source, by_target in features.items():
+            for target, feature in by_target.items():
                 counted = masks[source if config.cmr_target == "source" else target].hidden
+                if predictions is None:
+                    prediction = self._head(target)(select_patches(feature, counted))
+                else:
+                    prediction = select_patches(predictions[source][target], counted)
                 name = f"umr_{source}" if source == target else f"cmr_{source}_{target}"
-                losses[name] = reconstruction_loss(prediction, targets[target], counted)
+                losses[name] = reconstruction_loss(prediction, select_patches(targets[target], counted))
         pairs = [(a, b) for i, a in enumerate(embeds) for b in list(embeds)[i + 1 :]]
         if pairs and config.mim_weight:
             terms = [nt_xent_loss(embeds[a], embeds[b], config.mim_temperature) for a, b in pairs]

@@ -1,0 +1,49 @@
+# The two commands of the README, and what CI runs. Python 3.11 or newer, make and git are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# What `make demo` makes; .ci/run makes it smaller.
+DEMO ?= demo
+DEMO_TILES ?= 1500
+DEMO_SEEDS ?= 42 43 44
+DEMO_ARGS ?=
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help demo test lint install clean
+
+help:
+	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
+	@echo "make test   the whole test suite, with the linters"
+
+install: $(STAMP)
+
+# torch first, so that nothing after it pulls another build
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt torch
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,viz,geo]'
+	touch $@
+
+demo: $(STAMP)
+	$(VENV)/bin/csmae sample $(DEMO)/sample --tiles $(DEMO_TILES) --seed 0
+	@set -e; for seed in $(DEMO_SEEDS); do \
+	  echo "== Pre-training CSMAE-SESD, seed $$seed"; \
+	  $(RUN) run_pretraining.py configs/demo.yaml --data $(DEMO)/sample --output_dir $(DEMO)/model-seed$$seed --seed $$seed $(DEMO_ARGS); \
+	done
+	@echo "== Retrieval in all four directions"
+	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results
+
+test: $(STAMP) lint
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(DEMO) build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info

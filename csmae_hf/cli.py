@@ -1,0 +1,57 @@
+"""The `csmae` console command."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all sub-commands; each sets `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(prog="csmae", description="Cross-sensor masked autoencoders for remote sensing.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    sample = commands.add_parser(
+        "sample",
+        help="generate a sample archive of synthetic tiles",
+        description="Generate an archive of synthetic Sentinel-1 / Sentinel-2 tiles in the layout of BigEarthNet v2. It is for "
+        "trying the software out: nothing measured on it says anything about real land.",
+    )
+    sample.add_argument("folder", type=Path, help="where to put it; reused when it holds the same sample already")
+    sample.add_argument("--tiles", type=int, default=1500, help="number of tiles (default: %(default)s)")
+    sample.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same archive (default: %(default)s)"
+    )
+    sample.set_defaults(run=run_sample)
+    return parser
+
+
+def run_sample(arguments: argparse.Namespace) -> None:
+    """Generate a sample archive."""
+    from csmae_hf.data.sample import generate_sample
+
+    folder = generate_sample(arguments.folder, tiles=arguments.tiles, seed=arguments.seed)
+    logging.info("Sample archive of %d synthetic tiles: %s", arguments.tiles, folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The command line without the program's name; default that of the process.
+
+    Returns:
+        The exit status: 0, or 2 where the input was at fault.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+        logging.error("csmae: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The Transformers Trainer with what CSMAE needs on top: flips on the device, loss terms in the log, decay on everything."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+
+def flip_together(images: dict[str, torch.Tensor], generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+    """Flip each place at random, horizontally and vertically with p = 0.5 each, in all its sensors alike.
+
+    Args:
+        images: (B, C, H, W) by sensor, the same B places.
+        generator: Of the random choice; default torch's own on the CPU, which checkpoints keep.
+
+    Returns:
+        The flipped images.
+    """
+    batch = next(iter(images.values())).shape[0]
+    choices = torch.rand(2, batch, 1, 1, 1, generator=generator) < 0.5
+    flipped = {}
+    for sensor, image in images.items():
+        for choice, dim in zip(choices.to(image.device), (-1, -2), strict=True):
+            image = torch.where(choice, image.flip(dim), image)
+        flipped[sensor] = image
+    return flipped
+
+
+class CSMAETrainer(Trainer):
+    """Trains [`CSMAEForPreTraining`].
+
+    Args:
+        *args: As of `Trainer`.
+        flips: Whether to flip training tiles at random.
+        **kwargs: As of `Trainer`.
+    """
+
+    def __init__(self, *args: Any, flips: bool = True, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.flips = flips
+        self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """Compute the loss of a batch and remember its terms for the log."""
+        if model.training and self.flips:
+            inputs = flip_together(inputs)
+        outputs = model(**inputs, output_predictions=not self.args.prediction_loss_only)
+        terms = self._terms["" if model.training else "eval_"]
+        for name, value in outputs["losses"].items():
+            terms[name].append(value.detach())
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean of each loss term since the last line, over all processes, to the log."""
+        prefix = "eval_" if "eval_loss" in logs else "" if "loss" in logs else None
+        if prefix is not None:
+            terms = self._terms[prefix]
+            for name, values in terms.items():
+                mean = self._nested_gather(torch.stack(values).mean().unsqueeze(0)).mean()
+                logs[f"{prefix}{name}"] = round(mean.item(), 6)
+            terms.clear()
+        super().log(logs, *args, **kwargs)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Decay every parameter, as the original does; Transformers would leave out biases and norms."""
+        return [name for name, _ in model.named_parameters()]

@@ -1,0 +1,31 @@
+"""Pre-train a cross-sensor masked autoencoder (CSMAE) on paired Sentinel-1 and Sentinel-2 tiles.
+
+    python run_pretraining.py configs/demo.yaml
+    accelerate launch run_pretraining.py configs/csmae_sesd.yaml --data BigEarthNet --output_dir runs/sesd
+    accelerate launch --cpu --num_processes 2 run_pretraining.py configs/demo.yaml
+
+The first argument may be a YAML file of arguments; options override it. The trained model, its processor and its code are
+saved in --output_dir, ready for AutoModel.from_pretrained.
+"""
+
+import logging
+import sys
+
+from csmae_hf.training.arguments import parse_arguments
+from csmae_hf.training.pretrain import pretrain
+
+
+def main() -> int:
+    """Run from the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        folder = pretrain(*parse_arguments(sys.argv[1:], description=__doc__))
+    except (ValueError, FileNotFoundError) as error:
+        logging.error("run_pretraining.py: %s", error)
+        return 2
+    logging.info("Trained model, processor and code: %s", folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""YAML first, command line over it, and no name that does nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from csmae_hf.training.arguments import parse_arguments
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("variant: cecd\nlearning_rate: 1.0e-3\nmodel_overrides: {mask_ratio: 0.75}\nflips: false\nseed:\n")
+    return path
+
+
+def test_yaml_sets_arguments(yaml_file):
+    model, data, training = parse_arguments([str(yaml_file)])
+    assert (model.variant, model.model_overrides, data.flips) == ("cecd", {"mask_ratio": 0.75}, False)
+    assert training.learning_rate == 1e-3
+    assert training.seed == 42, "an empty value leaves the default"
+
+
+def test_command_line_overrides_yaml(yaml_file):
+    model, data, training = parse_arguments(
+        [str(yaml_file), "--variant", "secd", "--learning_rate=0.5", "--flips", "true"]
+    )
+    assert (model.variant, data.flips, training.learning_rate) == ("secd", True, 0.5)
+
+
+def test_unknown_key_names_the_nearest(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("learning_rat: 1\n")
+    with pytest.raises(ValueError, match="'learning_rat': did you mean 'learning_rate'"):
+        parse_arguments([str(path)])
+
+
+def test_unknown_option_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'train_split'"):
+        parse_arguments(["--trian_split", "all"])
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
+        parse_arguments([str(tmp_path / "nothing.yaml")])
+
+
+def test_overrides_must_be_a_json_object():
+    with pytest.raises(ValueError, match="no JSON"):
+        parse_arguments(["--model_overrides", "{mask_ratio}"])
+    with pytest.raises(ValueError, match="JSON object"):
+        parse_arguments(["--model_overrides", "[1]"])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_parse(path):
+    _, _, training = parse_arguments([str(path)])
+    assert training.num_train_epochs > 0
+
+
+@pytest.mark.parametrize("variant", ["cecd", "cesd", "secd", "sesd"])
+def test_shipped_recipe_is_the_papers(variant):
+    path = next(path for path in CONFIGS if path.stem == f"csmae_{variant}")
+    model, data, training = parse_arguments([str(path)])
+    assert (model.variant, model.size, data.flips) == (variant, "base", True)
+    assert (training.num_train_epochs, training.per_device_train_batch_size, training.seed) == (150, 128, 42)
+    assert (training.learning_rate, training.adam_beta1, training.adam_beta2) == (1e-4, 0.9, 0.95)
+    assert training.weight_decay == 0.05
+    assert training.lr_scheduler_type == "cosine"
+    assert training.warmup_steps == pytest.approx(10 / 150, rel=1e-5)
