@@ -53,6 +53,11 @@ RESERVED_SENSOR_NAMES: frozenset[str] = frozenset(
         "mask_ratio",
         "output_attentions",
         "output_hidden_states",
+        "visible_patches",
+        "interpolate_pos_encoding",
+        "units",
+        "device",
+        "output_predictions",
     }
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""
@@ -146,6 +151,8 @@ class CSMAEConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # config.json is written with sorted keys: sorted is the one order that comes back after a load
+        self.sensors = dict(sorted(self.sensors.items()))
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.decoder_intermediate_size is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ UNIT_NAMES: dict[str, str] = {
 BRIGHTEST_REFLECTANCE = 2.0
 """A Sentinel-2 image with nothing above this is reflectance 0-1 (or empty), not digital numbers."""
 
+Extremes = tuple[torch.Tensor, torch.Tensor]
 Bands = Mapping[str, Any] | Sequence[Any] | np.ndarray | torch.Tensor | str | PathLike
 
 
@@ -180,21 +181,16 @@ class CSMAEImageProcessor(BaseImageProcessor):
         self, sensor: str, value: Bands, unit: str | None, device: str | torch.device | None
     ) -> torch.Tensor:
         bands = self.sensors[sensor]
-        tensors = {band: tensor.to(device) for band, tensor in collect_bands(value, sensor, bands).items()}
+        tensors = {band: tensor.to(device).float() for band, tensor in collect_bands(value, sensor, bands).items()}
         self._check_sizes(sensor, tensors)
-        tensors = {band: tensor.float() for band, tensor in tensors.items()}
-        check_finite(sensor, tensors)
-        tensors = convert_units(sensor, tensors, unit)
-        resampled: dict[str, torch.Tensor] = {}
-        for shape in {tuple(tensor.shape[1:]) for tensor in tensors.values()}:
-            group = [band for band, tensor in tensors.items() if tuple(tensor.shape[1:]) == shape]
-            stacked = resample_bicubic(torch.stack([tensors[band] for band in group], dim=1), self.size)
-            resampled.update(zip(group, stacked.unbind(1), strict=True))
-        images = torch.stack([resampled[band] for band in bands], dim=1)  # (B, C, size, size)
-        shape = (-1, 1, 1)
-        mean = torch.tensor([self.band_mean[band] for band in bands], device=images.device).reshape(shape)
-        std = torch.tensor([self.band_std[band] for band in bands], device=images.device).reshape(shape)
-        images = (images - mean) / std
+        extremes = {band: torch.aminmax(tensor.flatten(1), dim=1) for band, tensor in tensors.items()}
+        check_finite(sensor, tensors, extremes)
+        tensors = convert_units(sensor, tensors, extremes, unit)
+        first = tensors[bands[0]]
+        images = torch.empty(first.shape[0], len(bands), self.size, self.size, device=first.device)
+        for i, band in enumerate(bands):  # band by band in place: what is worked on stays in the cache
+            images[:, i] = resample_bicubic(tensors[band], self.size)
+            images[:, i].sub_(self.band_mean[band]).div_(self.band_std[band])
         return images.transpose(2, 3).contiguous() if self.transpose else images
 
     def _check_sizes(self, sensor: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -226,11 +222,12 @@ def collect_bands(value: Bands, sensor: str, bands: Sequence[str]) -> dict[str, 
     Raises:
         ValueError: If bands are missing, or shapes fit no form.
     """
-    if isinstance(value, Mapping):
-        missing = [band for band in bands if band not in value]
+    if hasattr(value, "keys"):  # any mapping, also one that is not registered as such
+        by_name = cast(Mapping[str, Any], value)
+        missing = [band for band in bands if band not in by_name]
         if missing:
-            raise ValueError(f"{sensor} lacks the bands {missing}: got {sorted(value)}, expected {list(bands)}.")
-        tensors = {band: _as_tensor(value[band]) for band in bands}
+            raise ValueError(f"{sensor} lacks the bands {missing}: got {sorted(by_name)}, expected {list(bands)}.")
+        tensors = {band: _as_tensor(by_name[band]) for band in bands}
         for band, tensor in tensors.items():
             if tensor.ndim not in (2, 3):
                 raise ValueError(
@@ -264,33 +261,37 @@ def collect_bands(value: Bands, sensor: str, bands: Sequence[str]) -> dict[str, 
     return dict(zip(bands, tensor.unbind(1), strict=True))
 
 
-def check_finite(sensor: str, tensors: Mapping[str, torch.Tensor]) -> None:
+def check_finite(sensor: str, tensors: Mapping[str, torch.Tensor], extremes: Mapping[str, Extremes]) -> None:
     """Refuse NaN and infinite values.
 
     Args:
         sensor: Name of the sensor, for the message.
         tensors: (B, H, W) by band.
+        extremes: Least and greatest value of each image, each (B,), by band; NaN if there is one.
 
     Raises:
         ValueError: With the image, the band and the count.
     """
-    for band, tensor in tensors.items():
-        finite = torch.isfinite(tensor)
-        if not finite.all():
-            counts = (~finite).sum(dim=(1, 2))
-            image = int(counts.argmax())
+    for band, (low, high) in extremes.items():
+        broken = ~(low.isfinite() & high.isfinite())
+        if broken.any():
+            image = int(broken.int().argmax())
+            finite = tensors[band][image].isfinite()
             raise ValueError(
-                f"{sensor} band {band} of image {image} has {int(counts[image])} of {finite[image].numel()} values NaN or "
-                "infinite: fill or leave out such tiles, the model would spread them over the whole image."
+                f"{sensor} band {band} of image {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite: "
+                "fill or leave out such tiles, the model would spread them over the whole image."
             )
 
 
-def convert_units(sensor: str, tensors: Mapping[str, torch.Tensor], unit: str | None) -> dict[str, torch.Tensor]:
+def convert_units(
+    sensor: str, tensors: Mapping[str, torch.Tensor], extremes: Mapping[str, Extremes], unit: str | None
+) -> dict[str, torch.Tensor]:
     """Check that values look like the unit they are given in, and bring them to the processor's.
 
     Args:
         sensor: Name of the sensor, for the message.
         tensors: (B, H, W) by band; bands of unknown unit are left alone.
+        extremes: As of [`check_finite`].
         unit: `"db"`, `"linear"`, `"dn"` or `"reflectance"`; None is the bands' own.
 
     Returns:
@@ -310,8 +311,8 @@ def convert_units(sensor: str, tensors: Mapping[str, torch.Tensor], unit: str | 
         given = unit or own
         if given not in {"db": ("db", "linear"), "dn": ("dn", "reflectance")}[own]:
             raise ValueError(f"{sensor} cannot be {UNIT_NAMES[given]}: its bands {list(group)} are {UNIT_NAMES[own]}.")
-        low = torch.stack([tensor.amin(dim=(1, 2)) for tensor in group.values()]).amin(dim=0)  # (B,)
-        high = torch.stack([tensor.amax(dim=(1, 2)) for tensor in group.values()]).amax(dim=0)
+        low = torch.stack([extremes[band][0] for band in group]).amin(dim=0)  # (B,)
+        high = torch.stack([extremes[band][1] for band in group]).amax(dim=0)
         _check_unit(sensor, given, low, high)
         if given == "linear":
             converted.update({band: 10 * tensor.log10() for band, tensor in group.items()})

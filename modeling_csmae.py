@@ -615,7 +615,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
         self, sensor: str, image: torch.Tensor, grid: tuple[int, int], visible: Mapping[str, torch.Tensor] | None
     ) -> torch.Tensor:
         image = image.to(self.dtype)
-        shown = visible[sensor] if visible is not None else None
+        shown = visible.get(sensor) if visible is not None else None
         return self.embeddings[sensor](image, self.positions(grid, image.dtype), shown)
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all sub-commands; each sets `run`, a function of the parsed arguments."""
@@ -23,6 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="the same seed gives the same archive (default: %(default)s)"
     )
     sample.set_defaults(run=run_sample)
+    add_convert_parser(commands)
+    add_export_parser(commands)
     return parser
 
 

@@ -30,18 +30,35 @@ class TileCollator:
             (B, C, H, W) by sensor.
 
         Raises:
-            ValueError: If a tile is not what the processor takes; the message names the tile.
+            ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
         """
+        for sensor in self.sensors:
+            missing = [_name(row, place) for place, row in enumerate(rows) if row[sensor] is None]
+            if missing:
+                raise ValueError(
+                    f"{len(missing)} of the {len(rows)} tiles of a batch have no {sensor} image, {missing[0]} for one: leave them "
+                    "out with dataset.filter, or read a store that has them."
+                )
         try:
             return self._process(rows)
-        except ValueError:
-            for number, row in enumerate(rows):  # the batch failed: find the tile
-                try:
-                    self._process([row])
-                except ValueError as error:
-                    raise ValueError(f"Tile {row.get('id', number)!r}: {error}") from error
-            raise
+        except ValueError as error:
+            if type(error) is not ValueError:  # a store's own errors name the tile already
+                raise
+            raise self._named(rows, error) from error
 
     def _process(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         images = {sensor: [row[sensor] for row in rows] for sensor in self.sensors}
         return dict(self.processor(**images, return_tensors="pt"))
+
+    def _named(self, rows: Sequence[Mapping[str, Any]], error: ValueError) -> ValueError:
+        """The error with the name of the first tile that is refused by itself."""
+        for place, row in enumerate(rows):
+            try:
+                self._process([row])
+            except ValueError as own_error:
+                return ValueError(f"{_name(row, place)}: {own_error}")
+        return error
+
+
+def _name(row: Mapping[str, Any], place: int) -> str:
+    return f"tile {row['id']}" if row.get("id") is not None else f"tile {place} of the batch"

@@ -89,6 +89,11 @@ class CSMAETrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes what it needs by name."})
     seed: int = field(default=42, metadata={"help": "Seed of weights, order, flips and masks."})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
+
 
 Arguments = tuple[ModelArguments, DataArguments, CSMAETrainingArguments]
 
@@ -107,7 +112,7 @@ def parse_arguments(argv: Sequence[str], description: str | None = None) -> Argu
         FileNotFoundError: If the YAML file is not there.
         ValueError: If it names an unknown argument; the message has the nearest known one.
     """
-    parser = HfArgumentParser((ModelArguments, DataArguments, CSMAETrainingArguments), description=description)
+    parser = HfArgumentParser([ModelArguments, DataArguments, CSMAETrainingArguments], description=description)  # type: ignore[list-item]
     argv = list(argv)
     if argv and not argv[0].startswith("-"):
         argv = [*yaml_to_argv(Path(argv[0]), known_names()), *argv[1:]]

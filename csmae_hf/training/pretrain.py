@@ -9,8 +9,7 @@ from transformers import set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
-from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.sample import default_sample
+from csmae_hf.data.load import load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
@@ -72,20 +71,6 @@ def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
 
 
 def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: int | None) -> Dataset:
-    """Load a split's tiles, with the pixels of the wanted sensors.
-
-    Args:
-        data_args: Where the archive is.
-        split: Name of the split, or `all`.
-        sensors: Pixel columns to keep.
-        limit: The most tiles to keep; None for all.
-
-    Returns:
-        The dataset.
-    """
-    path = data_args.data or default_sample()
-    dataset = load_bigearthnet(
-        path, split=None if split == "all" else split, metadata=data_args.metadata, splits=data_args.splits
-    )
-    dataset = dataset.select_columns(["id", *sensors])
-    return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+    """Load a split's names and pixels; its labels stay behind, pre-training must not see them."""
+    dataset = load_archive(data_args.data, split, metadata=data_args.metadata, splits=data_args.splits, limit=limit)
+    return dataset.select_columns(["id", *sensors])

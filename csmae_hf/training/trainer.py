@@ -43,7 +43,11 @@ class CSMAETrainer(Trainer):
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Compute the loss of a batch and remember its terms for the log."""
         if model.training and self.flips:
@@ -60,7 +64,7 @@ class CSMAETrainer(Trainer):
         if prefix is not None:
             terms = self._terms[prefix]
             for name, values in terms.items():
-                mean = self._nested_gather(torch.stack(values).mean().unsqueeze(0)).mean()
+                mean = self.accelerator.gather(torch.stack(values).mean().unsqueeze(0)).mean()
                 logs[f"{prefix}{name}"] = round(mean.item(), 6)
             terms.clear()
         super().log(logs, *args, **kwargs)

@@ -1,0 +1,51 @@
+"""What both scripts read: the archive a person names, or the sample archive where none is named."""
+
+import logging
+from pathlib import Path
+
+from datasets import Dataset
+
+from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.sample import generate_sample
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SAMPLE = Path("sample_archive")
+"""Where the sample archive is generated when no archive is named, in the working folder."""
+
+DEFAULT_SAMPLE_TILES = 1500
+ALL_TILES = "all"
+
+
+def load_archive(
+    data: str | None,
+    split: str,
+    *,
+    metadata: str | None = None,
+    splits: str | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Load a split of an archive.
+
+    Args:
+        data: Folder of the archive, as of [`load_bigearthnet`]; None generates the synthetic sample archive, once.
+        split: Name of the split, or `all`.
+        metadata: As of [`load_bigearthnet`].
+        splits: As of [`load_bigearthnet`].
+        limit: The most tiles to keep; None for all.
+
+    Returns:
+        The dataset.
+    """
+    path = Path(data) if data is not None else default_sample()
+    dataset = load_bigearthnet(path, split=None if split == ALL_TILES else split, metadata=metadata, splits=splits)
+    return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+
+
+def default_sample() -> Path:
+    """Generate the sample archive in the working folder where it is not there yet, and return its folder."""
+    if not DEFAULT_SAMPLE.exists():
+        logger.warning(
+            "No archive was named: generating %d synthetic tiles at %s.", DEFAULT_SAMPLE_TILES, DEFAULT_SAMPLE
+        )
+    return Path(generate_sample(DEFAULT_SAMPLE, tiles=DEFAULT_SAMPLE_TILES, seed=0))

@@ -1,0 +1,347 @@
+"""An LMDB of tiles: read lazily in any process, written in one piece."""
+
+import os
+import shutil
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from tqdm.auto import tqdm
+
+from csmae_hf.data.codecs import (
+    MAX_VALUE_BYTES,
+    REFERENCE_MAP_SUFFIX,
+    TileFormat,
+    decode_labels,
+    decode_value,
+    detect_format,
+)
+
+DATA_FILE = "data.mdb"
+"""The file that makes a folder an LMDB."""
+
+_FIRST_MAP_SIZE = 1 << 26
+_BATCH_BYTES = 1 << 25
+
+
+class StoreError(ValueError):
+    """A folder is no store of tiles that can be read, or tiles cannot be written; the message names it and the remedy."""
+
+
+class TileNotFoundError(KeyError):
+    """A store has no tile of this key; the message names both."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would show the message as a quoted repr
+
+
+class TileStore:
+    """Tiles by key, read from an LMDB folder of BigEarthNet v1 (pickles) or v2 (safetensors).
+
+    Nothing is opened before the first read, and each process opens for itself, so a store may be pickled, forked and spawned freely.
+    All stores of one folder in one process share one LMDB environment. The folder must not be written to meanwhile: it is read
+    without a lock, which is what lets it lie on a read-only disk.
+
+    Args:
+        path: The LMDB folder (holds `data.mdb`).
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).resolve()
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"No folder {self.path}: expected an LMDB folder that holds {DATA_FILE}. Check the path."
+            )
+        self._forget()
+
+    def _forget(self) -> None:
+        self._environment: lmdb.Environment | None = None
+        self._process: int | None = None
+        self._format: TileFormat | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path = state["path"]
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"TileStore({str(self.path)!r})"
+
+    @property
+    def format(self) -> TileFormat:
+        """ "v1" or "v2", told from the content of the first tile.
+
+        Raises:
+            StoreError: If the folder is no LMDB, or an empty one.
+            CorruptTileError: If its first value is no tile.
+        """
+        if self._format is None:
+            with self._transaction() as transaction:
+                first = next(self._tile_entries(transaction), None)
+                if first is None:
+                    raise StoreError(f"{self.path} holds reference maps only, no tile.")
+                self._format = detect_format(first[1], first[0])
+        return self._format
+
+    def read(self, key: str, bands: Collection[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+        """Read a tile.
+
+        Args:
+            key: Its key: v1 the S2 name (both sensors in one value), v2 the S2 patch_id or the S1 name.
+            bands: Names of the bands to return; default all that are stored under the key.
+
+        Returns:
+            (H, W) by band at native resolution: S1 float32 in dB, S2 uint16 digital numbers.
+
+        Raises:
+            TileNotFoundError: If the store has no such key.
+            CorruptTileError: If the value is broken or lacks one of the bands.
+            StoreError: If the folder is no LMDB, or an empty one.
+        """
+        with self._transaction() as transaction:
+            return decode_value(self._value(transaction, key), key, bands)
+
+    def read_labels(self, key: str) -> list[str] | None:
+        """Read the 19-class labels inside a v1 value, touching little of its pixels.
+
+        Args:
+            key: The tile's key.
+
+        Returns:
+            Their names, each once; None where the value carries none (v2 values never do).
+
+        Raises:
+            TileNotFoundError: If the store has no such key.
+            CorruptTileError: If the value is broken.
+        """
+        with self._transaction() as transaction:
+            return decode_labels(self._value(transaction, key), key)
+
+    def read_bytes(self, key: str) -> bytes:
+        """Read a value as it is stored.
+
+        Args:
+            key: The tile's key.
+
+        Returns:
+            A copy of the stored bytes.
+
+        Raises:
+            TileNotFoundError: If the store has no such key.
+        """
+        with self._transaction() as transaction:
+            return bytes(self._value(transaction, key))
+
+    def keys(self) -> list[str]:
+        """List all keys, reference maps included, in byte order.
+
+        Returns:
+            The keys.
+
+        Raises:
+            StoreError: If the folder is no LMDB, an empty one, or has a key that is not UTF-8.
+        """
+        with self._transaction() as transaction:
+            try:
+                return [str(key, "utf-8") for key in transaction.cursor().iternext(keys=True, values=False)]
+            except UnicodeDecodeError as error:
+                raise StoreError(
+                    f"{self.path} has a key that is not text: {error}. It is no store of tiles."
+                ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return int(self._open().stat()["entries"])
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str) or not key:
+            return False
+        with self._transaction() as transaction:
+            return transaction.get(key.encode()) is not None
+
+    def _open(self) -> lmdb.Environment:
+        if self._environment is None or self._process != os.getpid():
+            self._environment, self._process = _environment(self.path), os.getpid()
+        return self._environment
+
+    def _transaction(self) -> lmdb.Transaction:
+        return self._open().begin(buffers=True)  # values are views of the map, valid until the transaction ends
+
+    def _value(self, transaction: lmdb.Transaction, key: str) -> bytes | memoryview:
+        value = transaction.get(key.encode()) if key else None
+        if value is None:
+            raise TileNotFoundError(
+                f"No tile {key!r} in {self.path}. v1 keys are S2 names; v2 keys are patch_ids (S2) and S1 names."
+            )
+        return value
+
+    @staticmethod
+    def _tile_entries(transaction: lmdb.Transaction) -> Iterator[tuple[str, bytes | memoryview]]:
+        for key, value in transaction.cursor():
+            name = str(key, "utf-8", "replace")
+            if not name.endswith(REFERENCE_MAP_SUFFIX):
+                yield name, value
+
+
+_environments: dict[tuple[int, Path, int], lmdb.Environment] = {}
+"""Open environments by process, folder and inode of the data file: LMDB forbids to open a folder twice in a process. The inode is
+there so that a folder replaced by another is opened anew."""
+
+_opening = threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # else a fork while another thread opens would leave the child's copy locked for ever
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+
+
+def _environment(path: Path) -> lmdb.Environment:
+    """The process's environment of a folder, opened on first use."""
+    try:
+        key = (os.getpid(), path, (path / DATA_FILE).stat().st_ino)
+    except OSError as error:
+        if not path.is_dir():
+            raise FileNotFoundError(f"The store {path} is gone: {error}.") from error
+        raise StoreError(f"{path} is no LMDB: it holds no {DATA_FILE}. Give the folder that does.") from error
+    with _opening:
+        if key not in _environments:
+            _close_inherited()
+            _environments[key] = _open_environment(path)
+        return _environments[key]
+
+
+def _close_inherited() -> None:
+    """Close what a fork left open here; the parent's own stay open. py-lmdb refuses to open a folder anew until this is done."""
+    for key in [key for key in _environments if key[0] != os.getpid()]:
+        _environments.pop(key).close()
+
+
+def _open_environment(path: Path) -> lmdb.Environment:
+    try:
+        # readahead=True: a tile lies in 115 to 280 kB of neighbouring pages, read whole. Without it (MADV_RANDOM) every 4 kB page
+        # would be a disk access of its own, in shuffled reading too; with it the kernel fetches a tile in a few, at little waste.
+        environment = lmdb.open(str(path), readonly=True, lock=False, create=False, meminit=False, readahead=True)
+    except lmdb.Error as error:
+        raise StoreError(f"{path} is no LMDB that can be read: {error}. Copy or write it again.") from error
+    try:
+        _check_whole(environment, path)
+    except StoreError:
+        environment.close()
+        raise
+    return environment
+
+
+def _check_whole(environment: lmdb.Environment, path: Path) -> None:
+    """Refuse an empty store, and a file cut short, of which LMDB would read past the end and kill the process (SIGBUS)."""
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = (path / DATA_FILE).stat().st_size
+    if found < expected:
+        raise StoreError(f"{path / DATA_FILE} is cut short: {found} bytes of {expected}. Copy it again.")
+    if environment.stat()["entries"] == 0:
+        raise StoreError(f"{path} is an empty LMDB: no tiles.")
+
+
+def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]], total: int | None = None) -> int:
+    """Write tiles to a new LMDB, which appears at `path` only when it is complete.
+
+    Until then it grows in a hidden folder beside it, which a failure removes and a killed process leaves behind. Keys are inserted
+    sorted, batch by batch, so items that come sorted pack densely.
+
+    Args:
+        path: Folder to make; it must not exist. Missing parents are made.
+        items: (key, value) pairs, each key once.
+        total: Number of items, for the progress bar.
+
+    Returns:
+        Number of tiles written.
+
+    Raises:
+        FileExistsError: If `path` exists; nothing is ever overwritten.
+        StoreError: If there is no item, a key comes twice or is no key LMDB can hold, or a value is empty or too large for a tile.
+    """
+    path = Path(path)
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists already and is not overwritten. Remove it, or write elsewhere.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        count = _fill(partial, tqdm(items, total=total, desc=f"Writing {path.name}", unit="tile", delay=2))
+        if count == 0:
+            raise StoreError(f"There is nothing to write to {path}: no items were given.")
+        partial.rename(path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return count
+
+
+def _fill(folder: Path, items: Iterable[tuple[str, bytes]]) -> int:
+    """Write all items into the LMDB of an existing folder and bring them to disk."""
+    # no lock file and no sync on the way: the folder is this call's own until it is renamed
+    environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False)
+    try:
+        count = 0
+        for batch in _batches(items):
+            _put(environment, batch)
+            count += len(batch)
+        environment.sync(True)
+        return count
+    finally:
+        environment.close()
+
+
+def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Items in batches of bounded size, each sorted by key."""
+    batch: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in items:
+        if not value or len(value) > MAX_VALUE_BYTES:
+            raise StoreError(f"Tile {key!r} has {len(value)} bytes; expected 1 to {MAX_VALUE_BYTES}.")
+        batch.append((key.encode(), value))
+        size += len(value)
+        if size >= _BATCH_BYTES:
+            yield sorted(batch)
+            batch, size = [], 0
+    if batch:
+        yield sorted(batch)
+
+
+def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+    """Write a batch in one transaction, enlarging the map until it fits."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, value in batch:
+                    _put_one(transaction, key, value)
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def _put_one(transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
+    try:
+        added = transaction.put(key, value, overwrite=False)
+    except lmdb.BadValsizeError as error:
+        raise StoreError(f"Key {key!r} cannot be stored: LMDB keys have 1 to 511 bytes.") from error
+    if not added:
+        raise StoreError(f"Tile {key.decode()!r} was given twice; each key may come once.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to disk, where the system can sync a folder."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

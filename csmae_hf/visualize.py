@@ -1,0 +1,560 @@
+"""Pictures: from tiles to RGB, and from RGB to figures. Knows nothing of datasets, models or archives.
+
+The first half are pure functions from `{band: array}` to an RGB array of floats in 0..1. Every one takes its limits as an argument, so
+that all tiles of one figure can be stretched the same way. The second half draw figures into files; matplotlib is imported when they
+are called, draws with Agg, and no global state of it is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Bands = Mapping[str, ArrayLike]
+Limits = Sequence[tuple[float, float]]
+Image = NDArray[np.floating[Any]]
+
+TRUE_COLOR_LIMITS: Limits = ((0.0, 1600.0), (100.0, 1550.0), (100.0, 1400.0))
+"""Digital numbers of B04, B03, B02 shown as black and as full colour."""
+
+FALSE_COLOR_LIMITS: Limits = ((0.0, 4800.0), (0.0, 2000.0), (0.0, 1800.0))
+"""Digital numbers of B08, B04, B03 shown as black and as full colour."""
+
+SAR_LIMITS: Limits = ((-22.0, -2.0), (-28.0, -8.0), (1.0, 13.0))
+"""dB of VV, VH and VV - VH shown as black and as full colour."""
+
+GAMMA: float = 0.8
+"""Exponent of the optical composites: below 1 it lightens forests and water."""
+
+ABBREVIATIONS: dict[str, str] = {
+    "Agro-forestry areas": "Agro-forestry",
+    "Beaches, dunes, sands": "Beaches, dunes",
+    "Broad-leaved forest": "Broad-leaved",
+    "Complex cultivation patterns": "Complex cultiv.",
+    "Coniferous forest": "Coniferous",
+    "Industrial or commercial units": "Industry",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": "Agric. + nature",
+    "Moors, heathland and sclerophyllous vegetation": "Moors, heath",
+    "Natural grassland and sparsely vegetated areas": "Nat. grassland",
+    "Transitional woodland, shrub": "Trans. woodland",
+}
+"""Short names of long class names, for figures; a name that is not here is cut where it is too long."""
+
+_HIT, _MISS, _INK, _FAINT = "#1a7f37", "#c62828", "#1f2328", "#6e7781"
+_FONT = "DejaVu Sans"  # has the check mark and the cross; any system's matplotlib brings it
+
+
+def _stack(bands: Bands, names: Sequence[str]) -> Image:
+    """Put bands side by side at the size of the largest: (H, W, len(names)) float32. Smaller ones are repeated."""
+    missing = [name for name in names if name not in bands]
+    if missing:
+        raise ValueError(
+            f"This picture needs the bands {', '.join(names)}; {', '.join(missing)} missing, given: {', '.join(bands)}."
+        )
+    layers = [np.asarray(bands[name], dtype=np.float32) for name in names]
+    for name, layer in zip(names, layers, strict=True):
+        if layer.ndim != 2:
+            raise ValueError(f"Band {name} must be an array (H, W), got the shape {layer.shape}.")
+    height, width = max(layer.shape for layer in layers)
+    return np.stack([_enlarge(layer, height, width) for layer in layers], axis=-1)
+
+
+def _enlarge(layer: Image, height: int, width: int) -> Image:
+    """Repeat pixels until the layer has the size."""
+    rows = np.arange(height) * layer.shape[0] // height
+    columns = np.arange(width) * layer.shape[1] // width
+    return layer[rows[:, None], columns]
+
+
+def stretch(channels: ArrayLike, limits: Limits, gamma: float = 1.0) -> Image:
+    """Bring channels to 0..1 by the limits of each.
+
+    Args:
+        channels: Array (H, W, C).
+        limits: C pairs (value shown as 0, value shown as 1).
+        gamma: Exponent applied after it.
+
+    Returns:
+        Array (H, W, C) float32 in 0..1; what is not finite is 0.
+
+    Raises:
+        ValueError: If there is not one pair of limits for each channel, or a pair is not increasing.
+    """
+    values = np.asarray(channels, dtype=np.float32)
+    pairs = np.asarray(limits, dtype=np.float32)
+    if values.ndim != 3 or pairs.shape != (values.shape[-1], 2):
+        raise ValueError(
+            f"limits must be one (low, high) for each channel of (H, W, C): got {pairs.shape} for {values.shape}."
+        )
+    if not (pairs[:, 1] > pairs[:, 0]).all():
+        raise ValueError(f"Each of the limits must be (low, high) with low < high, got {list(limits)}.")
+    scaled = (values - pairs[:, 0]) / (pairs[:, 1] - pairs[:, 0])
+    return np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0) ** np.float32(gamma)
+
+
+def true_color(bands: Bands, limits: Limits = TRUE_COLOR_LIMITS) -> Image:
+    """Show Sentinel-2 as the eye would see it: B04, B03, B02.
+
+    Args:
+        bands: Digital numbers by band name, each (H, W).
+        limits: Digital numbers of each channel shown as 0 and 1.
+
+    Returns:
+        (H, W, 3) float32 in 0..1.
+
+    Raises:
+        ValueError: If a band is missing or is not two-dimensional.
+    """
+    return stretch(_stack(bands, ("B04", "B03", "B02")), limits, GAMMA)
+
+
+def false_color(bands: Bands, limits: Limits = FALSE_COLOR_LIMITS) -> Image:
+    """Show Sentinel-2 with the near infrared as red, so vegetation is red: B08, B04, B03.
+
+    Args:
+        bands: Digital numbers by band name, each (H, W).
+        limits: Digital numbers of each channel shown as 0 and 1.
+
+    Returns:
+        (H, W, 3) float32 in 0..1.
+
+    Raises:
+        ValueError: If a band is missing or is not two-dimensional.
+    """
+    return stretch(_stack(bands, ("B08", "B04", "B03")), limits, GAMMA)
+
+
+def sar_composite(bands: Bands, limits: Limits = SAR_LIMITS) -> Image:
+    """Show Sentinel-1 in colour: VV red, VH green, VV - VH (their ratio, in dB) blue.
+
+    Args:
+        bands: Backscatter in dB by band name, each (H, W).
+        limits: dB of each channel shown as 0 and 1.
+
+    Returns:
+        (H, W, 3) float32 in 0..1.
+
+    Raises:
+        ValueError: If a band is missing or is not two-dimensional.
+    """
+    return stretch(_sar_channels(bands), limits)
+
+
+def _sar_channels(bands: Bands) -> Image:
+    pair = _stack(bands, ("VV", "VH"))
+    return np.concatenate([pair, pair[..., :1] - pair[..., 1:]], axis=-1)
+
+
+def _channels(bands: Bands, sensor: str | None) -> tuple[Image, Limits | None, float]:
+    """The three channels of the picture that suits the bands, its usual limits and its gamma."""
+    if not bands:
+        raise ValueError("A picture needs at least one band; none was given.")
+    if sensor == "s1" or (sensor != "s2" and not {"B02", "B03", "B04"} <= set(bands) and {"VV", "VH"} <= set(bands)):
+        return _sar_channels(bands), SAR_LIMITS, 1.0
+    if {"B02", "B03", "B04"} <= set(bands):
+        return _stack(bands, ("B04", "B03", "B02")), TRUE_COLOR_LIMITS, GAMMA
+    names = list(bands)[:3] if len(bands) >= 3 else [next(iter(bands))] * 3
+    return _stack(bands, names), None, 1.0
+
+
+def _percentiles(channels: Sequence[Image], low: float, high: float) -> Limits:
+    """Common limits of several stacks of channels."""
+    pixels = np.concatenate([image.reshape(-1, image.shape[-1]) for image in channels])
+    limits = []
+    for channel in pixels.T:
+        finite = channel[np.isfinite(channel)]
+        bottom, top = np.percentile(finite, [low, high]) if finite.size else (0.0, 1.0)
+        limits.append((float(bottom), float(top) if top > bottom else float(bottom) + 1.0))
+    return limits
+
+
+def common_limits(tiles: Iterable[Bands], sensor: str | None = None, low: float = 2.0, high: float = 98.0) -> Limits:
+    """Measure limits that suit all tiles of a figure: percentiles over all of their pixels.
+
+    Args:
+        tiles: Tiles of one sensor, as for `to_rgb`.
+        sensor: "s1", "s2" or another name, as for `to_rgb`.
+        low: Percentile shown as 0.
+        high: Percentile shown as 1.
+
+    Returns:
+        Three pairs (low, high), to be passed to `to_rgb`.
+
+    Raises:
+        ValueError: If there is no tile.
+    """
+    channels = [_channels(bands, sensor)[0] for bands in tiles]
+    if not channels:
+        raise ValueError("common_limits needs at least one tile.")
+    return _percentiles(channels, low, high)
+
+
+def to_rgb(bands: Bands, sensor: str | None = None, limits: Limits | None = None) -> Image:
+    """Show a tile of any sensor by the bands that it has.
+
+    B04, B03, B02 give the true-colour picture, VV and VH the radar composite. Of any other sensor the first three bands are shown, or
+    the first one in grey.
+
+    Args:
+        bands: Values by band name, each (H, W).
+        sensor: "s1" or "s2" where the bands of both are given; any other name changes nothing.
+        limits: Values of each of the three channels shown as 0 and 1. By default those of the composite; of an unknown sensor, the 2nd
+            and 98th percentile of this tile (use `common_limits` for a figure of several).
+
+    Returns:
+        (H, W, 3) float32 in 0..1.
+
+    Raises:
+        ValueError: If there is no band, or one that the sensor's picture needs is missing.
+    """
+    channels, usual, gamma = _channels(bands, sensor)
+    return stretch(channels, limits or usual or _percentiles([channels], 2.0, 98.0), gamma)
+
+
+@dataclass(frozen=True)
+class QueryPicture:
+    """A query, ready to be drawn.
+
+    Args:
+        rgb: (H, W, 3) floats in 0..1.
+        title: What stands above it, such as the sensor.
+        labels: Its class names.
+    """
+
+    rgb: ArrayLike
+    title: str
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ResultPicture:
+    """A retrieved tile, ready to be drawn.
+
+    Args:
+        rgb: (H, W, 3) floats in 0..1.
+        score: Similarity to the query.
+        labels: Its class names.
+    """
+
+    rgb: ArrayLike
+    score: float
+    labels: Sequence[str]
+
+
+def abbreviate(label: str, width: int = 16) -> str:
+    """Shorten a class name for a figure.
+
+    Args:
+        label: The name.
+        width: Most characters of the result.
+
+    Returns:
+        The short name of `ABBREVIATIONS`, or the name, cut at a word where it is longer than `width`.
+    """
+    short = ABBREVIATIONS.get(label, label)
+    return (
+        short
+        if len(short) <= width
+        else textwrap.shorten(short, width, placeholder="…")
+        if " " in short
+        else short[: width - 1] + "…"
+    )
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """Make a white figure of a size in inches, outside any global state."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('Drawing figures needs matplotlib: pip install "csmae-hf[viz]"') from error
+    return Figure(figsize=(width, height), facecolor="white")
+
+
+def _save(figure: Figure, path: str | os.PathLike[str], dpi: int) -> Path:
+    """Write a figure and make the folders it needs."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=dpi)
+    return target
+
+
+class _Sheet:
+    """A figure whose parts are placed in inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = _new_figure(width, height)
+
+    def picture(
+        self, rgb: ArrayLike, left: float, top: float, edge: float, frame: str = _FAINT, line: float = 0.6
+    ) -> None:
+        """Place a square picture in a frame."""
+        box = (left / self.width, 1 - (top + edge) / self.height, edge / self.width, edge / self.height)
+        axes: Axes = self.figure.add_axes(box)
+        axes.imshow(np.clip(np.asarray(rgb, dtype=np.float32), 0, 1), interpolation="nearest", aspect="auto")
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(edgecolor=frame, linewidth=line)
+
+    def text(self, words: str, left: float, top: float, size: float, color: str = _INK, **style: Any) -> None:
+        """Place text with its upper edge at `top`."""
+        style = {"ha": "left", "va": "top", "family": _FONT, **style}
+        self.figure.text(left / self.width, 1 - top / self.height, words, fontsize=size, color=color, **style)
+
+    def rule(self, top: float, left: float, right: float) -> None:
+        """Draw a thin line across."""
+        from matplotlib.lines import Line2D
+
+        ends = [left / self.width, right / self.width]
+        self.figure.add_artist(Line2D(ends, [1 - top / self.height] * 2, color="#d0d7de", linewidth=0.8))
+
+
+_EDGE, _GAP, _MARGIN, _LINE = 1.3, 0.14, 0.25, 0.125
+_HEAD, _CAPTION = 0.24, 0.24
+
+
+def draw_retrieval(
+    queries: Sequence[QueryPicture],
+    results: Sequence[Sequence[ResultPicture]],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    note: str | None = None,
+    dpi: int = 150,
+) -> Path:
+    """Draw queries, a row each, with what was retrieved for them, best first.
+
+    A result that shares a label with its query is framed green and marked ✓, any other red and ✗: colour and sign say the same. Labels
+    that the query has are printed bold.
+
+    Args:
+        queries: The queries.
+        results: For each query its results, best first; rows may be of different length.
+        path: File to write; its ending decides the format.
+        title: Headline.
+        note: Small print below it, such as how many queries were drawn and how they were chosen.
+        dpi: Resolution.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there is no query, or not one list of results for each.
+        ImportError: If matplotlib is missing.
+    """
+    if not queries or len(queries) != len(results):
+        raise ValueError(
+            f"There must be one list of results for each query, and at least one: got {len(results)} for {len(queries)}."
+        )
+    most = max(len(row) for row in results)
+    named = [query.labels for query in queries] + [result.labels for row in results for result in row]
+    lines = max(len(set(labels)) for labels in named)
+    row_height = _HEAD + _EDGE + _CAPTION + lines * _LINE + 0.18
+    top = _MARGIN + (0.34 if title else 0.0) + (0.26 if note else 0.0)
+    first = _MARGIN + _EDGE + 3 * _GAP
+    width = max(first + most * (_EDGE + _GAP) - _GAP + _MARGIN, 4.5)
+    sheet = _Sheet(width, top + row_height * len(queries))
+    if title:
+        sheet.text(title, _MARGIN, 0.16, 12, weight="bold")
+    if note:
+        sheet.text(note, _MARGIN, 0.46 if title else 0.16, 7.5, _FAINT)
+    for number, (query, row) in enumerate(zip(queries, results, strict=True)):
+        start = top + number * row_height
+        if number:
+            sheet.rule(start - 0.1, _MARGIN, width - _MARGIN)
+        _draw_query(sheet, query, start)
+        for rank, result in enumerate(row):
+            _draw_result(sheet, query, result, rank, first + rank * (_EDGE + _GAP), start)
+    return _save(sheet.figure, path, dpi)
+
+
+def _draw_query(sheet: _Sheet, query: QueryPicture, top: float) -> None:
+    """Draw the left column of a row."""
+    sheet.text(query.title, _MARGIN, top + 0.04, 8.5, weight="bold")
+    sheet.picture(query.rgb, _MARGIN, top + _HEAD, _EDGE, frame=_INK, line=1.4)
+    sheet.text("query", _MARGIN, top + _HEAD + _EDGE + 0.06, 7.5, _FAINT)
+    for line, label in enumerate(dict.fromkeys(query.labels)):
+        sheet.text(abbreviate(label), _MARGIN, top + _HEAD + _EDGE + _CAPTION + line * _LINE, 7, weight="bold")
+
+
+def _draw_result(sheet: _Sheet, query: QueryPicture, result: ResultPicture, rank: int, left: float, top: float) -> None:
+    """Draw one result: rank and score above, the picture, sign and labels below."""
+    wanted = set(query.labels)
+    shared = len(wanted & set(result.labels))
+    color, sign = (_HIT, "✓") if shared else (_MISS, "✗")
+    sheet.text(f"{rank + 1}", left, top + 0.04, 8.5, weight="bold")
+    sheet.text(f"{result.score:.3f}", left + _EDGE, top + 0.05, 7.5, _FAINT, ha="right")
+    sheet.picture(result.rgb, left, top + _HEAD, _EDGE, frame=color, line=2.2)
+    sheet.text(sign, left, top + _HEAD + _EDGE + 0.04, 9.5, color, weight="bold")
+    words = f"{shared} of {len(wanted)} shared" if wanted else "no labels"
+    sheet.text(words, left + 0.17, top + _HEAD + _EDGE + 0.06, 7.5, color)
+    ordered = sorted(dict.fromkeys(result.labels), key=lambda name: name not in wanted)
+    for line, label in enumerate(ordered):
+        ink, weight = (_INK, "bold") if label in wanted else (_FAINT, "normal")
+        sheet.text(abbreviate(label), left, top + _HEAD + _EDGE + _CAPTION + line * _LINE, 7, ink, weight=weight)
+
+
+def draw_image_grid(
+    rows: Sequence[Sequence[ArrayLike | None]],
+    column_titles: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    row_titles: Sequence[str] | None = None,
+    title: str | None = None,
+    dpi: int = 150,
+) -> Path:
+    """Draw a grid of pictures with a title above each column, such as tiles with their masked inputs and reconstructions.
+
+    Args:
+        rows: Pictures (H, W, 3) of floats in 0..1, a row for each tile; None leaves its place empty.
+        column_titles: A title for each column; it may have two lines.
+        path: File to write; its ending decides the format.
+        row_titles: Words above each row, such as the labels of its tile.
+        title: Headline.
+        dpi: Resolution.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the rows, the titles of the columns and those of the rows do not go together.
+        ImportError: If matplotlib is missing.
+    """
+    if not rows or any(len(row) != len(column_titles) for row in rows):
+        raise ValueError(
+            f"Every row must have one picture for each of the {len(column_titles)} column titles, and there must be a row: "
+            f"got rows of {[len(row) for row in rows]}."
+        )
+    if row_titles is not None and len(row_titles) != len(rows):
+        raise ValueError(f"There must be one row title for each of the {len(rows)} rows, got {len(row_titles)}.")
+    gap, words = 0.08, 0.2 if row_titles else 0.0
+    heading = 0.12 + 0.15 * max(name.count("\n") + 1 for name in column_titles)
+    top = _MARGIN + (0.3 if title else 0.0) + heading
+    width = max(2 * _MARGIN + len(column_titles) * (_EDGE + gap) - gap, 3.0)
+    sheet = _Sheet(width, top + len(rows) * (_EDGE + gap + words) - gap + _MARGIN)
+    if title:
+        sheet.text(title, _MARGIN, 0.16, 12, weight="bold")
+    lefts = [_MARGIN + column * (_EDGE + gap) for column in range(len(column_titles))]
+    for left, name in zip(lefts, column_titles, strict=True):
+        sheet.text(name, left + _EDGE / 2, top - 0.06, 9, ha="center", va="bottom", weight="bold")
+    for number, row in enumerate(rows):
+        start = top + number * (_EDGE + gap + words)
+        if row_titles:
+            sheet.text(row_titles[number], _MARGIN, start + 0.03, 7, _FAINT)
+        for left, rgb in zip(lefts, row, strict=True):
+            if rgb is not None:
+                sheet.picture(rgb, left, start + words, _EDGE)
+    return _save(sheet.figure, path, dpi)
+
+
+def draw_curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    x_label: str = "step",
+    y_label: str = "loss",
+    log: bool = False,
+    dpi: int = 150,
+) -> Path:
+    """Draw curves over steps, such as the terms of a loss. Each is named at its end, so colour is not the only key.
+
+    Args:
+        series: (steps, values) by name; values that are not finite leave a gap.
+        path: File to write; its ending decides the format.
+        title: Headline.
+        x_label: Name of the steps.
+        y_label: Name of the values.
+        log: Whether the values have a logarithmic axis.
+        dpi: Resolution.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there is no curve, or one whose steps and values differ in length.
+        ImportError: If matplotlib is missing.
+    """
+    if not series:
+        raise ValueError("draw_curves needs at least one curve.")
+    for name, (steps, values) in series.items():
+        if len(steps) != len(values) or len(steps) == 0:
+            raise ValueError(
+                f"Curve {name!r} must have as many steps as values, and at least one: got {len(steps)} and {len(values)}."
+            )
+    figure = _new_figure(7.5, 4.2)
+    axes = figure.add_axes((0.09, 0.13, 0.66, 0.76 if title else 0.82))
+    for name, (steps, values) in series.items():
+        mark = "o" if len(steps) == 1 else ""
+        axes.plot(np.asarray(steps, float), np.asarray(values, float), label=name, linewidth=1.6, marker=mark)
+    _dress(axes, x_label, y_label, log)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, family=_FONT, pad=10)
+    _name_curves(axes, series)
+    return _save(figure, path, dpi)
+
+
+def _dress(axes: Axes, x_label: str, y_label: str, log: bool) -> None:
+    """Give axes names, a light grid and no box."""
+    axes.set_xlabel(x_label, fontsize=9, color=_INK, family=_FONT)
+    axes.set_ylabel(y_label, fontsize=9, color=_INK, family=_FONT)
+    axes.set_yscale("log" if log else "linear")
+    axes.tick_params(labelsize=8, colors=_FAINT)
+    axes.grid(axis="y", color="#eaeef2", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#d0d7de")
+
+
+def _name_curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """Write the name and last value of each curve beside its end, pushed apart where they would overlap."""
+    axes.get_ylim()  # brings the limits up to date, which the transformation below needs
+    ends = []
+    for line, (steps, values) in zip(axes.get_lines(), series.values(), strict=True):
+        finite = [index for index, value in enumerate(values) if np.isfinite(value)]
+        last = finite[-1] if finite else 0
+        point = axes.transData.transform((steps[last], values[last])) if finite else (0.0, 0.0)
+        height = float(axes.transAxes.inverted().transform(point)[1])
+        ends.append((height, f"{line.get_label()}  {values[last]:.3g}", line.get_color()))
+    ends.sort(key=lambda end: end[0])
+    places = spread_apart([height for height, _, _ in ends], 0.058)
+    style: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "fontsize": 8.5,
+        "va": "center",
+        "family": _FONT,
+        "clip_on": False,
+    }
+    for place, (_, words, color) in zip(places, ends, strict=True):
+        axes.text(1.02, place, words, color=color, **style)
+
+
+def spread_apart(heights: Sequence[float], step: float) -> list[float]:
+    """Move places in 0..1 apart, as little as needed, so that no two are closer than `step`.
+
+    Args:
+        heights: The places, ascending.
+        step: Smallest distance; it is reduced where there is no room for it.
+
+    Returns:
+        The new places, ascending.
+    """
+    step = min(step, 1.0 / max(len(heights) - 1, 1))
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + step) if places else max(height, 0.0))
+    ceiling = 1.0
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], ceiling)
+        ceiling = places[index] - step
+    return places

@@ -1,0 +1,168 @@
+"""The two scripts as people run them: real processes on real tiles, and on generated ones."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from csmae_hf.data.sample import generate_sample
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = json.dumps(
+    {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "multi_sensor_encoder_depth": 1,
+        "cross_sensor_encoder_depth": 1,
+        "decoder_hidden_size": 16,
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 2,
+    }
+)
+ACCELERATE = [
+    str(Path(sys.executable).parent / "accelerate"),
+    "launch",
+    "--cpu",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+]
+ONE_PROCESS = [*ACCELERATE, "--dynamo_backend", "no", "--num_processes", "1"]
+TWO_PROCESSES = [*ACCELERATE, "--dynamo_backend", "no", "--num_processes", "2"]
+
+
+def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(cwd / "hf")}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=280
+    )
+
+
+def pretrain(cwd: Path, *arguments: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*(launcher or [sys.executable]), str(ROOT / "run_pretraining.py"), "--model_overrides", TINY]
+    small = [
+        "--max_steps",
+        "4",
+        "--per_device_train_batch_size",
+        "4",
+        "--max_train_tiles",
+        "16",
+        "--max_eval_tiles",
+        "8",
+    ]
+    return run([*command, *small, "--logging_steps", "1", "--save_strategy", "no", *arguments], cwd)
+
+
+def retrieve(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, str(ROOT / "run_retrieval.py"), *arguments], cwd)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("archive", ["bigearthnet_mm_v1_lmdb", "bigearthnet_v2_reben_lmdb"])
+def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive):
+    data = str(shared_data / archive)
+    trained = pretrain(tmp_path, "--data", data, "--output_dir", "model", "--variant", "cesd")
+    assert trained.returncode == 0, trained.stderr
+    found = retrieve(tmp_path, "model", "--data", data, "--k", "5", "--output_dir", "results", "--pictures", "2")
+    assert found.returncode == 0, found.stderr
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    directions = {(entry["query_sensor"], entry["archive_sensor"]) for entry in results["directions"]}
+    assert directions == {("s1", "s1"), ("s1", "s2"), ("s2", "s1"), ("s2", "s2")}
+    assert all(0 < entry["f1_of_means"] <= 1 for entry in results["directions"])
+    assert (tmp_path / "results" / "retrieval_s1_to_s2.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_seed_decides_everything(sample, tmp_path):
+    arguments = ["--data", str(sample), "--seed", "7", "--output_dir"]
+    for folder in ("a", "b"):
+        trained = pretrain(tmp_path, *arguments, folder)
+        assert trained.returncode == 0, trained.stderr
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = pretrain(tmp_path, "--data", str(sample), "--seed", "8", "--output_dir", "c")
+    assert other.returncode == 0, other.stderr
+    assert not all(torch.equal(first[name], value) for name, value in weights(tmp_path / "c").items())
+
+
+@pytest.mark.slow
+def test_accelerate_launch_with_one_process_equals_python(sample, tmp_path):
+    for folder, launcher in (("python", None), ("accelerate", ONE_PROCESS)):
+        trained = pretrain(tmp_path, "--data", str(sample), "--output_dir", folder, launcher=launcher)
+        assert trained.returncode == 0, trained.stderr
+    first, second = weights(tmp_path / "python"), weights(tmp_path / "accelerate")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_with_two_processes_trains(sample, tmp_path):
+    trained = pretrain(tmp_path, "--data", str(sample), "--output_dir", "two", launcher=TWO_PROCESSES)
+    assert trained.returncode == 0, trained.stderr
+    history = json.loads((tmp_path / "two" / "trainer_state.json").read_text())["log_history"]
+    logged = [entry for entry in history if "loss" in entry]
+    assert len(logged) == 4
+    for entry in logged:
+        terms = sum(entry[name] for name in ("umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"))
+        assert entry["loss"] == pytest.approx(terms, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_evaluation_reports_the_loss_and_its_terms(sample, tmp_path):
+    trained = pretrain(
+        tmp_path, "--data", str(sample), "--output_dir", "m", "--eval_strategy", "steps", "--eval_steps", "4"
+    )
+    assert trained.returncode == 0, trained.stderr
+    history = json.loads((tmp_path / "m" / "trainer_state.json").read_text())["log_history"]
+    entry = next(entry for entry in history if "eval_loss" in entry)
+    terms = sum(entry[f"eval_{name}"] for name in ("umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"))
+    assert entry["eval_loss"] == pytest.approx(terms, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_several_trainings_are_summarised(sample, tmp_path):
+    for seed in ("1", "2"):
+        assert pretrain(tmp_path, "--data", str(sample), "--seed", seed, "--output_dir", f"seed{seed}").returncode == 0
+    arguments = ["--data", str(sample), "--k", "3", "--output_dir", "out", "--pictures", "0", "--untrained"]
+    found = retrieve(tmp_path, "seed1", "seed2", *arguments)
+    assert found.returncode == 0, found.stderr
+    assert "standard deviation over 2 trainings" in found.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    runs = [json.loads((tmp_path / "out" / name / "results.json").read_text()) for name in ("seed1", "seed2")]
+    values = [run["directions"][1]["f1_of_means"] for run in runs]
+    assert summary["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(sum(values) / 2)
+    assert len(summary["untrained"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["run_pretraining.py", "run_retrieval.py"])
+def test_help_explains(script, tmp_path):
+    shown = run([sys.executable, str(ROOT / script), "--help"], tmp_path)
+    assert shown.returncode == 0
+    assert "--data" in shown.stdout
+    assert "sample" in shown.stdout
+
+
+@pytest.mark.slow
+def test_mistakes_end_in_one_line_not_a_traceback(tmp_path):
+    missing = pretrain(tmp_path, "--data", "nowhere", "--output_dir", "m")
+    assert missing.returncode == 2
+    assert "nowhere" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    no_model = retrieve(tmp_path, "no_model", "--data", "nowhere")
+    assert no_model.returncode == 2
+    assert "Traceback" not in no_model.stderr
