@@ -74,6 +74,9 @@ UNIT_NAMES: dict[str, str] = {
 BRIGHTEST_REFLECTANCE = 2.0
 """A Sentinel-2 image with nothing above this is reflectance 0-1 (or empty), not digital numbers."""
 
+FAINTEST_DB = -100.0
+"""Backscatter below this is no-data: real values of BigEarthNet end at -53 dB, the noise floor of the instrument far above -100."""
+
 Extremes = tuple[torch.Tensor, torch.Tensor]
 Bands = Mapping[str, Any] | Sequence[Any] | np.ndarray | torch.Tensor | str | PathLike
 
@@ -187,7 +190,7 @@ class CSMAEImageProcessor(BaseImageProcessor):
         check_finite(sensor, tensors, extremes)
         tensors = convert_units(sensor, tensors, extremes, unit)
         first = tensors[bands[0]]
-        images = torch.empty(first.shape[0], len(bands), self.size, self.size, device=first.device)
+        images = torch.empty(first.shape[0], len(bands), self.size, self.size, dtype=torch.float32, device=first.device)
         for i, band in enumerate(bands):  # band by band in place: what is worked on stays in the cache
             images[:, i] = resample_bicubic(tensors[band], self.size)
             images[:, i].sub_(self.band_mean[band]).div_(self.band_std[band])
@@ -311,9 +314,9 @@ def convert_units(
         given = unit or own
         if given not in {"db": ("db", "linear"), "dn": ("dn", "reflectance")}[own]:
             raise ValueError(f"{sensor} cannot be {UNIT_NAMES[given]}: its bands {list(group)} are {UNIT_NAMES[own]}.")
-        low = torch.stack([extremes[band][0] for band in group]).amin(dim=0)  # (B,)
-        high = torch.stack([extremes[band][1] for band in group]).amax(dim=0)
-        _check_unit(sensor, given, low, high)
+        lows = torch.stack([extremes[band][0] for band in group])  # (bands, B)
+        highs = torch.stack([extremes[band][1] for band in group])
+        _check_unit(sensor, given, lows, highs)
         if given == "linear":
             converted.update({band: 10 * tensor.log10() for band, tensor in group.items()})
         elif given == "reflectance":
@@ -321,31 +324,44 @@ def convert_units(
     return converted
 
 
-def _check_unit(sensor: str, unit: str, low: torch.Tensor, high: torch.Tensor) -> None:
-    """Refuse the first image whose lowest and highest value contradict the unit; low and high are (B,)."""
-    wrong, reason = {
-        "db": (
-            low >= 0,
-            "no value below 0, so it looks like linear power or is empty; pass units={%r: 'linear'} to convert",
-        ),
-        "linear": (low <= 0, "values of 0 or less, so it is not linear power; leave units out if it is dB"),
-        "dn": (
-            (low < 0) | (high <= BRIGHTEST_REFLECTANCE),
-            "values that are negative or nowhere above 2, so it is reflectance 0-1, overflown or empty; pass "
-            "units={%r: 'reflectance'} to convert reflectance",
-        ),
-        "reflectance": (
-            high > BRIGHTEST_REFLECTANCE,
-            "values above 2, so it is not reflectance 0-1; leave units out if it is digital numbers",
-        ),
+def _check_unit(sensor: str, unit: str, lows: torch.Tensor, highs: torch.Tensor) -> None:
+    """Refuse the first image whose least and greatest values, (bands, B) each, contradict the unit."""
+    low, high = lows.amin(dim=0), highs.amax(dim=0)  # (B,)
+    problems = {
+        "db": [
+            (
+                low < FAINTEST_DB,
+                f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles",
+            ),
+            (
+                lows.amax(dim=0) >= 0,
+                f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert",
+            ),
+        ],
+        "linear": [(low <= 0, "values of 0 or less are not linear power; leave units out if it is dB")],
+        "dn": [
+            (low < 0, "negative values are no-data or overflown"),
+            (
+                high <= BRIGHTEST_REFLECTANCE,
+                f"with nothing above {BRIGHTEST_REFLECTANCE:g} it is reflectance 0-1, or empty; pass "
+                f"units={{{sensor!r}: 'reflectance'}} to convert",
+            ),
+        ],
+        "reflectance": [
+            (low < 0, "negative values are no-data"),
+            (
+                high > BRIGHTEST_REFLECTANCE,
+                f"values above {BRIGHTEST_REFLECTANCE:g} are not reflectance 0-1; leave units out if it is digital numbers",
+            ),
+        ],
     }[unit]
-    if wrong.any():
-        image = int(wrong.int().argmax())
-        raise ValueError(
-            f"{sensor} image {image} runs from {low[image]:.6g} to {high[image]:.6g}, where {UNIT_NAMES[unit]} was expected: "
-            + (reason % sensor if "%r" in reason else reason)
-            + "."
-        )
+    for wrong, reason in problems:
+        if wrong.any():
+            image = int(wrong.int().argmax())
+            raise ValueError(
+                f"{sensor} image {image} runs from {low[image]:.6g} to {high[image]:.6g} where {UNIT_NAMES[unit]} was expected: "
+                f"{reason}."
+            )
 
 
 def resample_bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -376,6 +392,8 @@ def _bicubic_matrix(size: int, new_size: int) -> torch.Tensor:
 def _as_tensor(value: Any) -> torch.Tensor:
     """A tensor of a band or a stack of bands, from whatever holds it."""
     if isinstance(value, torch.Tensor):
+        if value.dtype == torch.bool or value.is_complex():
+            raise ValueError(f"Pixels of type {value.dtype} are no image: expected numbers.")
         return value
     if isinstance(value, (str, PathLike)):
         value = _read_geotiff(value)

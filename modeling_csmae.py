@@ -724,6 +724,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
     ) -> dict[str, torch.Tensor]:
         image = next(iter(given.values()))
         shape = (image.shape[0], grid[0] * grid[1])
+        self._check_maskable(shape[1], len(given))
         if len({value.shape[0] for value in given.values()}) > 1:
             sizes = {sensor: value.shape[0] for sensor, value in given.items()}
             raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
@@ -736,7 +737,21 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             return {sensor: noise[sensor].to(image.device) for sensor in given}
         if self.training:
             return {sensor: torch.rand(shape, device=image.device) for sensor in given}
-        return {sensor: counter_noise(*shape, stream, image.device) for stream, sensor in enumerate(given)}
+        streams = {
+            sensor: stream for stream, sensor in enumerate(self.config.sensors)
+        }  # a sensor's own, whoever else is given
+        return {sensor: counter_noise(*shape, streams[sensor], image.device) for sensor in given}
+
+    def _check_maskable(self, num_patches: int, num_sensors: int) -> None:
+        """Refuse a grid of which the mask ratio would hide nothing or all; the configured size was checked with the config."""
+        visible = int(num_patches * (1 - self.config.mask_ratio))
+        reconstructs = self.config.umr_weight or self.config.cmr_weight
+        least = max(1 if reconstructs else 0, num_sensors - 1 if self.config.masking == "disjoint" else 0)
+        if visible < 1 or num_patches - visible < least:
+            raise ValueError(
+                f"mask_ratio = {self.config.mask_ratio} leaves {visible} of {num_patches} patches visible: with {num_sensors} "
+                f"sensors and masking = {self.config.masking!r}, 1 to {num_patches - least} must be. Pass larger images or change it."
+            )
 
     def _decode(
         self, tokens: dict[str, torch.Tensor], masks: Mapping[str, PatchMask], grid: tuple[int, int]

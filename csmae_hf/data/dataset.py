@@ -135,11 +135,31 @@ class Tile:
             ValueError: If it is anything else: pixels are not written through the dataset.
         """
         if not isinstance(value, str):
-            raise ValueError(
-                f"The pixel column of {self.sensor} stores keys of {self.store}, not a {type(value).__name__}. In `map`, return only "
-                "what is new, and put changed pixels in a column of another name; write tiles with csmae_hf.data.store.write_store."
-            )
+            raise self._no_pixels(type(value).__name__)
         return value
+
+    def cast_storage(self, storage: pa.Array) -> pa.Array:
+        """Take what a column holds, as `map` writes it.
+
+        Args:
+            storage: Keys.
+
+        Returns:
+            The keys.
+
+        Raises:
+            ValueError: If they are anything else, such as the pixels of a row that a function looked at and returned. Without this,
+                `datasets` would silently store those.
+        """
+        if not any(is_key(storage.type) for is_key in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+            raise self._no_pixels(str(storage.type)[:100])
+        return storage.cast(self.pa_type)
+
+    def _no_pixels(self, given: str) -> ValueError:
+        return ValueError(
+            f"The pixel column of {self.sensor} stores keys of {self.store}, not a {given}. In `map`, return only what is new, and put "
+            "changed pixels in a column of another name; write tiles with csmae_hf.data.store.write_store."
+        )
 
     def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Any:
         """Give the bands of a tile.
@@ -251,8 +271,8 @@ def load_bigearthnet(
     Returns:
         A row a tile, sorted by `id`. Columns: `id` (S2 name), `s1_id` (S1 name), `labels` (the 19 classes in alphabetical order, each
         once), `country`, `split`, `date_s1`, `date_s2` (UTC, from the names), `season` (of the S2 date), `snow`, `cloud_or_shadow`;
-        each None where it is not known. `s1` and `s2`: the sensor's bands by name ([`TileBands`]), read when they are looked at, (H, W)
-        at native resolution, S1 float32 in dB and S2 uint16 digital numbers.
+        each None where it is not known. `s1` and `s2`: the sensor's bands by name ([`TileBands`]), read when they are looked at,
+        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers.
 
     Raises:
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.scenes import MAX_TILES, make_scene
@@ -114,10 +114,10 @@ def _entries(parameters: dict[str, Any], processes: int) -> Iterator[tuple[dict[
 
 
 def _items(
-    entries: Iterator[tuple[dict[str, Any], list[tuple[str, bytes]]]], rows: list[dict[str, Any]], total: int
+    entries: Iterator[tuple[dict[str, Any], list[tuple[str, bytes]]]], rows: list[dict[str, Any]]
 ) -> Iterator[tuple[str, bytes]]:
     """Hand the store's items on, and put the rows of metadata aside."""
-    for row, items in tqdm(entries, total=total, desc="generating scenes", unit="tile", delay=2.0):
+    for row, items in entries:
         rows.append(row)
         yield from items
 
@@ -240,8 +240,8 @@ def generate_sample(
         logger.info("%s already holds these generated scenes", folder)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial.chmod(0o755)
     try:
         _write(partial, manifest, processes)
         partial.replace(folder)
@@ -257,7 +257,7 @@ def _write(folder: Path, manifest: dict[str, Any], processes: int) -> None:
     rows: list[dict[str, Any]] = []
     write_store(
         folder / STORE_NAME,
-        _items(_entries(parameters, processes), rows, parameters["tiles"]),
+        _items(_entries(parameters, processes), rows),
         total=2 * parameters["tiles"],
     )
     rows.sort(key=lambda row: row["patch_id"])

@@ -231,7 +231,9 @@ def _open_environment(path: Path) -> lmdb.Environment:
         # would be a disk access of its own, in shuffled reading too; with it the kernel fetches a tile in a few, at little waste.
         environment = lmdb.open(str(path), readonly=True, lock=False, create=False, meminit=False, readahead=True)
     except lmdb.Error as error:
-        raise StoreError(f"{path} is no LMDB that can be read: {error}. Copy or write it again.") from error
+        raise StoreError(
+            f"{path} is no LMDB that can be opened here: {error} If the file is damaged, copy or write it again."
+        ) from error
     try:
         _check_whole(environment, path)
     except StoreError:

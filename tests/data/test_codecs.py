@@ -1,0 +1,517 @@
+"""Reading one stored tile: v1 pickles without an unpickler, v2 safetensors, and whatever else the bytes may be."""
+
+import io
+import itertools
+import json
+import os
+import pickle
+import pickletools
+import struct
+import sys
+import time
+import tracemalloc
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS
+from csmae_hf.data.codecs import (
+    MAX_PICKLE_OPERATIONS,
+    MAX_VALUE_BYTES,
+    CorruptTileError,
+    decode_labels,
+    decode_value,
+    detect_format,
+    encode_safetensors,
+)
+from csmae_hf.data.store import TileStore
+
+V1_MODULES = {
+    "merged_interface": ["BigEarthNet_S1_S2_Patch"],
+    "s1_interface": ["BigEarthNet_S1_Patch"],
+    "s2_interface": ["BigEarthNet_S2_Patch"],
+    "band_interface": ["BenS1_Band", "BenS2_10mBand", "BenS2_20mBand", "BenS2_60mBand"],
+}
+BAND_CLASS = {120: "BenS2_10mBand", 60: "BenS2_20mBand", 20: "BenS2_60mBand"}
+
+
+def some_bands(names: tuple[str, ...] = S1_BANDS + S2_BANDS, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random bands of the native sizes and types."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.normal(-12, 5, (BAND_SIZE[name],) * 2).astype("<f4")
+        if name in S1_BANDS
+        else rng.integers(1, 10_000, (BAND_SIZE[name],) * 2, dtype="<u2")
+        for name in names
+    }
+
+
+class V1Writer:
+    """Writes v1 values with Python's own pickler, from classes named as the original package's."""
+
+    def __init__(self, classes: dict[str, type]):
+        self.classes = classes
+
+    def band(self, name: str, data: Any) -> Any:
+        size = BAND_SIZE.get(name, 120)
+        record = self.classes["BenS1_Band" if name in S1_BANDS else BAND_CLASS[size]]()
+        fields = {"name": name, "spatial_resolution": 1200 // size, "data_shape": (size, size), "data": data}
+        record.state = {
+            "__dict__": fields,
+            "__pydantic_extra__": None,
+            "__pydantic_fields_set__": set(fields),
+            "__pydantic_private__": None,
+        }
+        return record
+
+    def patch(self, bands: dict[str, Any], **attributes: Any) -> Any:
+        patches = {}
+        for sensor, names in (("s1", S1_BANDS), ("s2", S2_BANDS)):
+            stored = {f"band{n.removeprefix('B')}": self.band(n, bands[n]) for n in names if n in bands}
+            patches[sensor] = self.classes[f"BigEarthNet_{sensor.upper()}_Patch"]()
+            patches[sensor].state = {**stored, "bands": list(stored.values())}
+        merged = self.classes["BigEarthNet_S1_S2_Patch"]()
+        merged.state = {
+            "s1_patch": patches["s1"],
+            "s2_patch": patches["s2"],
+            **attributes,
+            "__stored_args__": attributes,
+        }
+        return merged
+
+    def value(self, bands: dict[str, Any], protocol: int = 4, **attributes: Any) -> bytes:
+        return pickle.dumps(self.patch(bands, **attributes), protocol=protocol)
+
+
+@pytest.fixture
+def v1(monkeypatch: pytest.MonkeyPatch) -> V1Writer:
+    """A writer of v1 values."""
+    classes = {}
+    monkeypatch.setitem(sys.modules, "bigearthnet_patch_interface", types.ModuleType("bigearthnet_patch_interface"))
+    for module_name, class_names in V1_MODULES.items():
+        full_name = f"bigearthnet_patch_interface.{module_name}"
+        module = types.ModuleType(full_name)
+        monkeypatch.setitem(sys.modules, full_name, module)
+        for name in class_names:
+            body = {"__module__": full_name, "__getstate__": lambda self: self.state}
+            classes[name] = type(name, (), body)
+            setattr(module, name, classes[name])
+    return V1Writer(classes)
+
+
+def stored_values(folder: Path) -> dict[str, bytes]:
+    """All values of an LMDB."""
+    store = TileStore(folder)
+    return {key: store.read_bytes(key) for key in store}
+
+
+@pytest.fixture(scope="module")
+def real_v1(shared_data: Path) -> dict[str, bytes]:
+    return stored_values(shared_data / "bigearthnet_mm_v1_lmdb" / "BigEarthNetEncoded.lmdb")
+
+
+@pytest.fixture(scope="module")
+def real_v2(shared_data: Path) -> dict[str, bytes]:
+    return stored_values(shared_data / "bigearthnet_v2_reben_lmdb" / "BigEarthNet-V2-LMDB")
+
+
+def assert_same_bands(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+# v2
+
+
+def test_safetensors_give_back_what_went_in() -> None:
+    bands = some_bands()
+    assert_same_bands(decode_value(encode_safetensors(bands), "tile"), bands)
+
+
+def test_safetensors_bytes_do_not_depend_on_the_order_of_bands() -> None:
+    bands = some_bands()
+    assert encode_safetensors(dict(reversed(bands.items()))) == encode_safetensors(bands)
+
+
+def test_our_safetensors_are_byte_for_byte_rico_hdls(real_v2: dict[str, bytes]) -> None:
+    for key, value in real_v2.items():
+        assert encode_safetensors(decode_value(value, key)) == value
+
+
+def test_real_v2_values_equal_their_raw_bytes(real_v2: dict[str, bytes]) -> None:
+    # an independent reader: the header is JSON, the rest is raw little-endian data
+    assert len(real_v2) == 64
+    for key, value in real_v2.items():
+        (length,) = struct.unpack("<Q", value[:8])
+        header, data = json.loads(value[8 : 8 + length]), value[8 + length :]
+        kinds = {"F32": "<f4", "U16": "<u2"}
+        expected = {
+            name: np.frombuffer(data[slice(*entry["data_offsets"])], kinds[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in header.items()
+        }
+        assert_same_bands(decode_value(value, key), expected)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        ({}, "no bands"),
+        ({"B10": np.zeros((60, 60), "<u2")}, "B10"),
+        ({"B02": np.zeros((60, 60), "<u2")}, r"B02 .*\(120, 120\)"),
+        ({"B02": np.zeros((120, 120), "<f4")}, "B02 is float32"),
+        ({"VV": np.zeros((120, 120), "<f8")}, "VV is float64"),
+        ({"VV": np.zeros((120, 120), ">f4")}, "VV"),
+        ({"Data": np.zeros((120, 120), "<u2"), "B02": np.zeros((120, 120), "<u2")}, "Data"),
+    ],
+)
+def test_what_is_no_bigearthnet_band_is_neither_written_nor_read(bands: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encode_safetensors(bands)
+    if "VV" not in bands or bands["VV"].dtype.byteorder != ">":  # safetensors files have no byte order
+        with pytest.raises(CorruptTileError, match="tile_7"):
+            decode_value(safetensors.numpy.save(bands), "tile_7")
+
+
+def test_a_reference_map_is_read_under_its_own_key_only() -> None:
+    value = encode_safetensors({"Data": np.full((120, 120), 311, "<u2")})
+    assert decode_value(value, "tile_reference_map")["Data"].max() == 311
+    with pytest.raises(CorruptTileError, match="Data"):
+        decode_value(value, "tile")
+    with pytest.raises(CorruptTileError, match="B02"):
+        decode_value(encode_safetensors(some_bands(("B02",))), "tile_reference_map")
+
+
+def test_only_the_bands_asked_for_come_in_their_order() -> None:
+    value = encode_safetensors(some_bands())
+    assert list(decode_value(value, "tile", ["VV", "B03"])) == ["VV", "B03"]
+
+
+def test_a_band_that_is_not_stored_is_refused_by_name() -> None:
+    with pytest.raises(CorruptTileError, match=r"tile_9.*no band B03.*B02"):
+        decode_value(encode_safetensors(some_bands(("B02",))), "tile_9", ["B02", "B03"])
+
+
+def test_arrays_do_not_refer_to_the_stored_bytes(v1: V1Writer) -> None:
+    bands = some_bands()
+    for value in (encode_safetensors(bands), v1.value(bands)):
+        stored = bytearray(value)
+        decoded = decode_value(memoryview(stored), "tile")
+        stored[:] = bytes(len(stored))
+        assert_same_bands(decoded, bands)
+        assert all(array.flags.writeable and array.flags.aligned for array in decoded.values())
+
+
+# v1
+
+
+def test_v1_values_give_back_what_python_pickled(v1: V1Writer) -> None:
+    bands = some_bands()
+    assert_same_bands(decode_value(v1.value(bands, labels=["Pastures"], new_labels=["Pastures"]), "tile"), bands)
+
+
+def test_v1_values_of_one_sensor_are_read(v1: V1Writer) -> None:
+    bands = some_bands()
+    for sensor, names in (("s1_patch", S1_BANDS), ("s2_patch", S2_BANDS)):
+        value = pickle.dumps(v1.patch(bands).state[sensor], protocol=4)
+        assert_same_bands(decode_value(value, "tile"), {name: bands[name] for name in names})
+
+
+class ReferenceUnpickler(pickle.Unpickler):
+    """Python's unpickler with real numpy arrays and empty classes; for trusted values only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("numpy"):
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        assert module.startswith("bigearthnet_patch_interface.")
+        return type(name, (), {"__setstate__": lambda self, state: setattr(self, "state", state)})
+
+
+def test_real_v1_values_equal_what_the_unpickler_reads(real_v1: dict[str, bytes]) -> None:
+    assert len(real_v1) == 78
+    for key, value in real_v1.items():
+        patch = ReferenceUnpickler(io.BytesIO(value)).load()
+        attributes = {**patch.state["s1_patch"].state, **patch.state["s2_patch"].state}
+        fields = [
+            band.state["__dict__"] for name, band in attributes.items() if name.startswith("band") and name != "bands"
+        ]
+        assert_same_bands(decode_value(value, key), {field["name"]: field["data"] for field in fields})
+        assert decode_labels(value, key) == list(dict.fromkeys(patch.state["new_labels"]))
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ({"new_labels": ["Marine waters", "Pastures", "Marine waters"]}, ["Marine waters", "Pastures"]),
+        ({"new_labels": None, "labels": ["Airports"]}, None),
+        ({"new_labels": []}, None),
+        ({}, None),
+    ],
+)
+def test_v1_labels_come_once_each_or_not_at_all(v1: V1Writer, stored: dict[str, Any], read: list[str] | None) -> None:
+    assert decode_labels(v1.value(some_bands(), **stored), "tile") == read
+
+
+@pytest.mark.parametrize("labels", [["Lava"], "Pastures", [["Pastures"]], [3]])
+def test_labels_that_are_none_of_the_19_are_refused(v1: V1Writer, labels: Any) -> None:
+    assert "Pastures" in LABELS
+    with pytest.raises(CorruptTileError, match="tile_3"):
+        decode_labels(v1.value(some_bands(), new_labels=labels), "tile_3")
+
+
+def test_v2_values_carry_no_labels() -> None:
+    assert decode_labels(encode_safetensors(some_bands()), "tile") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"B02": np.zeros((60, 60), "<u2")},
+        {"B02": np.zeros((120, 120), ">u2")},
+        {"B02": np.zeros((120, 120), "<i2")},
+        {"B02": np.asfortranarray(np.arange(14400, dtype="<u2").reshape(120, 120))},
+        {"VV": np.zeros((120, 120), "<f8")},
+        {"VV": np.zeros((120, 120, 1), "<f4")},
+        {"VV": [[0.0] * 120] * 2},
+        {"VV": "no array"},
+        {"VV": None},
+    ],
+)
+def test_v1_arrays_of_another_shape_type_or_order_are_refused(v1: V1Writer, change: dict[str, Any]) -> None:
+    (band,) = change
+    with pytest.raises(CorruptTileError, match=rf"'tile_5'.*({band}|opcode)"):
+        decode_value(v1.value(some_bands() | change), "tile_5")
+
+
+def test_a_v1_value_that_lacks_a_band_or_swaps_two_is_refused(v1: V1Writer) -> None:
+    bands = some_bands()
+    with pytest.raises(CorruptTileError, match="tile"):
+        decode_value(v1.value({name: array for name, array in bands.items() if name != "B05"}), "tile")
+    patch = v1.patch(bands)
+    s2 = patch.state["s2_patch"].state
+    s2["band02"], s2["band03"] = s2["band03"], s2["band02"]
+    with pytest.raises(CorruptTileError, match="B02"):
+        decode_value(pickle.dumps(patch, protocol=4), "tile")
+
+
+# Formats
+
+
+def test_formats_are_told_by_content(v1: V1Writer) -> None:
+    assert detect_format(v1.value(some_bands()), "tile") == "v1"
+    assert detect_format(encode_safetensors(some_bands()), "tile") == "v2"
+
+
+def test_a_safetensors_header_whose_length_begins_like_a_pickle_is_no_pickle() -> None:
+    header = b'{"VV":{"dtype":"F32","shape":[120,120],"data_offsets":[0,57600]}}'.ljust(0x80)
+    value = struct.pack("<Q", len(header)) + header + bytes(57600)
+    assert value[0] == 0x80
+    assert detect_format(value, "tile") == "v2"
+    assert decode_value(value, "tile")["VV"].shape == (120, 120)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\x80", b"{", b"not a tile at all", b"\x89PNG\r\n\x1a\n", b"\xff" * 100, bytes(64)]
+)
+def test_anything_else_is_refused_by_its_key(value: bytes) -> None:
+    for read in (decode_value, decode_labels):
+        with pytest.raises(CorruptTileError, match="tile_2"):
+            read(value, "tile_2")
+
+
+def test_values_over_the_limit_are_refused_unread(v1: V1Writer) -> None:
+    for value in (v1.value(some_bands()), encode_safetensors(some_bands())):
+        with pytest.raises(CorruptTileError, match=f"{MAX_VALUE_BYTES}"):
+            decode_value(value.ljust(MAX_VALUE_BYTES + 1), "tile")
+
+
+# Hostile values
+
+
+class Payload:
+    """Runs a command when unpickled."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch '{self.marker}'",)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_payloads_do_not_run_at_any_protocol(v1: V1Writer, tmp_path: Path, protocol: int) -> None:
+    marker = tmp_path / "ran"
+    payload = Payload(marker)
+    bands: dict[str, Any] = dict(some_bands())
+    values = [
+        pickle.dumps(payload, protocol=protocol),
+        pickle.dumps([payload], protocol=protocol),
+        v1.value(bands, protocol=protocol, new_labels=payload),
+        v1.value(bands | {"VV": payload}, protocol=protocol),
+    ]
+    for value in values:
+        for read in (decode_value, decode_labels):
+            with pytest.raises(CorruptTileError, match="tile_1"):
+                read(value, "tile_1")
+    assert not marker.exists()
+    pickle.loads(values[0])  # the payload is live: Python's own unpickler runs it
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cos\nsystem\n(S'true'\ntR.",  # GLOBAL
+        b"(S'true'\nios\nsystem\n.",  # INST
+        b"\x82\x01.",  # EXT1
+        b"Pname\n.",  # PERSID
+        b"\x8c\x08builtins\x8c\x04eval\x93.",
+        b"\x8c\x05numpy\x8c\x04load\x93.",
+        b"\x8c\x05numpy\x8c\x07ndarray\x93)\x81.",  # a permitted name made in a way no archive does
+        b"\x8c\x05numpy\x8c\x07ndarray\x93)R.",
+        b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x85R.",  # permitted, but no patch
+        b"}b.",
+        b"N}b.",
+        b"\x8e" + struct.pack("<Q", 1 << 60) + b".",  # BINBYTES8
+        b"\x96" + struct.pack("<Q", 1 << 60) + b".",  # BYTEARRAY8
+        b"B" + struct.pack("<I", 0xFFFFFFFF) + b".",  # more bytes than there are
+        b"Nr" + struct.pack("<I", 0x7FFFFFFF) + b".",  # LONG_BINPUT: makes Python's unpickler allocate the whole memo
+        b"j" + struct.pack("<I", 0xFFFFFFFF) + b".",
+        b"h\x00.",
+        b"0.",
+        b".",
+        b"",
+        b"t.",
+        b"\x86.",
+        b"\x8c\xff\xff.",
+        b"\x8c\x01\xff.",
+        b"(K\x01K\x02\x8f\x90.",
+        b"}(K\x01K\x02u.",
+    ],
+)
+def test_every_other_program_is_refused(program: bytes) -> None:
+    with pytest.raises(CorruptTileError, match="tile_4"):
+        decode_value(b"\x80\x04" + program, "tile_4")
+
+
+def laughs(levels: int, opcode: bytes) -> bytes:
+    """A tuple (or list) of two of a tuple of two of ...: small to write, 2 ** levels to walk."""
+    return b")\x94" + b"".join(
+        b"h" + bytes([level]) + b"h" + bytes([level]) + opcode + b"\x94" for level in range(levels)
+    )
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        laughs(200, b"\x86") + b".",
+        b"}" + laughs(200, b"\x86") + b"Ns.",  # as a dict key it would be hashed: 2 ** 200 steps
+        b"\x8f(" + laughs(200, b"\x86") + b"\x90.",  # as a set member
+        b")" + b"\x85" * (MAX_PICKLE_OPERATIONS - 100) + b".",  # deep
+        b")" + b"\x85" * 900_000 + b".",
+        b"}" * 900_000 + b".",
+        b"]\x94" + b"h\x00h\x00a" * 3000 + b".",  # in itself
+    ],
+)
+def test_bombs_cost_neither_time_nor_memory(program: bytes) -> None:
+    value = b"\x80\x04" + program
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(CorruptTileError, match="bomb") as caught:
+        decode_value(value, "bomb")
+    elapsed = time.perf_counter() - started
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert elapsed < 2
+    assert peak < 8 << 20
+    assert len(str(caught.value)) < 500
+
+
+def test_bombs_inside_a_patch_are_refused_quickly(v1: V1Writer) -> None:
+    laugh: Any = ()
+    for _ in range(100):
+        laugh = (laugh, laugh)
+    bands: dict[str, Any] = dict(some_bands())
+    started = time.perf_counter()
+    with pytest.raises(CorruptTileError, match="bomb"):
+        decode_value(v1.value(bands | {"VV": laugh}), "bomb")
+    for labels in (laugh, [laugh]):
+        with pytest.raises(CorruptTileError, match="bomb"):
+            decode_labels(v1.value(bands, new_labels=labels), "bomb")
+    assert time.perf_counter() - started < 2
+
+
+def test_nested_json_headers_are_refused() -> None:
+    header = b"{" + b'"a":{' * 100_000
+    with pytest.raises(CorruptTileError, match="tile"):
+        decode_value(struct.pack("<Q", len(header)) + header, "tile")
+
+
+def structural_positions(value: bytes) -> np.ndarray:
+    """Positions of a pickle's bytes that are not pixels."""
+    starts = [position for _, _, position in pickletools.genops(value) if position is not None] + [len(value)]
+    return np.concatenate([np.arange(start, min(end, start + 300)) for start, end in itertools.pairwise(starts)])
+
+
+def mutations(value: bytes, structure: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Bit flips, byte swaps, truncations, deletions and repetitions, mostly where the structure is."""
+    for _ in range(count):
+        mutant = bytearray(value)
+        for _ in range(rng.integers(1, 4)):
+            position = int(rng.choice(structure)) if rng.random() < 0.9 else int(rng.integers(len(value)))
+            position = min(position, len(mutant) - 1)
+            kind = rng.integers(5)
+            if kind == 0:
+                mutant[position] ^= 1 << int(rng.integers(8))
+            elif kind == 1:
+                mutant[position] = int(rng.integers(256))
+            elif kind == 2:
+                del mutant[max(position, 1) :]
+            elif kind == 3:
+                del mutant[position : position + int(rng.integers(1, 9))]
+            else:
+                mutant[position:position] = mutant[position : position + int(rng.integers(1, 9))]
+            if not mutant:
+                mutant = bytearray(1)
+        yield bytes(mutant)
+
+
+def outcome(mutant: bytes) -> str:
+    try:
+        bands = decode_value(mutant, "mutant")
+        labels = decode_labels(mutant, "mutant")
+    except CorruptTileError as error:
+        return "refused" if "'mutant'" in str(error) else f"refused without its key: {error}"
+    for name, array in bands.items():
+        assert array.shape == (BAND_SIZE[name],) * 2
+        assert array.dtype == ("<f4" if name in S1_BANDS else "<u2")
+    assert labels is None or set(labels) <= set(LABELS)
+    return "read"
+
+
+def test_mutants_of_real_v1_values_are_a_tile_or_one_clear_error(real_v1: dict[str, bytes]) -> None:
+    rng = np.random.default_rng(1)
+    outcomes = [
+        outcome(mutant)
+        for value in list(real_v1.values())[:3]
+        for mutant in mutations(value, structural_positions(value), 300, rng)
+    ]
+    assert set(outcomes) == {"refused", "read"}
+    assert outcomes.count("refused") > 100
+
+
+def test_mutants_of_real_v2_values_are_a_tile_or_one_clear_error(real_v2: dict[str, bytes]) -> None:
+    rng = np.random.default_rng(2)
+    outcomes = [
+        outcome(mutant)
+        for value in list(real_v2.values())[::20]
+        for mutant in mutations(value, np.arange(struct.unpack("<Q", value[:8])[0] + 8), 150, rng)
+    ]
+    assert set(outcomes) == {"refused", "read"}
+    assert outcomes.count("refused") > 100
