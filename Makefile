@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # What `make demo` makes; .ci/run makes it smaller.
 DEMO ?= demo
-DEMO_TILES ?= 1500
+DEMO_TILES ?= 1000
 DEMO_SEEDS ?= 42 43 44
 DEMO_ARGS ?=
 
@@ -24,8 +24,8 @@ install: $(STAMP)
 # torch first, so that nothing after it pulls another build
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt torch
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev,viz,geo]'
+	$(RUN) -m pip install --constraint constraints.txt torch
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev,viz,geo]'
 	touch $@
 
 demo: $(STAMP)
@@ -35,7 +35,7 @@ demo: $(STAMP)
 	  $(RUN) run_pretraining.py configs/demo.yaml --data $(DEMO)/sample --output_dir $(DEMO)/model-seed$$seed --seed $$seed $(DEMO_ARGS); \
 	done
 	@echo "== Retrieval in all four directions"
-	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results
+	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results --untrained
 
 test: $(STAMP) lint
 	$(RUN) -m pytest

@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         "trying the software out: nothing measured on it says anything about real land.",
     )
     sample.add_argument("folder", type=Path, help="where to put it; reused when it holds the same sample already")
-    sample.add_argument("--tiles", type=int, default=1500, help="number of tiles (default: %(default)s)")
+    sample.add_argument("--tiles", type=int, default=1000, help="number of tiles (default: %(default)s)")
     sample.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same archive (default: %(default)s)"
     )

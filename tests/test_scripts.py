@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,10 +64,6 @@ def retrieve(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run([sys.executable, str(ROOT / "run_retrieval.py"), *arguments], cwd)
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     return generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3)
@@ -87,65 +84,82 @@ def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive):
     assert (tmp_path / "results" / "retrieval_s1_to_s2.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
-def test_a_seed_decides_everything(sample, tmp_path):
-    arguments = ["--data", str(sample), "--seed", "7", "--output_dir"]
-    for folder in ("a", "b"):
-        trained = pretrain(tmp_path, *arguments, folder)
-        assert trained.returncode == 0, trained.stderr
-    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    other = pretrain(tmp_path, "--data", str(sample), "--seed", "8", "--output_dir", "c")
-    assert other.returncode == 0, other.stderr
-    assert not all(torch.equal(first[name], value) for name, value in weights(tmp_path / "c").items())
+@pytest.fixture(scope="module")
+def trained(sample, tmp_path_factory):
+    """Two trainings that differ in their seed only, with an evaluation at their end."""
+    folder = tmp_path_factory.mktemp("trained")
+    for seed in ("7", "8"):
+        evaluate = ["--eval_strategy", "steps", "--eval_steps", "4"]
+        run = pretrain(folder, "--data", str(sample), "--seed", seed, "--output_dir", f"seed{seed}", *evaluate)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+def same(folder: Path, other: Path) -> bool:
+    first, second = load_file(folder / "model.safetensors"), load_file(other / "model.safetensors")
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def history(folder: Path) -> list[dict]:
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
+
+
+def terms(entry: dict, prefix: str = "") -> float:
+    return sum(entry[f"{prefix}{name}"] for name in ("umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"))
 
 
 @pytest.mark.slow
-def test_accelerate_launch_with_one_process_equals_python(sample, tmp_path):
-    for folder, launcher in (("python", None), ("accelerate", ONE_PROCESS)):
-        trained = pretrain(tmp_path, "--data", str(sample), "--output_dir", folder, launcher=launcher)
-        assert trained.returncode == 0, trained.stderr
-    first, second = weights(tmp_path / "python"), weights(tmp_path / "accelerate")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_a_seed_decides_everything_also_under_accelerate(sample, trained, tmp_path):
+    again = pretrain(tmp_path, "--data", str(sample), "--seed", "7", "--output_dir", "again", launcher=ONE_PROCESS)
+    assert again.returncode == 0, again.stderr
+    assert same(trained / "seed7", tmp_path / "again")
+    assert not same(trained / "seed7", trained / "seed8")
 
 
 @pytest.mark.slow
 def test_accelerate_launch_with_two_processes_trains(sample, tmp_path):
-    trained = pretrain(tmp_path, "--data", str(sample), "--output_dir", "two", launcher=TWO_PROCESSES)
-    assert trained.returncode == 0, trained.stderr
-    history = json.loads((tmp_path / "two" / "trainer_state.json").read_text())["log_history"]
-    logged = [entry for entry in history if "loss" in entry]
+    two = pretrain(tmp_path, "--data", str(sample), "--output_dir", "two", launcher=TWO_PROCESSES)
+    assert two.returncode == 0, two.stderr
+    logged = [entry for entry in history(tmp_path / "two") if "loss" in entry]
     assert len(logged) == 4
-    for entry in logged:
-        terms = sum(entry[name] for name in ("umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"))
-        assert entry["loss"] == pytest.approx(terms, rel=1e-3)
+    assert [entry["loss"] for entry in logged] == pytest.approx([terms(entry) for entry in logged], rel=1e-3)
 
 
 @pytest.mark.slow
-def test_evaluation_reports_the_loss_and_its_terms(sample, tmp_path):
-    trained = pretrain(
-        tmp_path, "--data", str(sample), "--output_dir", "m", "--eval_strategy", "steps", "--eval_steps", "4"
+def test_loss_and_its_terms_are_logged_in_training_and_evaluation(trained):
+    logged = history(trained / "seed7")
+    losses = [entry for entry in logged if "loss" in entry]
+    assert [entry["loss"] for entry in losses] == pytest.approx([terms(entry) for entry in losses], rel=1e-3)
+    evaluation = next(entry for entry in logged if "eval_loss" in entry)
+    assert evaluation["eval_loss"] == pytest.approx(terms(evaluation, "eval_"), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_several_trainings_are_summarised(sample, trained, tmp_path):
+    models = [str(trained / name) for name in ("seed7", "seed8")]
+    found = retrieve(
+        tmp_path, *models, "--data", str(sample), "--k", "3", "--output_dir", "out", "--pictures", "0", "--untrained"
     )
-    assert trained.returncode == 0, trained.stderr
-    history = json.loads((tmp_path / "m" / "trainer_state.json").read_text())["log_history"]
-    entry = next(entry for entry in history if "eval_loss" in entry)
-    terms = sum(entry[f"eval_{name}"] for name in ("umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"))
-    assert entry["eval_loss"] == pytest.approx(terms, rel=1e-3)
-
-
-@pytest.mark.slow
-def test_several_trainings_are_summarised(sample, tmp_path):
-    for seed in ("1", "2"):
-        assert pretrain(tmp_path, "--data", str(sample), "--seed", seed, "--output_dir", f"seed{seed}").returncode == 0
-    arguments = ["--data", str(sample), "--k", "3", "--output_dir", "out", "--pictures", "0", "--untrained"]
-    found = retrieve(tmp_path, "seed1", "seed2", *arguments)
     assert found.returncode == 0, found.stderr
     assert "standard deviation over 2 trainings" in found.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    runs = [json.loads((tmp_path / "out" / name / "results.json").read_text()) for name in ("seed1", "seed2")]
+    runs = [json.loads((tmp_path / "out" / name / "results.json").read_text()) for name in ("seed7", "seed8")]
     values = [run["directions"][1]["f1_of_means"] for run in runs]
     assert summary["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(sum(values) / 2)
     assert len(summary["untrained"]) == 4
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs(sample, trained, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "sample").symlink_to(sample)
+    (tmp_path / "demo" / "model-seed42").symlink_to(trained / "seed7")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    script = "\n".join(blocks) + "\nprint({sensor: tuple(value.shape) for sensor, value in embeds.items()})"
+    shown = run([sys.executable, "-c", script], tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "{'s1': (1, 32), 's2': (1, 32)}" in shown.stdout
 
 
 @pytest.mark.slow

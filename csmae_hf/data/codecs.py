@@ -164,9 +164,7 @@ def _v2_arrays(value: bytes | memoryview, key: str) -> dict[str, np.ndarray[Any,
     try:
         arrays = safetensors.numpy.load(bytes(value))
         _check_arrays(arrays, reference_map=key.endswith(REFERENCE_MAP_SUFFIX))
-    except (
-        Exception
-    ) as error:  # SafetensorError, KeyError for a type numpy lacks, MemoryError...: one error, naming the tile
+    except Exception as error:  # SafetensorError, KeyError, MemoryError...: the bytes are anyone's
         raise CorruptTileError(f"Tile {key!r}: broken safetensors value: {error}") from error
     return arrays
 

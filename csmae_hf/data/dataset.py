@@ -39,11 +39,14 @@ SEASONS = ("Winter", "Spring", "Summer", "Fall")
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class TileBands(Mapping[str, np.ndarray[Any, Any]]):
+class TileBands:
     """The bands of one tile by name, each (H, W) at native resolution; read from the store, all at once, when the first is looked at.
 
-    That is what makes `filter`, which hands whole rows to its function, cost no pixels where the function looks at none. Copied or
-    sent to another process it becomes a plain dict of arrays, so the worker that loads a tile is the one that reads it.
+    That is what makes `filter`, which hands whole rows to its function, cost no pixels where the function looks at none. Pickled, say
+    by the worker of a DataLoader, it becomes a plain dict of arrays: the process that loads a tile is the one that reads it.
+
+    It behaves as a read-only mapping but is no `collections.abc.Mapping`, for `datasets` would store what those hold when `map` writes
+    a row that was looked at; this it asks for an array, and stores the key it gets.
 
     Args:
         store: Folder of the LMDB.
@@ -81,13 +84,46 @@ class TileBands(Mapping[str, np.ndarray[Any, Any]]):
         return f"TileBands({self.key!r}: {', '.join(self._bands)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
+        return dict, (self.items(),)
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
-        raise TypeError(
-            f"The bands of tile {self.key!r} differ in size and are no one array. Take them by name, or use a CSMAEImageProcessor; "
-            "set no format ('torch', 'numpy'...) on a dataset with pixel columns."
-        )
+        return np.array(self.key)
+
+    def keys(self) -> tuple[str, ...]:
+        """Name the bands.
+
+        Returns:
+            Their names, in order.
+        """
+        return self._bands
+
+    def values(self) -> list[np.ndarray[Any, Any]]:
+        """Read the bands.
+
+        Returns:
+            (H, W) for each, in order.
+        """
+        return [self[band] for band in self._bands]
+
+    def items(self) -> list[tuple[str, np.ndarray[Any, Any]]]:
+        """Read the bands.
+
+        Returns:
+            Name and (H, W) of each, in order.
+        """
+        return [(band, self[band]) for band in self._bands]
+
+    def get(self, band: str, default: Any = None) -> Any:
+        """Read a band that may not be there.
+
+        Args:
+            band: Its name.
+            default: What to give in its place.
+
+        Returns:
+            (H, W), or the default.
+        """
+        return self[band] if band in self._bands else default
 
 
 @dataclass
@@ -95,7 +131,7 @@ class Tile:
     """A `datasets` feature: the column stores a tile's key, and gives its bands.
 
     Selecting, filtering, sorting and shuffling a dataset move keys and read no pixel. Cast the column to a `Tile` with `decode=False`
-    for the keys themselves.
+    for the keys themselves; formats ("torch", "numpy"), which cannot hold bands of several sizes, give them too.
 
     Args:
         store: Folder of the LMDB.
@@ -126,7 +162,7 @@ class Tile:
         """Take what a row holds for this column.
 
         Args:
-            value: The tile's key.
+            value: The tile's key, or its bands as this column gave them.
 
         Returns:
             The key.
@@ -134,9 +170,10 @@ class Tile:
         Raises:
             ValueError: If it is anything else: pixels are not written through the dataset.
         """
-        if not isinstance(value, str):
+        key = value.key if isinstance(value, TileBands) else value
+        if not isinstance(key, str):
             raise self._no_pixels(type(value).__name__)
-        return value
+        return str(key)
 
     def cast_storage(self, storage: pa.Array) -> pa.Array:
         """Take what a column holds, as `map` writes it.
@@ -148,8 +185,7 @@ class Tile:
             The keys.
 
         Raises:
-            ValueError: If they are anything else, such as the pixels of a row that a function looked at and returned. Without this,
-                `datasets` would silently store those.
+            ValueError: If they are anything else, such as changed pixels. Without this, `datasets` would silently store those.
         """
         if not any(is_key(storage.type) for is_key in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
             raise self._no_pixels(str(storage.type)[:100])
@@ -157,8 +193,8 @@ class Tile:
 
     def _no_pixels(self, given: str) -> ValueError:
         return ValueError(
-            f"The pixel column of {self.sensor} stores keys of {self.store}, not a {given}. In `map`, return only what is new, and put "
-            "changed pixels in a column of another name; write tiles with csmae_hf.data.store.write_store."
+            f"The pixel column of {self.sensor} stores keys of {self.store}, not a {given}. Put changed pixels in a column of another "
+            "name, or write them to a store of their own with csmae_hf.data.store.write_store."
         )
 
     def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_SAMPLE = Path("sample_archive")
 """Where the sample archive is generated when no archive is named, in the working folder."""
 
-DEFAULT_SAMPLE_TILES = 1500
+DEFAULT_SAMPLE_TILES = 1000
 ALL_TILES = "all"
 
 
