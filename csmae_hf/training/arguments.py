@@ -1,5 +1,6 @@
 """Arguments of a pre-training run: a YAML file, overridden on the command line."""
 
+import argparse
 import dataclasses
 import difflib
 import json
@@ -95,6 +96,28 @@ class CSMAETrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
 
 
+HELP_ALL = "--help_all"
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the description's lines, and says every default."""
+
+
+def _show_own_arguments_only(parser: argparse.ArgumentParser) -> None:
+    """Hide from the help what a newcomer need not read: most of the 150 arguments of the Trainer."""
+    own = {
+        "help",
+        *CSMAETrainingArguments.__annotations__,
+        "max_steps",
+        "resume_from_checkpoint",
+        "dataloader_num_workers",
+    }
+    own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}
+    for action in parser._actions:
+        if action.dest not in own:
+            action.help = argparse.SUPPRESS
+
+
 Arguments = tuple[ModelArguments, DataArguments, CSMAETrainingArguments]
 
 
@@ -112,8 +135,15 @@ def parse_arguments(argv: Sequence[str], description: str | None = None) -> Argu
         FileNotFoundError: If the YAML file is not there.
         ValueError: If it names an unknown argument; the message has the nearest known one.
     """
-    parser = HfArgumentParser([ModelArguments, DataArguments, CSMAETrainingArguments], description=description)  # type: ignore[list-item]
     argv = list(argv)
+    groups = [ModelArguments, DataArguments, CSMAETrainingArguments]
+    parser = HfArgumentParser(groups, description=description, formatter_class=_HelpFormatter)  # type: ignore[arg-type]
+    parser.usage = "%(prog)s [CONFIG.yaml] [--name value ...]"
+    parser.epilog = f"{HELP_ALL} also lists everything of transformers.TrainingArguments, all of which is accepted."
+    if HELP_ALL in argv:
+        argv = ["--help"]
+    else:
+        _show_own_arguments_only(parser)
     if argv and not argv[0].startswith("-"):
         argv = [*yaml_to_argv(Path(argv[0]), known_names()), *argv[1:]]
     model_args, data_args, training_args, unknown = parser.parse_args_into_dataclasses(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 
 from configuration_csmae import CSMAEConfig
@@ -65,9 +66,12 @@ def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
     unknown = [name for name in overrides if not hasattr(CSMAEConfig, name) and name != "sensors"]
     if unknown:
         raise ValueError(f"model_overrides names {unknown}, which CSMAEConfig does not have.")
-    if model_args.model_name_or_path:
-        return CSMAEForPreTraining.from_pretrained(model_args.model_name_or_path, **overrides)
-    return CSMAEForPreTraining(CSMAEConfig.for_variant(model_args.variant, model_args.size, **overrides))
+    try:
+        if model_args.model_name_or_path:
+            return CSMAEForPreTraining.from_pretrained(model_args.model_name_or_path, **overrides)
+        return CSMAEForPreTraining(CSMAEConfig.for_variant(model_args.variant, model_args.size, **overrides))
+    except StrictDataclassError as error:  # a field of another type, which is no ValueError to huggingface_hub
+        raise ValueError(f"model_overrides = {overrides}: {error}") from error
 
 
 def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: int | None) -> Dataset:

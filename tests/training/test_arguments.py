@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from csmae_hf.training.arguments import parse_arguments
+from csmae_hf.training.arguments import ModelArguments, parse_arguments
+from csmae_hf.training.pretrain import build_model
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 
@@ -52,6 +53,19 @@ def test_overrides_must_be_a_json_object():
         parse_arguments(["--model_overrides", "{mask_ratio}"])
     with pytest.raises(ValueError, match="JSON object"):
         parse_arguments(["--model_overrides", "[1]"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"hiden_size": 96}, r"\['hiden_size'\], which CSMAEConfig does not have"),
+        ({"hidden_size": "96"}, "hidden_size"),
+        ({"hidden_size": 90}, "hidden_size = 90 is not a multiple of num_attention_heads = 12"),
+    ],
+)
+def test_impossible_overrides_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(ModelArguments(model_overrides=overrides))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
