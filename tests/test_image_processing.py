@@ -4,16 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
-import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import numpy as safetensors_numpy
 from transformers import AutoImageProcessor
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
+from csmae_hf.data.dataset import load_bigearthnet
 from image_processing_csmae import CSMAEImageProcessor, resample_bicubic
 
 S1_BANDS = ["VH", "VV"]
@@ -108,13 +106,8 @@ def processor() -> CSMAEImageProcessor:
 @pytest.fixture(scope="module")
 def real_tiles(shared_data: Path) -> dict[str, list[Tile]]:
     """Four real pairs of the shared v2 store, bands at native sizes and in their own types."""
-    folder = shared_data / "bigearthnet_v2_reben_lmdb"
-    rows = pyarrow.parquet.read_table(folder / "metadata.parquet").slice(0, 4).to_pylist()
-    with lmdb.open(str(folder / "BigEarthNet-V2-LMDB"), readonly=True, lock=False) as store, store.begin() as reading:
-        return {
-            sensor: [safetensors_numpy.load(bytes(reading.get(row[column].encode(), b""))) for row in rows]
-            for sensor, column in (("s1", "s1_name"), ("s2", "patch_id"))
-        }
+    rows = load_bigearthnet(shared_data / "bigearthnet_v2_reben_lmdb").select(range(4))
+    return {sensor: [dict(row[sensor].items()) for row in rows] for sensor in ("s1", "s2")}
 
 
 # The right numbers

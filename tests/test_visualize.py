@@ -11,6 +11,7 @@ import pytest
 
 from csmae_hf import visualize
 from csmae_hf.bigearthnet import LABELS
+from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.visualize import (
     QueryPicture,
     ResultPicture,
@@ -140,12 +141,8 @@ def test_pictures_of_missing_or_odd_bands_say_what_is_wrong() -> None:
 
 
 def test_real_tiles_make_pictures_that_are_neither_black_nor_white(shared_data: Path) -> None:
-    import lmdb
-    from safetensors.numpy import load
-
-    folder = shared_data / "bigearthnet_v2_reben_lmdb" / "BigEarthNet-V2-LMDB"
-    with lmdb.open(str(folder), readonly=True, lock=False) as store, store.begin() as transaction:
-        tiles = [load(bytes(value)) for key, value in transaction.cursor() if not key.endswith(b"_reference_map")]
+    rows = load_bigearthnet(shared_data / "bigearthnet_v2_reben_lmdb")
+    tiles = [dict(row[sensor].items()) for row in rows for sensor in ("s1", "s2")]
     levels = {"s1": [], "s2": []}
     for tile in tiles:
         levels["s1" if "VV" in tile else "s2"].append(to_rgb(tile).mean())
