@@ -34,6 +34,7 @@ AUTO_MAP: dict[str, str] = {
     "AutoConfig": "configuration_csmae.CSMAEConfig",
     "AutoModel": "modeling_csmae.CSMAEModel",
     "AutoModelForPreTraining": "modeling_csmae.CSMAEForPreTraining",
+    "AutoModelForImageClassification": "modeling_csmae.CSMAEForImageClassification",
 }
 """The class each Auto class finds in a published repository. Every config carries the whole map: Transformers alone
 would write the saved class's own entry and hide the others."""
@@ -58,6 +59,7 @@ RESERVED_SENSOR_NAMES: frozenset[str] = frozenset(
         "units",
         "device",
         "output_predictions",
+        "present",
     }
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""
@@ -98,6 +100,7 @@ class CSMAEConfig(PreTrainedConfig):
         mim_weight: Weight of mutual information maximisation (NT-Xent between sensors).
         mde_weight: Weight of discrepancy elimination.
         mim_temperature: Temperature of NT-Xent.
+        mim_gather: In training with several processes (torch.distributed), take NT-Xent's negatives from all of them.
         hidden_act: Activation of the feed-forward layers.
         qkv_bias: Bias in the query, key and value projection.
         hidden_dropout_prob: Dropout after attention and feed-forward layers.
@@ -142,6 +145,7 @@ class CSMAEConfig(PreTrainedConfig):
     mim_weight: float | int = 1.0
     mde_weight: float | int = 0.0
     mim_temperature: float | int = 0.5
+    mim_gather: bool = True
     hidden_act: str = "gelu"
     qkv_bias: bool = True
     hidden_dropout_prob: float | int = 0.0

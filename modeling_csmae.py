@@ -4,15 +4,20 @@ Shapes in comments: B images, L patches of an image, K of them visible, N = B x 
 encoder, E width of a decoder, C bands of a sensor, P edge of a patch.
 """
 
+import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -56,12 +61,14 @@ class CSMAEModelOutput(ModelOutput):
             `visible_patches`, (B, 1 + K, D).
         hidden_states: By sensor, the tokens before the first block and after each block.
         attentions: By sensor, the attention weights of each block, (B, heads, 1 + L, 1 + L).
+        present: By sensor, (B,), the flags that `forward` was given. Where one is False, everything above is zeros.
     """
 
     embeds: dict[str, torch.Tensor] | None = None
     last_hidden_state: dict[str, torch.Tensor] | None = None
     hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
     attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    present: dict[str, torch.Tensor] | None = None
 
 
 @dataclass
@@ -77,6 +84,8 @@ class CSMAEForPreTrainingOutput(ModelOutput):
             band); standardised per patch where `norm_pixel_loss` is set. In training only on request.
         hidden_states: As in [`CSMAEModelOutput`].
         attentions: As in [`CSMAEModelOutput`].
+        present: As in [`CSMAEModelOutput`]; masks say nothing of an absent image, predictions are zeros where the source
+            is absent.
     """
 
     loss: torch.Tensor | None = None
@@ -86,6 +95,28 @@ class CSMAEForPreTrainingOutput(ModelOutput):
     predictions: dict[str, dict[str, torch.Tensor]] | None = None
     hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
     attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    present: dict[str, torch.Tensor] | None = None
+
+
+@dataclass
+class CSMAEForImageClassificationOutput(ModelOutput):
+    """What the classifier makes of each place.
+
+    Args:
+        loss: Classification loss, a scalar, where labels were given.
+        logits: (B, number of labels).
+        embeds: Pooled features by sensor, each (B, D).
+        hidden_states: As in [`CSMAEModelOutput`].
+        attentions: As in [`CSMAEModelOutput`].
+        present: As in [`CSMAEModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    embeds: dict[str, torch.Tensor] | None = None
+    hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
+    attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    present: dict[str, torch.Tensor] | None = None
 
 
 # Patches, positions and masks: pure functions
@@ -234,9 +265,22 @@ def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch
         target: (B, counted patches, pixels).
 
     Returns:
-        A scalar.
+        A scalar, 0 where nothing is counted.
     """
+    if prediction.numel() == 0:
+        return prediction.float().sum()  # the mean of nothing is NaN
     return F.mse_loss(prediction.float(), target.float())  # patches have equally many pixels: one mean is both
+
+
+def unit_vectors(embeds: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Scale embeds (B, D) to length 1, in float32.
+
+    A zero embed has no direction: it stays zero and gets no gradient, where dividing by a small number would give it a
+    huge one.
+    """
+    embeds = embeds.float()
+    length = embeds.norm(dim=-1, keepdim=True)
+    return embeds / length.masked_fill(length < eps, torch.inf)
 
 
 def nt_xent_loss(embeds: torch.Tensor, other_embeds: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -251,18 +295,151 @@ def nt_xent_loss(embeds: torch.Tensor, other_embeds: torch.Tensor, temperature: 
         temperature: Divides the cosine similarities.
 
     Returns:
-        A scalar, the mean over the anchors.
+        A scalar, the mean over the anchors; 0 for one place, which has no negatives, and for none.
     """
-    anchors = F.normalize(torch.cat([embeds, other_embeds]).float(), dim=-1)
-    similarity = anchors @ anchors.T / temperature
-    itself = torch.eye(anchors.shape[0], dtype=torch.bool, device=anchors.device)
-    positive = torch.arange(anchors.shape[0], device=anchors.device).roll(embeds.shape[0])
-    return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), positive)
+    with _without_autocast(embeds.device):  # mixed precision would compute the similarities in 16 bits
+        anchors = unit_vectors(torch.cat([embeds, other_embeds]))
+        if anchors.shape[0] == 0:
+            return anchors.sum()
+        similarity = anchors @ anchors.T / temperature
+        itself = torch.eye(anchors.shape[0], dtype=torch.bool, device=anchors.device)
+        positive = torch.arange(anchors.shape[0], device=anchors.device).roll(embeds.shape[0])
+        return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), positive)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def discrepancy_loss(embeds: torch.Tensor, other_embeds: torch.Tensor) -> torch.Tensor:
     """Discrepancy elimination: -mean log(1 + exp(cosine)) between two sensors' embeds of the same places, each (B, D)."""
-    return -F.softplus(F.cosine_similarity(embeds.float(), other_embeds.float(), dim=-1)).mean()
+    cosine = (unit_vectors(embeds) * unit_vectors(other_embeds)).sum(dim=-1)
+    return -F.softplus(cosine).mean() if len(cosine) else cosine.sum()
+
+
+# Rows: which samples have which sensor, and what other processes hold
+
+
+class PresentRows:
+    """Which samples of a batch have which sensor.
+
+    Rows of absent samples are taken out before anything is computed and put back as zeros at the end. A sensor without
+    flags has every sample, and its tensors pass untouched.
+
+    Args:
+        present: (B,) bool by sensor, False where the sample has no image of it.
+    """
+
+    def __init__(self, present: Mapping[str, torch.Tensor]):
+        self.present = dict(present)
+        self.rows = {sensor: flags.nonzero().squeeze(1) for sensor, flags in present.items()}
+
+    def take(self, sensor: str, values: torch.Tensor) -> torch.Tensor:
+        """Keep the rows of (B, ...) that have the sensor."""
+        return values.index_select(0, self.rows[sensor]) if sensor in self.rows else values
+
+    def take_shared(self, sensor: str, other: str, values: torch.Tensor) -> torch.Tensor:
+        """Of rows taken for a sensor, keep those that have the other sensor too."""
+        return values[self.take(sensor, self.present[other])] if other in self.present else values
+
+    def put_back(self, sensor: str, values: torch.Tensor) -> torch.Tensor:
+        """Return (B, ...) of rows taken for a sensor, zeros where it is absent."""
+        if sensor not in self.rows:
+            return values
+        full = values.new_zeros(len(self.present[sensor]), *values.shape[1:])
+        return full.index_copy(0, self.rows[sensor], values)
+
+
+class _GatherRows(torch.autograd.Function):
+    """Concatenate the rows of all processes.
+
+    Every process computes the same loss of all rows, so its own rows' gradient is already complete. It is multiplied by
+    the number of processes because data-parallel training then divides the parameters' gradients by it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        count = torch.tensor([len(rows)], device=rows.device)
+        counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, count)
+        lengths = torch.cat(counts).tolist()
+        padded = rows.new_zeros(max(lengths), *rows.shape[1:])  # collectives want equal shapes
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded)
+        ctx.start, ctx.length = sum(lengths[: dist.get_rank()]), len(rows)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0].narrow(0, ctx.start, ctx.length) * dist.get_world_size()
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Concatenate the rows of all processes, in their order, with a gradient.
+
+    The gradient is that of one process that holds all rows, once data-parallel training has averaged it over the
+    processes, if each of them computes the same loss of the result.
+
+    Args:
+        rows: (n, ...) of this process; n may differ between processes, and be 0.
+
+    Returns:
+        (sum of the n, ...).
+    """
+    return _GatherRows.apply(rows)
+
+
+# Bands by name
+
+
+def band_indices(available: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Find the wanted bands among those that a model has.
+
+    Args:
+        available: The model's bands by sensor, in the order of its channels.
+        wanted: The bands to keep by sensor, in the order they are to have.
+
+    Returns:
+        The channel of each wanted band, by sensor, sensors sorted by name.
+
+    Raises:
+        ValueError: If a sensor or a band is unknown, a band is named twice, or nothing is wanted; it names them.
+    """
+    unknown = [sensor for sensor in wanted if sensor not in available]
+    if unknown or not wanted:
+        raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown)) or '(none given)'}: {_offer(available)}")
+    indices = {}
+    for sensor, bands in sorted(wanted.items()):
+        has = list(available[sensor])
+        if not bands or isinstance(bands, str) or len(set(bands)) != len(bands):
+            raise ValueError(f"sensors[{sensor!r}] = {bands!r} must list at least one band, and each band once.")
+        missing = [band for band in bands if band not in has]
+        if missing:
+            raise ValueError(f"Unknown band {', '.join(map(repr, missing))} of {sensor}: {_offer(available)}")
+        indices[sensor] = [has.index(band) for band in bands]
+    return indices
+
+
+def _offer(available: Mapping[str, Sequence[str]]) -> str:
+    return f"the checkpoint has {_describe(available)}. Name some of these."
+
+
+def _keep_keys(modules: nn.ModuleDict, keys: Iterable[str]) -> None:
+    for name in set(modules) - set(keys):
+        del modules[name]
+
+
+def _select_rows(linear: nn.Linear, rows: torch.Tensor) -> None:
+    """Keep some outputs of a linear layer, in a new order."""
+    rows = rows.to(linear.weight.device)
+    linear.weight = _like(linear.weight, linear.weight[rows])
+    linear.bias = _like(linear.bias, linear.bias[rows])
+    linear.out_features = len(rows)
+
+
+def _like(parameter: torch.Tensor, values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().clone(), requires_grad=parameter.requires_grad)
 
 
 # Modules
@@ -308,6 +485,8 @@ class CSMAEAttention(nn.Module):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        if batch == 0:  # no sample has the sensor; the other implementations fail on that
+            attend = eager_attention_forward
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         attended, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.proj(attended.reshape(batch, tokens, width)), weights
@@ -388,6 +567,12 @@ class CSMAEEmbeddings(nn.Module):
         cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1)
 
+    def keep_channels(self, channels: list[int]) -> None:
+        """Embed only these channels of the images, in this order."""
+        kernel = self.projection.weight
+        self.projection.weight = _like(kernel, kernel[:, channels])
+        self.projection.in_channels = len(channels)
+
 
 class CSMAEEncoder(nn.Module):
     """Transformer blocks and the LayerNorm after them."""
@@ -451,6 +636,22 @@ class CSMAEDecoder(nn.Module):
             hidden_states, _ = layer(hidden_states)
         return self.layernorm(hidden_states)[:, 1:]
 
+    def keep_channels(self, channels: Mapping[str, list[int]], pixels: int) -> None:
+        """Predict only these channels of each target, in this order; drop the heads of other targets.
+
+        Args:
+            channels: Channels to keep by target sensor.
+            pixels: Pixels of a patch, P * P.
+        """
+        _keep_keys(self.heads, channels)
+        for target, module in self.heads.items():
+            head = cast(nn.Linear, module)
+            outputs = torch.arange(head.out_features).reshape(pixels, -1)  # (row and column, band)
+            _select_rows(head, outputs[:, channels[target]].flatten())
+
+
+_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
 
 class CSMAEPreTrainedModel(PreTrainedModel):
     """Weight initialisation and what Transformers must know of every CSMAE model."""
@@ -484,6 +685,109 @@ class CSMAEPreTrainedModel(PreTrainedModel):
             init.normal_(module.cls_token, std=std)
         elif isinstance(module, CSMAEDecoder):
             init.normal_(module.mask_token, std=std)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *model_args: Any,
+        sensors: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model as `PreTrainedModel.from_pretrained` does, optionally for some of its sensors and bands only.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            *model_args: As of `PreTrainedModel.from_pretrained`.
+            sensors: The bands to keep by sensor, in the order the images will have; see [`keep_bands`]. Default all.
+            **kwargs: As of `PreTrainedModel.from_pretrained`. Other `sensors` in a given `config` are taken by name like
+                the argument, unless `ignore_mismatched_sizes` asks for new weights.
+
+        Returns:
+            The model, in evaluation mode; with `output_loading_info`, a tuple of it and the information.
+
+        Raises:
+            ValueError: If a sensor or a band is not in the checkpoint.
+
+        Example:
+            >>> CSMAEModel.from_pretrained("csmae-sesd", sensors={"s2": ["B04", "B03", "B02"]})  # doctest: +SKIP
+        """
+        config = kwargs.get("config")
+        if isinstance(config, PreTrainedConfig) and not kwargs.get("ignore_mismatched_sizes"):
+            stored = cls._stored_sensors(pretrained_model_name_or_path, kwargs)
+            if stored is not None and stored != config.sensors:
+                sensors = config.sensors if sensors is None else sensors
+                kwargs["config"] = config = copy.deepcopy(config)
+                config.sensors = stored
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        if sensors is not None:
+            (loaded[0] if isinstance(loaded, tuple) else loaded).keep_bands(sensors)
+        return loaded
+
+    @classmethod
+    def _stored_sensors(
+        cls, folder: str | os.PathLike | None, kwargs: Mapping[str, Any]
+    ) -> dict[str, list[str]] | None:
+        """The sensors of a checkpoint by its own config: `AutoModel` has put the ones asked for into the config it passes."""
+        hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if name in kwargs}
+        try:
+            return cls.config_class.from_pretrained(folder, **hub_kwargs).sensors if folder is not None else None
+        except OSError:  # weights without a config
+            return None
+
+    def keep_bands(self, sensors: Mapping[str, Sequence[str]]) -> None:
+        """Keep only some sensors and bands, found by name, in place.
+
+        Patch-embedding kernels, and the decoders' heads where the model has them, are sliced and reordered. A band left out
+        counts as its mean: the embeds are those of the whole model on images whose other standardised bands are 0.
+
+        Args:
+            sensors: The bands to keep by sensor, in the order the images will have.
+
+        Raises:
+            ValueError: If a sensor or a band is unknown, or the weights are not in memory.
+        """
+        channels = band_indices(self.config.sensors, sensors)
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError(
+                "Bands can be chosen only with all weights in memory: load without offloading to disk or CPU."
+            )
+        self._keep_channels(channels)
+        self.config.sensors = {sensor: list(sensors[sensor]) for sensor in channels}
+        self.config.validate_architecture()
+
+    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its weights depend on the bands.")
+
+    def _present_rows(
+        self, present: Mapping[str, torch.Tensor] | None, given: Mapping[str, torch.Tensor]
+    ) -> PresentRows:
+        """Check the flags of absent samples that `forward` was given."""
+        for sensor, flags in (present or {}).items():
+            if sensor not in given:
+                raise ValueError(f"present names {sensor!r}: expected some of the sensors given, {', '.join(given)}.")
+            if flags.dtype != torch.bool or flags.shape != given[sensor].shape[:1]:
+                raise ValueError(
+                    f"present[{sensor!r}] is {flags.dtype} of shape {tuple(flags.shape)}: expected torch.bool of shape "
+                    f"({given[sensor].shape[0]},), False where the sample has no image of this sensor."
+                )
+        return PresentRows({sensor: flags.to(given[sensor].device) for sensor, flags in (present or {}).items()})
+
+    def enable_input_require_grads(self) -> None:
+        """Make the tokens that enter the first blocks require gradients.
+
+        Adapters inside frozen blocks need it under reentrant activation checkpointing, which passes no gradient
+        otherwise. Each sensor has its own embeddings, so each gets the hook that Transformers gives to one module.
+        """
+
+        def require_gradients(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            output.requires_grad_(True)
+
+        self._require_grads_hooks = [
+            module.register_forward_hook(require_gradients)
+            for module in self.modules()
+            if isinstance(module, CSMAEEmbeddings)
+        ]
 
     def _collect_images(
         self, images: Mapping[str, Any], interpolate_pos_encoding: bool = False
@@ -520,10 +824,10 @@ class CSMAEPreTrainedModel(PreTrainedModel):
                     f"{sensor} is {height} x {width} pixels: this model expects {size} x {size}. Resize it, or pass "
                     "interpolate_pos_encoding=True."
                 )
-        shapes = {tuple(image.shape[2:]) for image in given.values()}
-        if len(shapes) > 1:
-            raise ValueError(f"The sensors differ in size, {sorted(shapes)} pixels: pass images of one size.")
-        height, width = shapes.pop()
+        shapes = [tuple(image.shape[2:]) for image in given.values()]  # no set: in an export, sizes may be symbolic
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(f"The sensors differ in size, {shapes} pixels: pass images of one size.")
+        height, width = shapes[0]
         return given, (height // patch, width // patch)
 
 
@@ -539,7 +843,8 @@ class CSMAEModel(CSMAEPreTrainedModel):
         torch.Size([1, 192])
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^decoders\."]  # noqa: RUF012 (a pre-training checkpoint also holds decoders)
+    # other classes' checkpoints also hold decoders or a classifier
+    _keys_to_ignore_on_load_unexpected = [r"^decoders\.", r"^classifier\."]  # noqa: RUF012
 
     def __init__(self, config: CSMAEConfig):
         super().__init__(config)
@@ -561,12 +866,19 @@ class CSMAEModel(CSMAEPreTrainedModel):
         """Return the sensors' embeddings."""
         return self.embeddings
 
+    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
+        _keep_keys(self.embeddings, channels)
+        _keep_keys(self.multi_sensor_encoders, channels)
+        for sensor, embedding in self.embeddings.items():
+            cast(CSMAEEmbeddings, embedding).keep_channels(channels[sensor])
+
     @can_return_tuple
     def forward(
         self,
         s1: torch.Tensor | None = None,
         s2: torch.Tensor | None = None,
         visible_patches: Mapping[str, torch.Tensor] | None = None,
+        present: Mapping[str, torch.Tensor] | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -578,6 +890,8 @@ class CSMAEModel(CSMAEPreTrainedModel):
             s1: (B, C, H, W) standardised images of the sensor s1.
             s2: (B, C, H, W) standardised images of the sensor s2.
             visible_patches: (B, K) indices by sensor of the patches to encode; default all.
+            present: (B,) bool by sensor, False where a sample has no image of it: its pixels are not looked at, and its
+                embed is zeros. Default all present.
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
             output_attentions: Return each block's attention weights (needs `attn_implementation="eager"`).
             output_hidden_states: Return the tokens before the first and after each block.
@@ -590,10 +904,11 @@ class CSMAEModel(CSMAEPreTrainedModel):
             ValueError: If a sensor is unknown, or images have another number of bands, size or type than the model's.
         """
         given, grid = self._collect_images({"s1": s1, "s2": s2, **images}, interpolate_pos_encoding)
+        rows = self._present_rows(present, given)
         want_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_attentions = self.config.output_attentions if output_attentions is None else output_attentions
 
-        tokens = {sensor: self._embed(sensor, image, grid, visible_patches) for sensor, image in given.items()}
+        tokens = {sensor: self._embed(sensor, image, grid, visible_patches, rows) for sensor, image in given.items()}
         states = {sensor: [hidden] for sensor, hidden in tokens.items()}
         attentions: dict[str, list[torch.Tensor]] = {sensor: [] for sensor in tokens}
         for sensors, encoder in self._encoders(tokens):
@@ -605,17 +920,23 @@ class CSMAEModel(CSMAEPreTrainedModel):
             if want_attentions:
                 _append_split(attentions, sensors, layer_attentions, sizes)
         return CSMAEModelOutput(
-            embeds={sensor: self._pool(hidden) for sensor, hidden in tokens.items()},
-            last_hidden_state=tokens,
-            hidden_states={sensor: tuple(hidden) for sensor, hidden in states.items()} if want_states else None,
-            attentions={sensor: tuple(weights) for sensor, weights in attentions.items()} if want_attentions else None,
+            embeds={sensor: rows.put_back(sensor, self._pool(hidden)) for sensor, hidden in tokens.items()},
+            last_hidden_state={sensor: rows.put_back(sensor, hidden) for sensor, hidden in tokens.items()},
+            hidden_states=_put_back_all(rows, states) if want_states else None,
+            attentions=_put_back_all(rows, attentions) if want_attentions else None,
+            present=rows.present or None,
         )
 
     def _embed(
-        self, sensor: str, image: torch.Tensor, grid: tuple[int, int], visible: Mapping[str, torch.Tensor] | None
+        self,
+        sensor: str,
+        image: torch.Tensor,
+        grid: tuple[int, int],
+        visible: Mapping[str, torch.Tensor] | None,
+        rows: PresentRows,
     ) -> torch.Tensor:
-        image = image.to(self.dtype)
-        shown = visible.get(sensor) if visible is not None else None
+        image = rows.take(sensor, image).to(self.dtype)
+        shown = rows.take(sensor, visible[sensor]) if visible is not None and sensor in visible else None
         return self.embeddings[sensor](image, self.positions(grid, image.dtype), shown)
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:
@@ -652,11 +973,28 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         self.decoders = nn.ModuleDict(
             {name: CSMAEDecoder(config, target_bands) for name, target_bands in targets.items()}
         )
+        self._freeze_untrained(len(config.sensors))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the sensors' embeddings."""
         return self.csmae.embeddings
+
+    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
+        self.csmae._keep_channels(channels)
+        if self.config.decoder_type == "specific":
+            _keep_keys(self.decoders, channels)
+        for decoder in self.decoders.values():
+            cast(CSMAEDecoder, decoder).keep_channels(channels, self.config.patch_size**2)
+        self._freeze_untrained(len(channels))
+
+    def _freeze_untrained(self, num_sensors: int) -> None:
+        """Freeze what no loss term reaches: data-parallel training waits for the gradient of every other parameter."""
+        config = self.config
+        if num_sensors < 2 or not (config.mim_weight or config.mde_weight):
+            self.csmae.fc_norm.requires_grad_(False)
+        if not (config.umr_weight or config.cmr_weight):
+            self.decoders.requires_grad_(False)
 
     @can_return_tuple
     def forward(
@@ -664,6 +1002,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         s1: torch.Tensor | None = None,
         s2: torch.Tensor | None = None,
         noise: Mapping[str, torch.Tensor] | None = None,
+        present: Mapping[str, torch.Tensor] | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -677,6 +1016,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             s1: (B, C, H, W) standardised images of the sensor s1.
             s2: (B, C, H, W) standardised images of the same B places by the sensor s2.
             noise: (B, L) by sensor; the patches with the least noise stay visible.
+            present: (B,) bool by sensor, False where a sample has no image of it: it then counts in no loss term and is
+                nobody's negative. A term that no sample of the batch can have is 0. Default all present.
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
             output_attentions: Return the encoder's attention weights.
             output_hidden_states: Return the encoder's tokens after each block.
@@ -692,7 +1033,11 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             ValueError: If a sensor is unknown, the sensors' batches differ in length, or images or noise have a wrong shape.
         """
         given, grid = self._collect_images({"s1": s1, "s2": s2, **images}, interpolate_pos_encoding)
-        masks = make_masks(self._noise(given, grid, noise), self.config.masking, self.config.mask_ratio)
+        rows = self._present_rows(present, given)
+        all_masks = make_masks(self._noise(given, grid, noise), self.config.masking, self.config.mask_ratio)
+        # from here to the output, the rows of a sensor are those of the samples that have it
+        given = {sensor: rows.take(sensor, image) for sensor, image in given.items()}
+        masks = {sensor: PatchMask(*(rows.take(sensor, part) for part in mask)) for sensor, mask in all_masks.items()}
         encoded = self.csmae(
             **given,
             visible_patches={sensor: mask.visible for sensor, mask in masks.items()},
@@ -708,15 +1053,21 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
                 source: {target: self._head(target)(feature) for target, feature in by_target.items()}
                 for source, by_target in features.items()
             }
-        losses = self._losses(given, masks, features, predictions, encoded.embeds) if return_loss else None
+        losses = self._losses(given, masks, features, predictions, encoded.embeds, rows) if return_loss else None
+        if predictions is not None:
+            predictions = {
+                source: {target: rows.put_back(source, prediction) for target, prediction in by_target.items()}
+                for source, by_target in predictions.items()
+            }
         return CSMAEForPreTrainingOutput(
             loss=self._total(losses) if losses is not None else None,
             losses=losses,
-            embeds=encoded.embeds,
-            masks={sensor: mask.as_map() for sensor, mask in masks.items()},
+            embeds={sensor: rows.put_back(sensor, embeds) for sensor, embeds in encoded.embeds.items()},
+            masks={sensor: mask.as_map() for sensor, mask in all_masks.items()},
             predictions=predictions,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
+            hidden_states=encoded.hidden_states and _put_back_all(rows, encoded.hidden_states),
+            attentions=encoded.attentions and _put_back_all(rows, encoded.attentions),
+            present=rows.present or None,
         )
 
     def _noise(
@@ -725,9 +1076,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         image = next(iter(given.values()))
         shape = (image.shape[0], grid[0] * grid[1])
         self._check_maskable(shape[1], len(given))
-        if len({value.shape[0] for value in given.values()}) > 1:
-            sizes = {sensor: value.shape[0] for sensor, value in given.items()}
-            raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
+        _require_same_length(given)
         if noise is not None:
             shapes = {sensor: tuple(noise[sensor].shape) if sensor in noise else None for sensor in given}
             if any(found != shape for found in shapes.values()):
@@ -764,7 +1113,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             for group in _same_length({source: tokens[source] for source in sources}):
                 batch = torch.cat([tokens[source] for source in group])
                 restore = torch.cat([masks[source].restore for source in group])
-                decoded = decoder(batch, restore, grid).chunk(len(group))
+                decoded = decoder(batch, restore, grid).split([tokens[source].shape[0] for source in group])
                 for source, feature in zip(group, decoded, strict=True):
                     features[source].update({target: feature for target in targets if self._wanted(source, target)})
         return features
@@ -783,39 +1132,191 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         features: Mapping[str, Mapping[str, torch.Tensor]],
         predictions: Mapping[str, Mapping[str, torch.Tensor]] | None,
         embeds: Mapping[str, torch.Tensor],
+        rows: PresentRows,
     ) -> dict[str, torch.Tensor]:
         config = self.config
-        targets = {sensor: patchify(image, config.patch_size) for sensor, image in images.items()}
+        targets = {sensor: patchify(image.float(), config.patch_size) for sensor, image in images.items()}
         if config.norm_pixel_loss:
             targets = {sensor: standardize_patches(patches) for sensor, patches in targets.items()}
         losses = {}
         for source, by_target in features.items():
             for target, feature in by_target.items():
-                counted = masks[source if config.cmr_target == "source" else target].hidden
-                if predictions is None:
-                    prediction = self._head(target)(select_patches(feature, counted))
+                if config.cmr_target == "source":
+                    counted = rows.take_shared(source, target, masks[source].hidden)
                 else:
-                    prediction = select_patches(predictions[source][target], counted)
+                    counted = rows.take_shared(target, source, masks[target].hidden)
+                if predictions is None:
+                    shared = rows.take_shared(source, target, feature)
+                    prediction = self._head(target)(select_patches(shared, counted))
+                else:
+                    prediction = select_patches(rows.take_shared(source, target, predictions[source][target]), counted)
                 name = f"umr_{source}" if source == target else f"cmr_{source}_{target}"
-                losses[name] = reconstruction_loss(prediction, select_patches(targets[target], counted))
-        pairs = [(a, b) for i, a in enumerate(embeds) for b in list(embeds)[i + 1 :]]
-        if pairs and config.mim_weight:
-            terms = [nt_xent_loss(embeds[a], embeds[b], config.mim_temperature) for a, b in pairs]
-            losses["mim"] = torch.stack(terms).mean()
-        if pairs and config.mde_weight:
-            losses["mde"] = torch.stack([discrepancy_loss(embeds[a], embeds[b]) for a, b in pairs]).mean()
+                truth = select_patches(rows.take_shared(target, source, targets[target]), counted)
+                losses[name] = reconstruction_loss(prediction, truth)
+        losses.update(self._pair_losses(embeds, rows))
         if not losses:
             raise ValueError(
                 f"Nothing to train on: with {', '.join(images)} alone and umr_weight = {config.umr_weight} no loss term is left."
             )
         return losses
 
+    def _pair_losses(self, embeds: Mapping[str, torch.Tensor], rows: PresentRows) -> dict[str, torch.Tensor]:
+        """The terms that compare the embeds of two sensors: means over the pairs of sensors with a place in common."""
+        config, losses = self.config, {}
+        pairs = {
+            (a, b): torch.stack([rows.take_shared(a, b, embeds[a]), rows.take_shared(b, a, embeds[b])], dim=1)
+            for a, b in itertools.combinations(embeds, 2)
+        }  # (n, 2, D) each
+        if config.mde_weight and pairs:
+            losses["mde"] = _mean_of_filled(
+                [(pair, discrepancy_loss(pair[:, 0], pair[:, 1])) for pair in pairs.values()]
+            )
+        if config.mim_weight and self._gathers():
+            # all of the model's pairs, so that processes whose batches lack a sensor do not wait for each other in vain
+            none = next(iter(embeds.values()))[:0].unsqueeze(1).expand(-1, 2, -1)
+            every = itertools.combinations(config.sensors, 2)
+            pairs = {(a, b): gather_rows(pairs.get((a, b), none).float()) for a, b in every}
+        if config.mim_weight and pairs:
+            terms = [(pair, nt_xent_loss(pair[:, 0], pair[:, 1], config.mim_temperature)) for pair in pairs.values()]
+            losses["mim"] = _mean_of_filled(terms)
+        return losses
+
+    def _gathers(self) -> bool:
+        """Whether negatives come from all processes. Never in evaluation, which one process may run alone."""
+        if not (self.config.mim_gather and self.training):
+            return False
+        return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
     def _total(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
         weights = [getattr(self.config, f"{name.split('_')[0]}_weight") for name in losses]
         return sum(weight * loss for weight, loss in zip(weights, losses.values(), strict=True))
 
 
-def _describe(sensors: Mapping[str, list[str]]) -> str:
+class CSMAEForImageClassification(CSMAEPreTrainedModel):
+    """CSMAE's encoders with a linear classifier on the mean of the embeds of the sensors given. Masks nothing.
+
+    The loss follows `config.problem_type` and `config.num_labels` as everywhere in Transformers; for multi-label scenes such
+    as BigEarthNet's, `problem_type="multi_label_classification"`. A linear probe is this model after [`freeze_encoder`].
+
+    Args:
+        config: The configuration.
+
+    Example:
+        >>> config = CSMAEConfig.for_variant("sesd", size="tiny", num_labels=19, problem_type="multi_label_classification")
+        >>> model = CSMAEForImageClassification(config).eval()
+        >>> model(s1=torch.zeros(1, 2, 120, 120), s2=torch.zeros(1, 10, 120, 120)).logits.shape
+        torch.Size([1, 19])
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^decoders\."]  # noqa: RUF012 (a pre-training checkpoint also holds decoders)
+
+    def __init__(self, config: CSMAEConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.csmae = CSMAEModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the sensors' embeddings."""
+        return self.csmae.embeddings
+
+    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
+        self.csmae._keep_channels(channels)
+
+    def freeze_encoder(self) -> None:
+        """Train the classifier only: a linear probe. `model.csmae.requires_grad_()` undoes it."""
+        self.csmae.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        s1: torch.Tensor | None = None,
+        s2: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        present: Mapping[str, torch.Tensor] | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **images: torch.Tensor,
+    ) -> CSMAEForImageClassificationOutput:
+        """Classify places from images of one sensor, or from the mean of several sensors' embeds.
+
+        Args:
+            s1: (B, C, H, W) standardised images of the sensor s1.
+            s2: (B, C, H, W) standardised images of the same B places by the sensor s2.
+            labels: (B,) class indices, (B, number of labels) of 0 and 1, or (B,) numbers, as `config.problem_type` says;
+                where it is not set, the labels' type and shape decide once and for all.
+            present: (B,) bool by sensor, False where a sample has no image of it; the mean is over those it has.
+            interpolate_pos_encoding: Accept any size that is a multiple of the patch.
+            output_attentions: Return the encoder's attention weights.
+            output_hidden_states: Return the encoder's tokens after each block.
+            **images: Images of any further sensor, by its name in `config.sensors`.
+
+        Returns:
+            Loss, logits and embeds.
+
+        Raises:
+            ValueError: If labels do not fit, a sample has no sensor at all, or as [`CSMAEModel`].
+        """
+        encoded = self.csmae(
+            s1=s1,
+            s2=s2,
+            **images,
+            present=present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self._mean(encoded.embeds, encoded.present or {}))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(self._fit_labels(labels, logits), logits.float(), self.config)
+        return CSMAEForImageClassificationOutput(
+            loss=loss,
+            logits=logits,
+            embeds=encoded.embeds,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            present=encoded.present,
+        )
+
+    def _mean(self, embeds: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean (B, D) of the embeds that each sample has."""
+        _require_same_length(embeds)
+        total = torch.stack(list(embeds.values())).sum(dim=0)
+        if not present:
+            return total / len(embeds)
+        everywhere = torch.ones(total.shape[0], dtype=torch.bool, device=total.device)
+        counts = torch.stack([present.get(sensor, everywhere) for sensor in embeds]).sum(dim=0)
+        if not counts.all():
+            empty = (counts == 0).nonzero().flatten().tolist()
+            raise ValueError(f"Samples {empty} of the batch have no image of any sensor: leave them out.")
+        return total / counts.unsqueeze(1)
+
+    def _fit_labels(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Check labels against the problem; multi-hot labels of any type become float, which their loss needs."""
+        problem = self.config.problem_type
+        if problem is None and labels.ndim == 2 and self.num_labels > 1:
+            problem = self.config.problem_type = "multi_label_classification"
+        per_label = problem == "multi_label_classification" or (problem == "regression" and self.num_labels > 1)
+        expected = tuple(logits.shape) if per_label else (len(logits),)
+        if tuple(labels.shape) != expected and not (self.num_labels == 1 and labels.numel() == len(logits)):
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)}: expected {expected} for problem_type = {problem!r} with "
+                f"{self.num_labels} labels."
+            )
+        return labels.float() if per_label else labels
+
+
+def _require_same_length(batches: Mapping[str, torch.Tensor]) -> None:
+    sizes = {sensor: batch.shape[0] for sensor, batch in batches.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
+
+
+def _describe(sensors: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(f"{sensor} ({', '.join(bands)})" for sensor, bands in sensors.items())
 
 
@@ -833,14 +1334,28 @@ def _append_split(
     """Give each sensor its share of what the layers of a batched encoder returned."""
     for value in layer_values:
         if value is not None:
-            for sensor, part in zip(sensors, value.split(sizes), strict=True):
+            parts = value.split(sizes) if len(sizes) > 1 else (value,)  # a view would not be on the way of gradients
+            for sensor, part in zip(sensors, parts, strict=True):
                 collected[sensor].append(part)
+
+
+def _mean_of_filled(terms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Mean of the terms whose rows are not none; of zeros where all are."""
+    filled = [term for rows, term in terms if rows.shape[0]] or [term for _, term in terms]
+    return torch.stack(filled).mean()
+
+
+def _put_back_all(rows: PresentRows, layers: Mapping[str, list[torch.Tensor]]) -> dict[str, tuple[torch.Tensor, ...]]:
+    return {sensor: tuple(rows.put_back(sensor, value) for value in values) for sensor, values in layers.items()}
 
 
 CSMAEModel.register_for_auto_class("AutoModel")
 CSMAEForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+CSMAEForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
 __all__ = [
+    "CSMAEForImageClassification",
+    "CSMAEForImageClassificationOutput",
     "CSMAEForPreTraining",
     "CSMAEForPreTrainingOutput",
     "CSMAEModel",

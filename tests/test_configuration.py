@@ -252,6 +252,7 @@ def test_saved_config_names_the_class_of_every_auto_class(tmp_path: Path) -> Non
         "AutoConfig": "configuration_csmae.CSMAEConfig",
         "AutoModel": "modeling_csmae.CSMAEModel",
         "AutoModelForPreTraining": "modeling_csmae.CSMAEForPreTraining",
+        "AutoModelForImageClassification": "modeling_csmae.CSMAEForImageClassification",
     }
 
 

@@ -155,11 +155,14 @@ def test_the_readmes_python_runs(sample, trained, tmp_path):
     (tmp_path / "demo" / "sample").symlink_to(sample)
     (tmp_path / "demo" / "model-seed42").symlink_to(trained / "seed7")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert blocks
-    script = "\n".join(blocks) + "\nprint({sensor: tuple(value.shape) for sensor, value in embeds.items()})"
+    assert len(blocks) == 2
+    script = (
+        "\n".join([blocks[0], "first = embeds", blocks[1], "embeds = {**first, 'rgb': embeds['s2']}"])
+        + "\nprint({sensor: tuple(value.shape) for sensor, value in embeds.items()})"
+    )
     shown = run([sys.executable, "-c", script], tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert "{'s1': (1, 32), 's2': (1, 32)}" in shown.stdout
+    assert "{'s1': (1, 32), 's2': (1, 32), 'rgb': (1, 32)}" in shown.stdout
 
 
 @pytest.mark.slow

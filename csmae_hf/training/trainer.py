@@ -51,7 +51,8 @@ class CSMAETrainer(Trainer):
     ) -> Any:
         """Compute the loss of a batch and remember its terms for the log."""
         if model.training and self.flips:
-            inputs = flip_together(inputs)
+            sensors = self.accelerator.unwrap_model(model).config.sensors
+            inputs = {**inputs, **flip_together({name: inputs[name] for name in sensors if name in inputs})}
         outputs = model(**inputs, output_predictions=not self.args.prediction_loss_only)
         terms = self._terms["" if model.training else "eval_"]
         for name, value in outputs["losses"].items():
