@@ -133,6 +133,13 @@ class CSMAEImageProcessor(BaseImageProcessor):
         self.transpose = transpose
         self.model_input_names = list(self.sensors)
 
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from a saved configuration, whose fields `kwargs` may override: `from_pretrained(folder, sensors=...)`."""
+        fields = ("sensors", "size", "band_mean", "band_std", "transpose")
+        overrides = {name: kwargs.pop(name) for name in fields if name in kwargs}
+        return super().from_dict({**image_processor_dict, **overrides}, **kwargs)
+
     def __call__(self, *args: Any, **images: Any) -> BatchFeature:
         """See [`CSMAEImageProcessor.preprocess`]."""
         return self.preprocess(*args, **images)

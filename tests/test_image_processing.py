@@ -488,3 +488,16 @@ def test_saved_processor_comes_back_and_does_the_same(tmp_path: Path) -> None:
 def test_statistics_of_bands_it_does_not_use_are_not_saved() -> None:
     processor = CSMAEImageProcessor(sensors={"s1": ["VV"]})
     assert set(processor.to_dict()["band_mean"]) == set(processor.to_dict()["band_std"]) == {"VV"}
+
+
+def test_bands_can_be_chosen_at_load(processor: CSMAEImageProcessor, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    chosen = AutoImageProcessor.from_pretrained(tmp_path, sensors={"s2": ["B04", "B02"]})
+    assert chosen.sensors == {"s2": ["B04", "B02"]}
+    assert list(chosen.band_mean) == ["B04", "B02"]
+    assert chosen.model_input_names == ["s2"]
+    tile = {band: np.full((120, 120), 500, np.uint16) for band in ("B02", "B03", "B04")}
+    expected = [(500 - STATISTICS[band][0]) / STATISTICS[band][1] for band in ("B04", "B02")]
+    assert chosen(s2=tile)["s2"].mean(dim=(0, 2, 3)).tolist() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="B99"):
+        AutoImageProcessor.from_pretrained(tmp_path, sensors={"s2": ["B99"]})

@@ -1,24 +1,23 @@
 """The model against the numbers of the original code: the four cases of `shared/parity`.
 
-Each case is a checkpoint of the original with its inputs and outputs, computed on a CPU in float32.
+Each case is a checkpoint of the original with its inputs and outputs, computed on a CPU in float32. The checkpoint is
+converted as a user would, and the folder that this makes is what is measured.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
-from configuration_csmae import VARIANTS, CSMAEConfig
+from configuration_csmae import VARIANTS
+from csmae_hf.hub.convert import convert_checkpoint
 from modeling_csmae import CSMAEForPreTraining
 
 ABSOLUTE = 1e-5
-HEADS_OF_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16}
 
 
 @dataclass
@@ -36,89 +35,17 @@ class Case:
         return self.model(**self.images, noise=self.noise, output_predictions=True)
 
 
-def rename(name: str) -> str | None:
-    """Our name of one of the original's weights, None for its frozen positions.
-
-    `csmae_hf.hub.convert` is to take this over; the parity it needs is then tested through it.
-    """
-    if name.endswith("pos_embed"):
-        return None
-    name = name.replace(".attn.", ".attention.")
-    if name.startswith("backbone."):
-        return "csmae." + _rename_encoder(name.removeprefix("backbone."))
-    found = re.fullmatch(r"decoder(?:_s\d_to_(s\d))?\.(.+)", name)
-    if found is None:
-        raise ValueError(f"The checkpoint holds {name}, which this mapping does not know.")
-    target, rest = found.groups()
-    return f"decoders.{target or 'common'}." + _rename_decoder(rest, target)
-
-
-def _rename_encoder(name: str) -> str:
-    special = {"cls_token": "embeddings.s1.cls_token", "cls_token_s2": "embeddings.s2.cls_token"}
-    if name in special:
-        return special[name]
-    rules = [
-        (r"patch_embed\.proj\.", "embeddings.s1.projection."),
-        (r"patch_embed_s2\.proj\.", "embeddings.s2.projection."),
-        (r"blocks_(s\d)\.", r"multi_sensor_encoders.\1.layers."),
-        (r"norm_(s\d)\.", r"multi_sensor_encoders.\1.layernorm."),
-        (r"blocks\.", "cross_sensor_encoder.layers."),
-        (r"norm\.", "cross_sensor_encoder.layernorm."),
-    ]
-    return _first_match(name, rules)
-
-
-def _rename_decoder(name: str, target: str | None) -> str:
-    rules = [
-        (r"decoder_embed\.", "embed."),
-        (r"decoder_blocks\.", "layers."),
-        (r"decoder_norm\.", "layernorm."),
-        (r"decoder_pred_s\d_to_(s\d)\.", r"heads.\1."),
-        (r"decoder_pred\.", f"heads.{target}."),
-    ]
-    return _first_match(name, rules)
-
-
-def _first_match(name: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, ours in rules:
-        if re.match(pattern, name):
-            return re.sub(f"^{pattern}", ours, name)
-    return name
-
-
-def read_config(folder: Path) -> CSMAEConfig:
-    """The configuration of a case from the original's own run configuration."""
-    args = yaml.safe_load((folder / "args.yaml").read_text())
-    backbone, method = args["backbone"]["kwargs"], args["method_kwargs"]
-    return CSMAEConfig(
-        image_size=backbone["img_size"],
-        patch_size=backbone["patch_size"],
-        hidden_size=192,  # vit_tiny
-        num_attention_heads=HEADS_OF_WIDTH[192],
-        multi_sensor_encoder_depth=backbone["multi_sensor_encoder_depth"],
-        cross_sensor_encoder_depth=backbone["cross_sensor_encoder_depth"],
-        masking=backbone["masking_strategy"],
-        decoder_type=method["decoding_strategy"],
-        decoder_hidden_size=method["decoder_embed_dim"],
-        decoder_num_hidden_layers=method["decoder_depth"],
-        decoder_num_attention_heads=method["decoder_num_heads"],
-        mask_ratio=method["mask_ratio"],
-        mim_temperature=method["mim_temp"],
-        cmr_target="source",
-    )
-
-
 @pytest.fixture(scope="module", params=list(VARIANTS))
-def case(request: pytest.FixtureRequest, shared: Path) -> Case:
+def case(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     variant = request.param
     folder = shared / "parity" / variant
-    checkpoint = torch.load(folder / f"csmae-{variant}-ep=149.ckpt", map_location="cpu", weights_only=True)
-    renamed = ((rename(name), value) for name, value in checkpoint["state_dict"].items())
-    weights = {name: value for name, value in renamed if name is not None}
-    config = read_config(folder)
-    assert config.variant == variant
-    model = CSMAEForPreTraining(config)
-    model.load_state_dict(weights)  # strict: nothing missing, nothing left
+    converted = convert_checkpoint(
+        folder / f"csmae-{variant}-ep=149.ckpt",
+        tmp_path_factory.mktemp("converted") / variant,
+        config=folder / "args.yaml",
+    )
+    model: Any = CSMAEForPreTraining.from_pretrained(converted)
+    assert model.config.variant == variant
     tensors = load_file(folder / "expected.safetensors")
     return Case(
         model=model.train(),
