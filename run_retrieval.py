@@ -28,6 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
     add("--splits", help="folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB")
+    missing = (
+        "what to do if more than 1%% of the tiles that the metadata names are not in the LMDB (default: %(default)s)"
+    )
+    add("--missing", choices=["error", "drop"], default=default.missing, help=missing)
     add("--query_split", default=default.query_split, help="split of the queries, or 'all' (default: %(default)s)")
     add(
         "--archive_split", default=default.archive_split, help="split that is searched, or 'all' (default: %(default)s)"

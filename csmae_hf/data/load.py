@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 from datasets import Dataset
 
@@ -15,6 +16,7 @@ DEFAULT_SAMPLE = Path("sample_archive")
 
 DEFAULT_SAMPLE_TILES = 1000
 ALL_TILES = "all"
+Missing = Literal["error", "drop"]
 
 
 def load_archive(
@@ -23,6 +25,7 @@ def load_archive(
     *,
     metadata: str | None = None,
     splits: str | None = None,
+    missing: Missing = "error",
     limit: int | None = None,
 ) -> Dataset:
     """Load a split of an archive.
@@ -32,13 +35,15 @@ def load_archive(
         split: Name of the split, or `all`.
         metadata: As of [`load_bigearthnet`].
         splits: As of [`load_bigearthnet`].
+        missing: As of [`load_bigearthnet`].
         limit: The most tiles to keep; None for all.
 
     Returns:
         The dataset.
     """
     path = Path(data) if data is not None else default_sample()
-    dataset = load_bigearthnet(path, split=None if split == ALL_TILES else split, metadata=metadata, splits=splits)
+    name = None if split == ALL_TILES else split
+    dataset = load_bigearthnet(path, split=name, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
-from csmae_hf.data.load import ALL_TILES, load_archive
+from csmae_hf.data.load import ALL_TILES, Missing, load_archive
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.evaluate import DirectionResult, Embedded, evaluate_retrieval, format_table, write_results
 from csmae_hf.retrieval.pictures import picture_direction
@@ -28,6 +28,7 @@ class RetrievalOptions:
         data: Archive, as of `load_archive`.
         metadata: Its metadata, where not beside it.
         splits: Its split lists, where not beside it.
+        missing: `"error"` or `"drop"`: what to do if more than 1 % of the named tiles are not in the LMDB.
         query_split: Split of the queries, or `all`.
         archive_split: Split that is searched, or `all`.
         k: Results per query.
@@ -44,6 +45,7 @@ class RetrievalOptions:
     data: str | None = None
     metadata: str | None = None
     splits: str | None = None
+    missing: Missing = "error"
     query_split: str = "validation"
     archive_split: str = "test"
     k: int = 10
@@ -117,7 +119,14 @@ def load_queries_and_archive(options: RetrievalOptions) -> tuple[Dataset, tuple[
     if ALL_TILES in names and len(names) > 1:
         raise ValueError(f"query_split and archive_split are {names}: use {ALL_TILES!r} for both, or for neither.")
     parts = [
-        load_archive(options.data, name, metadata=options.metadata, splits=options.splits, limit=options.max_tiles)
+        load_archive(
+            options.data,
+            name,
+            metadata=options.metadata,
+            splits=options.splits,
+            missing=options.missing,
+            limit=options.max_tiles,
+        )
         for name in names
     ]
     if ALL_TILES in names:

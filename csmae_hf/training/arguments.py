@@ -50,6 +50,13 @@ class DataArguments:
     splits: str | None = field(
         default=None, metadata={"help": "Folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB."}
     )
+    missing: str = field(
+        default="error",
+        metadata={
+            "help": "What to do if more than 1 %% of the tiles that the metadata names are not in the LMDB.",
+            "choices": ["error", "drop"],
+        },
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on; 'all' for every tile."})
     eval_split: str = field(
         default="validation", metadata={"help": "Split to report the loss on; 'all' for every tile."}

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
-from csmae_hf.data.load import load_archive
+from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
@@ -76,5 +76,12 @@ def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
 
 def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: int | None) -> Dataset:
     """Load a split's names and pixels; its labels stay behind, pre-training must not see them."""
-    dataset = load_archive(data_args.data, split, metadata=data_args.metadata, splits=data_args.splits, limit=limit)
+    dataset = load_archive(
+        data_args.data,
+        split,
+        metadata=data_args.metadata,
+        splits=data_args.splits,
+        missing=cast(Missing, data_args.missing),
+        limit=limit,
+    )
     return dataset.select_columns(["id", *sensors])
