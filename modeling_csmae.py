@@ -824,10 +824,10 @@ class CSMAEPreTrainedModel(PreTrainedModel):
                     f"{sensor} is {height} x {width} pixels: this model expects {size} x {size}. Resize it, or pass "
                     "interpolate_pos_encoding=True."
                 )
-        shapes = [tuple(image.shape[2:]) for image in given.values()]  # no set: in an export, sizes may be symbolic
-        if any(shape != shapes[0] for shape in shapes):
+        shapes = {sensor: tuple(image.shape[2:]) for sensor, image in given.items()}
+        height, width = next(iter(shapes.values()))
+        if any(shape != (height, width) for shape in shapes.values()):  # no set: in an export, sizes may be symbolic
             raise ValueError(f"The sensors differ in size, {shapes} pixels: pass images of one size.")
-        height, width = shapes[0]
         return given, (height // patch, width // patch)
 
 

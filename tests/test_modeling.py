@@ -745,7 +745,7 @@ MODEL_REFUSALS: list[tuple[dict[str, Any], str]] = [
             "s2": torch.zeros(2, 3, 30, 30),
             "interpolate_pos_encoding": True,
         },
-        r"The sensors differ in size, \[\(30, 30\), \(60, 30\)\]",
+        r"The sensors differ in size, \{'s1': \(60, 30\), 's2': \(30, 30\)\}",
     ),
     (
         {"s1": torch.zeros(2, 2, 30, 30, dtype=torch.int16)},
