@@ -277,7 +277,7 @@ def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]]
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:
-        count = _fill(partial, tqdm(items, total=total, desc=f"Writing {path.name}", unit="tile", delay=2))
+        count = _fill(partial, tqdm(items, total=total, desc=f"Writing {path.name}", unit="image", delay=2))
         if count == 0:
             raise StoreError(f"There is nothing to write to {path}: no items were given.")
         partial.rename(path)
