@@ -20,7 +20,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         folder = pretrain(*parse_arguments(sys.argv[1:], description=__doc__))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
         logging.error("run_pretraining.py: %s", error)
         return 2
     logging.info("Trained model, processor and code: %s", folder)

@@ -60,7 +60,7 @@ def main() -> int:
     options = RetrievalOptions(**{entry.name: getattr(arguments, entry.name) for entry in fields(RetrievalOptions)})
     try:
         outcome = retrieve(arguments.models, options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
         logging.error("run_retrieval.py: %s", error)
         return 2
     sys.stdout.write(f"\n{outcome.table}\n\n")

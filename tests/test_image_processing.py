@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torch.nn.functional as F
 from transformers import AutoImageProcessor
@@ -501,3 +502,13 @@ def test_bands_can_be_chosen_at_load(processor: CSMAEImageProcessor, tmp_path: P
     assert chosen(s2=tile)["s2"].mean(dim=(0, 2, 3)).tolist() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="B99"):
         AutoImageProcessor.from_pretrained(tmp_path, sensors={"s2": ["B99"]})
+
+
+def test_geotiffs_are_read_by_their_paths(processor: CSMAEImageProcessor, shared_data: Path) -> None:
+    folder = next((shared_data / "bigearthnet_v1_tiff_examples" / "BigEarthNet-S1-Example").iterdir())
+    paths = {band: folder / f"{folder.name}_{band}.tif" for band in S1_BANDS}
+    pixels = {}
+    for band, path in paths.items():
+        with rasterio.open(path) as source:
+            pixels[band] = source.read(1)
+    assert torch.equal(processor(s1=paths)["s1"], processor(s1=pixels)["s1"])

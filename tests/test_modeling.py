@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import torch as safetensors_torch
+from tiny_models import build
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForPreTraining
@@ -65,29 +67,12 @@ def small_config(variant: str = "sesd", **overrides: Any) -> CSMAEConfig:
     return CSMAEConfig(**{**fields, **overrides})
 
 
-def build(model_class: type[nn.Module], config: CSMAEConfig) -> Any:
-    """A model in evaluation mode, every weight off its initial value so that none can be forgotten."""
-    torch.manual_seed(0)
-    model = model_class(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
 def draw_images(config: CSMAEConfig, batch: int = 3, seed: int = 1) -> dict[str, torch.Tensor]:
-    """Standardised images of every sensor."""
-    generator = torch.Generator().manual_seed(seed)
-    size = config.image_size
-    return {
-        sensor: torch.randn(batch, len(bands), size, size, generator=generator)
-        for sensor, bands in config.sensors.items()
-    }
+    return tiny_models.draw_images(config, batch, seed)
 
 
 def draw_noise(config: CSMAEConfig, batch: int = 3, seed: int = 2) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {sensor: torch.rand(batch, config.num_patches, generator=generator) for sensor in config.sensors}
+    return tiny_models.draw_noise(config, batch, seed)
 
 
 # The method in plain steps

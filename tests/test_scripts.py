@@ -180,6 +180,12 @@ def test_mistakes_end_in_one_line_not_a_traceback(tmp_path):
     assert missing.returncode == 2
     assert "nowhere" in missing.stderr
     assert "Traceback" not in missing.stderr
+    (tmp_path / "sample_archive").mkdir()
+    (tmp_path / "sample_archive" / "mine.txt").touch()
+    occupied = pretrain(tmp_path, "--output_dir", "m")
+    assert occupied.returncode == 2
+    assert "sample_archive" in occupied.stderr
+    assert "Traceback" not in occupied.stderr
     no_model = retrieve(tmp_path, "no_model", "--data", "nowhere")
     assert no_model.returncode == 2
     assert "Traceback" not in no_model.stderr
