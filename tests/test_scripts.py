@@ -75,7 +75,20 @@ def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive):
     data = str(shared_data / archive)
     trained = pretrain(tmp_path, "--data", data, "--output_dir", "model", "--variant", "cesd")
     assert trained.returncode == 0, trained.stderr
-    found = retrieve(tmp_path, "model", "--data", data, "--k", "5", "--output_dir", "results", "--pictures", "2")
+    found = retrieve(
+        tmp_path,
+        "model",
+        "--data",
+        data,
+        "--query_split",
+        "val",
+        "--k",
+        "5",
+        "--output_dir",
+        "results",
+        "--pictures",
+        "2",
+    )
     assert found.returncode == 0, found.stderr
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     directions = {(entry["query_sensor"], entry["archive_sensor"]) for entry in results["directions"]}

@@ -6,6 +6,7 @@ from typing import Literal
 
 from datasets import Dataset
 
+from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.sample import generate_sample
 
@@ -40,11 +41,29 @@ def load_archive(
 
     Returns:
         The dataset.
+
+    Raises:
+        ValueError: If the split is unknown, or as [`load_bigearthnet`].
     """
+    split = split_name(split)
     path = Path(data) if data is not None else default_sample()
     name = None if split == ALL_TILES else split
     dataset = load_bigearthnet(path, split=name, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+
+
+def split_name(split: str) -> str:
+    """Give a split its one name: `val` is `validation`, as in BigEarthNet v2; `all` stays.
+
+    Raises:
+        ValueError: If the split is unknown.
+    """
+    name = "validation" if split == "val" else split
+    if name not in (*SPLITS, ALL_TILES):
+        raise ValueError(
+            f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}, or {ALL_TILES!r} for every tile."
+        )
+    return name
 
 
 def default_sample() -> Path:

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
-from csmae_hf.data.load import ALL_TILES, Missing, load_archive
+from csmae_hf.data.load import ALL_TILES, Missing, load_archive, split_name
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.evaluate import DirectionResult, Embedded, evaluate_retrieval, format_table, write_results
 from csmae_hf.retrieval.pictures import picture_direction
@@ -115,7 +115,8 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
 
 def load_queries_and_archive(options: RetrievalOptions) -> tuple[Dataset, tuple[str | None, str | None]]:
     """Load the tiles of both splits as one dataset; also return the splits' names, None where that is all tiles."""
-    names = list(dict.fromkeys([options.query_split, options.archive_split]))
+    splits = split_name(options.query_split), split_name(options.archive_split)
+    names = list(dict.fromkeys(splits))
     if ALL_TILES in names and len(names) > 1:
         raise ValueError(f"query_split and archive_split are {names}: use {ALL_TILES!r} for both, or for neither.")
     parts = [
@@ -131,7 +132,7 @@ def load_queries_and_archive(options: RetrievalOptions) -> tuple[Dataset, tuple[
     ]
     if ALL_TILES in names:
         return parts[0], (None, None)
-    return concatenate_datasets(parts), (options.query_split, options.archive_split)
+    return concatenate_datasets(parts), splits
 
 
 def load_model(name: str) -> tuple[PreTrainedModel, Any]:

@@ -1,0 +1,23 @@
+"""What the scripts read: splits by either of their names, and none by a wrong one."""
+
+import pytest
+
+from csmae_hf.data.load import load_archive, split_name
+
+
+def test_v1_and_v2_names_of_a_split_are_one():
+    assert split_name("val") == split_name("validation") == "validation"
+    assert split_name("all") == "all"
+
+
+def test_an_unknown_split_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="'dev': expected one of train, validation, test, or 'all'"):
+        load_archive("nowhere", "dev")
+
+
+def test_all_and_limit(shared_data):
+    archive = str(shared_data / "bigearthnet_v2_reben_lmdb")
+    everything = load_archive(archive, "all")
+    assert len(everything) == 32
+    assert load_archive(archive, "all", limit=5)["id"] == everything["id"][:5]
+    assert set(load_archive(archive, "val")["split"]) == {"validation"}
