@@ -10,6 +10,9 @@ DEMO_TILES ?= 1000
 DEMO_SEEDS ?= 42 43 44
 DEMO_ARGS ?=
 
+# Test files run side by side, one thread each; 0 runs them one after another.
+TEST_JOBS ?= 2
+
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
@@ -38,7 +41,7 @@ demo: $(STAMP)
 	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results --untrained
 
 test: $(STAMP) lint
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
