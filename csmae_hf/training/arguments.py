@@ -107,6 +107,10 @@ class CSMAETrainingArguments(TrainingArguments):
             "choices": list(PRECISIONS),
         },
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "Go on from a checkpoint: its folder, or 'last' for the last complete one in output_dir."},
+    )
     auto_resume: bool = field(
         default=False,
         metadata={"help": "Go on from the last complete checkpoint in output_dir, or begin where there is none."},
@@ -133,6 +137,8 @@ class CSMAETrainingArguments(TrainingArguments):
     seed: int = field(default=42, metadata={"help": "Seed of weights, order, flips and masks."})
 
     def __post_init__(self) -> None:
+        if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
+            self.fsdp = self.fsdp.lower() == "true" or None  # type: ignore[assignment]
         self._choose_precision()
         super().__post_init__()
         self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
@@ -165,7 +171,6 @@ def _show_own_arguments_only(parser: argparse.ArgumentParser) -> None:
         "help",
         *CSMAETrainingArguments.__annotations__,
         "max_steps",
-        "resume_from_checkpoint",
         "dataloader_num_workers",
     }
     own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}
