@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csmae_hf.retrieval.baseline import RandomBaseline, random_baseline
 from csmae_hf.retrieval.files import write_atomically
-from csmae_hf.retrieval.metrics import METRICS, BoolArray, IntArray, RandomBaseline, random_baseline, retrieval_scores
+from csmae_hf.retrieval.labels import BoolArray, IntArray
+from csmae_hf.retrieval.metrics import METRICS, retrieval_scores
 from csmae_hf.retrieval.search import top_k
 
 if TYPE_CHECKING:

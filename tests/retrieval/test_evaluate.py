@@ -18,6 +18,7 @@ from csmae_hf.bigearthnet import BAND_SIZE
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.retrieval import evaluate
+from csmae_hf.retrieval.baseline import expected_baseline
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.evaluate import (
     Embedded,
@@ -27,7 +28,7 @@ from csmae_hf.retrieval.evaluate import (
     results_as_dict,
     write_results,
 )
-from csmae_hf.retrieval.metrics import METRICS, expected_baseline
+from csmae_hf.retrieval.metrics import METRICS
 
 BANDS = {"s1": ["VH", "VV"], "s2": ["B02", "B03"]}
 CLASSES = [f"class {number}" for number in range(6)]
