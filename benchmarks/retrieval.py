@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.retrieval.confidence import bootstrap_means
-from csmae_hf.retrieval.evaluate import multi_hot
+from csmae_hf.retrieval.labels import multi_hot
 from csmae_hf.retrieval.metrics import retrieval_scores
 from csmae_hf.retrieval.ranking import hubness, mean_scores, query_scores, scores_over_k
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csmae_hf.retrieval.labels import FloatArray
+from csmae_hf.retrieval.labels import FloatArray, row_chunks
 from csmae_hf.retrieval.ranking import SCORES, QueryScores, reported
 
 RESAMPLES = 1000
@@ -43,10 +43,12 @@ def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES,
         )
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
-    for row in means:
+    for rows in row_chunks(resamples, len(values)):
+        drawn = rng.integers(0, len(values), (rows.stop - rows.start, len(values)))
         # How often each query is drawn: a product with counts is cheaper than gathering the rows.
-        counts = np.bincount(rng.integers(0, len(values), len(values)), minlength=len(values))
-        row[:] = counts @ values / len(values)
+        cells = (drawn + np.arange(len(drawn))[:, None] * len(values)).ravel()
+        counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
+        means[rows] = counts @ values / len(values)
     return means
 
 

@@ -1,6 +1,6 @@
 """Multi-label tiles as bits, and the checks of what metrics are given: the ground floor of every metric."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,35 @@ class PackedLabels(NamedTuple):
     def shared(self, others: "PackedLabels") -> IntArray:
         """(Q, k) numbers of labels that (Q,) tiles share with (Q, k) others, or with (1, k) others each."""
         return np.bitwise_count(self.words[:, None, :] & others.words).sum(axis=-1, dtype=np.int64)
+
+
+def multi_hot(labels: Sequence[Sequence[int] | None], num_classes: int) -> BoolArray:
+    """Turn lists of class numbers into multi-hot rows.
+
+    Args:
+        labels: For each tile its class numbers, or None where they are not known.
+        num_classes: Number of classes C.
+
+    Returns:
+        (N, C) bool; an empty row where labels are None or an empty list.
+
+    Raises:
+        ValueError: A class number outside 0 to C - 1, with its row.
+    """
+    sizes = [0 if row is None else len(row) for row in labels]
+    rows = np.repeat(np.arange(len(labels)), sizes)
+    classes = np.fromiter(
+        (number for row in labels if row is not None for number in row), dtype=np.int64, count=sum(sizes)
+    )
+    wrong = np.flatnonzero((classes < 0) | (classes >= num_classes))
+    if wrong.size:
+        raise ValueError(
+            f"Row {rows[wrong[0]]} has class number {classes[wrong[0]]}; expected 0 to {num_classes - 1} "
+            f"({wrong.size} such numbers in all)."
+        )
+    result = np.zeros((len(labels), num_classes), dtype=np.bool_)
+    result[rows, classes] = True
+    return result
 
 
 def checked_exclude(exclude: NDArray[Any] | None, n_queries: int, n_archive: int) -> IntArray:
@@ -136,7 +165,7 @@ def _multi_hot(labels: NDArray[Any], name: str) -> BoolArray:
     if labels.min() < 0 or labels.max() > 1:
         raise ValueError(
             f"{name} has values from {labels.min()} to {labels.max()}; expected 0 and 1. Class numbers become multi-hot rows "
-            "with csmae_hf.retrieval.evaluate.multi_hot."
+            "with csmae_hf.retrieval.labels.multi_hot."
         )
     return labels.astype(np.bool_)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from csmae_hf.retrieval.evaluate import DirectionResult
+from csmae_hf.retrieval.results import DirectionResult
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from csmae_hf.retrieval.evaluate import DirectionResult, align_table
 from csmae_hf.retrieval.files import write_atomically
 from csmae_hf.retrieval.metrics import METRICS
+from csmae_hf.retrieval.results import DirectionResult, align_table
 
 Runs = Mapping[str, Sequence[DirectionResult]]
 

@@ -13,9 +13,10 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_see
 import csmae_hf  # noqa: F401 (registers the Auto classes)
 from csmae_hf.data.load import ALL_TILES, Missing, load_archive, split_name
 from csmae_hf.retrieval.embed import embed_dataset
-from csmae_hf.retrieval.evaluate import DirectionResult, Embedded, evaluate_retrieval, format_table, write_results
+from csmae_hf.retrieval.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.retrieval.pictures import picture_direction
 from csmae_hf.retrieval.report import format_summary, write_summary
+from csmae_hf.retrieval.results import DirectionResult, format_table, write_results
 
 logger = logging.getLogger(__name__)
 
