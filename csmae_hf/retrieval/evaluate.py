@@ -9,7 +9,7 @@ would have been found is a number of its own, `colocated_recall`.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,18 @@ class Embedded:
                 f"{len(repeated)} tile ids occur more than once (first: {repeated[0]}); a duplicate would be retrieved as a hit of "
                 "itself. Keep one row of each."
             )
+
+    def with_embeds(self, embeds: NDArray[np.float32]) -> "Embedded":
+        """The same tiles with other embeds."""
+        return replace(self, embeds=embeds)
+
+    def take(self, rows: Sequence[int] | IntArray) -> "Embedded":
+        """Some of the tiles."""
+        splits = None if self.splits is None else [self.splits[row] for row in rows]
+        groups = {name: [values[row] for row in rows] for name, values in self.groups.items()}
+        ids = [self.ids[row] for row in rows]
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Embedded(self.embeds[chosen], ids, self.labels[chosen], splits, groups, self.class_names)
 
     @classmethod
     def from_dataset(cls, embeds: NDArray[np.float32], dataset: "Dataset") -> "Embedded":

@@ -63,8 +63,8 @@ def format_summary(runs: Runs, untrained: Sequence[DirectionResult] | None = Non
         cells = [_with_spread(metrics[metric], len(runs)) for metric in METRICS]
         blank = f"{untrained[place].f1_of_means:.4f}" if untrained is not None else "-"
         rows.append([name, *cells, blank, f"{metrics['f1_of_means']['random']:.4f}"])
-    note = [f"±: standard deviation over {len(runs)} trainings."] if len(runs) > 1 else []
-    return "\n".join([*align_table(header, rows), "", *note])
+    note = ["", f"±: standard deviation over {len(runs)} trainings."] if len(runs) > 1 else []
+    return "\n".join([*align_table(header, rows), *note])
 
 
 def write_summary(
