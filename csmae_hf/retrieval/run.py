@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
@@ -139,12 +140,14 @@ class Tiles:
         splits: Names of their splits, None where that is all tiles.
         train: Training tiles, where alignment or probe needs them.
         no_train: Why there are none.
+        skipped: Tiles left out because they could not be embedded.
     """
 
     dataset: Dataset
     splits: tuple[str | None, str | None]
     train: Dataset | None
     no_train: str = ""
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     methods = parse_methods(options.alignment)
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
-    state = PartialState(cpu=True) if options.device == "cpu" else PartialState()
+    state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     with state.main_process_first():
         tiles = load_tiles(options, needs_train=options.probe or methods != ("none",))
     jobs = _embed_all(models, tiles, options, state)
@@ -182,7 +185,7 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     if not state.is_main_process:
         return None
     kept, collected = _collect_all(jobs, tiles, options)
-    device = options.device or str(state.device)
+    device = str(_device(options, state))
     evaluations = {
         job.name: evaluate_embeds(embeds, train, kept, methods, options, device)
         for job, (embeds, train) in zip(jobs, collected, strict=True)
@@ -280,13 +283,19 @@ def _embed_model(
                 processor,
                 part,
                 batch_size=options.batch_size,
-                device=options.device or state.device,
+                device=_device(options, state),
                 num_workers=options.num_workers,
                 process=state.process_index,
                 processes=state.num_processes,
                 progress=state.is_main_process,
             )
     return _Job(name, plans[0], plans[1] if len(plans) > 1 else [])
+
+
+def _device(options: RetrievalOptions, state: PartialState) -> torch.device:
+    """The device asked for; of several processes each has its own of that kind."""
+    wanted = torch.device(options.device) if options.device else state.device
+    return state.device if wanted.type == state.device.type and wanted.index is None else wanted
 
 
 def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
@@ -334,7 +343,7 @@ def _collect_all(jobs: Sequence[_Job], tiles: Tiles, options: RetrievalOptions) 
     _report_failed(reasons, sum(len(part) for part in parts if part is not None), options)
     if kept[0] is None:
         raise ValueError("There are no tiles to evaluate.")
-    return Tiles(kept[0], tiles.splits, kept[1], tiles.no_train), [(row[0], row[1]) for row in embeds]
+    return Tiles(kept[0], tiles.splits, kept[1], tiles.no_train, len(reasons)), [(row[0], row[1]) for row in embeds]
 
 
 def _report_failed(reasons: dict[str, str], n_tiles: int, options: RetrievalOptions) -> None:
@@ -469,6 +478,7 @@ def _write_one(
         "data": options.data or "synthetic sample archive",
         "seed": options.seed,
         "resamples": options.resamples,
+        "skipped_tiles": tiles.skipped,
         "csmae_hf": csmae_hf.__version__,
         "alignment": aligned,
         "probes": [probe.as_dict() for probe in evaluation.probes],
