@@ -156,6 +156,23 @@ def test_unusable_tiles_cost_no_other_tile_and_are_named(tmp_path):
     assert model.seen == 0  # the good ones are kept; the broken ones are tried and fail again
 
 
+def test_one_broken_tile_in_ten_thousand_costs_one_tile(tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_cache, "SHARD_TILES", 512)
+    numbers = datasets.Dataset.from_dict({"id": [f"tile_{n}" for n in range(10_000)], "s1": list(range(10_000))})
+
+    class Processor(StackingProcessor):
+        def __call__(self, return_tensors, s1):
+            if 7_777 in s1:
+                raise ValueError("broken value")
+            return {"s1": torch.tensor(s1).float()[:, None, None, None].expand(-1, 2, 2, 2)}
+
+    plan, count = embed(tmp_path, CountingModel(), numbers, Processor())
+    collected = collect_embeds(plan)
+    assert (count, dict(collected.failed)) == (9_999, {7_777: "tile tile_7777: broken value"})
+    expected = np.delete(np.arange(10_000.0), 7_777)
+    np.testing.assert_array_equal(np.delete(collected.embeds[:, 0], 7_777), expected)
+
+
 def test_a_shard_of_unusable_tiles_alone_is_defined(tmp_path):
     plan, count = embed(tmp_path, CountingModel(), make_dataset(20, broken=range(10)))
     collected = collect_embeds(plan)
