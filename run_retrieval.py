@@ -17,7 +17,10 @@ import os
 import sys
 from dataclasses import fields
 
-from csmae_hf.retrieval.run import RetrievalOptions, retrieve
+from accelerate import PartialState
+
+from csmae_hf.retrieval.options import RetrievalOptions
+from csmae_hf.retrieval.run import retrieve
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,6 +89,7 @@ def main() -> int:
         sys.stdout.write(f"\n{outcome.table}\n\n")
         for path in outcome.files:
             sys.stdout.write(f"{path}\n")
+    PartialState().destroy_process_group()
     return 0
 
 

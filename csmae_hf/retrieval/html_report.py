@@ -24,6 +24,9 @@ EXAMPLE_RESULTS = 10
 _JPEG_QUALITY = 85
 _ABSENT = "-"
 
+_ORDER = ("f1_of_means", *(name for name in SCORES if name != "f1_of_means"))
+"""The number of most interest first: a narrow screen shows it without scrolling."""
+
 
 @dataclass(frozen=True)
 class ReportContent:
@@ -107,22 +110,22 @@ def _scores(content: ReportContent) -> str:
     ]
     rows = []
     for result in content.results:
-        cells = [_number(getattr(result, name), result.intervals.get(name)) for name in SCORES]
+        cells = [_number(getattr(result, name), result.intervals.get(name)) for name in _ORDER]
         cells += [f"{result.r_precision:.4f}", f"{result.hubness_skewness:.2f}"]
         if own_place:
             cells.append(_ABSENT if result.colocated_recall is None else f"{result.colocated_recall:.4f}")
         rows.append([_arrow(result.name), *cells])
     random = content.results[0].random
-    means = {**vars(random.mean), **random.graded}
-    rows.append(["random order", *(f"{means[name]:.4f}" for name in SCORES)])
+    means, spreads = {**vars(random.mean), **random.graded}, vars(random.std)
+    rows.append(["random order", *(_with_spread(means[name], spreads.get(name)) for name in _ORDER)])
     if content.untrained:
         for result in content.untrained:
-            cells = [f"{getattr(result, name):.4f}" for name in (*SCORES, "r_precision")]
+            cells = [f"{getattr(result, name):.4f}" for name in (*_ORDER, "r_precision")]
             rows.append([f"untrained {_arrow(result.name)}", *cells, f"{result.hubness_skewness:.2f}"])
     rows = [row + [_ABSENT] * (len(header) - len(row)) for row in rows]
     sentences = list(notes(content.results))
     if content.results[0].intervals:
-        sentences.append("Small print: 95 % bootstrap interval over queries.")
+        sentences.append("Below a number: its 95 % bootstrap interval over queries.")
     measured = min(result.r_precision_queries for result in content.results)
     if measured < content.results[0].n_queries:
         sentences.append(f"R-precision is of {measured} queries, evenly spread.")
@@ -228,6 +231,10 @@ def _number(value: float, interval: tuple[float, float] | None) -> str:
     if interval is None:
         return f"{value:.4f}"
     return f"{value:.4f}<small>{interval[0]:.4f} to {interval[1]:.4f}</small>"
+
+
+def _with_spread(mean: float, spread: float | None) -> str:
+    return f"{mean:.4f}" if spread is None else f"{mean:.4f}<small>±{spread:.4f}</small>"
 
 
 def _arrow(name: str) -> str:

@@ -230,7 +230,7 @@ def probe_all(
         test: Tiles to test on.
         k: Neighbours of k-NN.
         penalties: Values of C to compare.
-        device: Where to compute.
+        device: Where to compute; Apple's GPUs, which know no float64, leave it to the CPU.
 
     Returns:
         Two results for each ordered pair of sensors.
@@ -238,6 +238,8 @@ def probe_all(
     Raises:
         ValueError: A split has no labelled tile, or fewer training tiles than k.
     """
+    if device is not None and torch.device(device).type == "mps":
+        device = None
     fit, chosen_on, tested = (
         _labelled(part, name) for part, name in ((train, "train"), (validation, "validation"), (test, "test"))
     )

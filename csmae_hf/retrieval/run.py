@@ -1,20 +1,14 @@
 """One retrieval evaluation, from trained models to tables, pictures and a report."""
 
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset, concatenate_datasets
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
 
-import csmae_hf  # registers the Auto classes
-from csmae_hf.data.load import ALL_TILES, Missing, load_archive, split_name
+import csmae_hf
 from csmae_hf.retrieval.alignment import Alignment
 from csmae_hf.retrieval.alignment_choice import (
     AUTO,
@@ -25,76 +19,15 @@ from csmae_hf.retrieval.alignment_choice import (
     format_alignments,
     parse_methods,
 )
-from csmae_hf.retrieval.embed_cache import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.retrieval.evaluate import Embedded, evaluate_retrieval, evenly
-from csmae_hf.retrieval.files import write_atomically
 from csmae_hf.retrieval.html_report import ReportContent, write_report
+from csmae_hf.retrieval.options import RetrievalOptions
 from csmae_hf.retrieval.pictures import draw_all
 from csmae_hf.retrieval.probe import ProbeResult, format_probes, probe_all
 from csmae_hf.retrieval.report import format_summary, write_summary
 from csmae_hf.retrieval.results import DirectionResult, format_table, write_results
-
-logger = logging.getLogger(__name__)
-
-TRAIN_SPLIT = "train"
-
-
-@dataclass(frozen=True)
-class RetrievalOptions:
-    """How to evaluate.
-
-    Attributes:
-        data: Archive, as of `load_archive`.
-        metadata: Its metadata, where not beside it.
-        splits: Its split lists, where not beside it.
-        missing: `"error"` or `"drop"`: what to do if more than 1 % of the named tiles are not in the LMDB.
-        unusable: `"error"` or `"skip"`: what to do, after all others are embedded, about tiles that could not be.
-        query_split: Split of the queries, or `all`.
-        archive_split: Split that is searched, or `all`.
-        sensors: Names with commas between; None for all that both model and archive have.
-        k: Results per query.
-        alignment: `auto`, or one or more alignments with commas between: the best on validation tiles is used.
-        alignment_pairs: The most training tiles that alignments are fitted on.
-        probe: Also classify with a linear probe and k-NN.
-        output_dir: Where results go.
-        cache_dir: Where embeds are kept; None for `embeds` in the output folder.
-        max_tiles: The most tiles of each split; None for all.
-        batch_size: Tiles of a forward pass.
-        num_workers: Processes that read tiles.
-        device: Where to embed; None for a GPU if there is one.
-        untrained: Also evaluate the same model with random weights.
-        pictures: Queries in each picture and of each direction in the report; 0 draws none.
-        resamples: Resamples of the queries for confidence intervals; 0 makes none.
-        seed: Seed of random orders, resamples and random weights.
-    """
-
-    data: str | None = None
-    metadata: str | None = None
-    splits: str | None = None
-    missing: Missing = "error"
-    unusable: str = "error"
-    query_split: str = "validation"
-    archive_split: str = "test"
-    sensors: str | None = None
-    k: int = 10
-    alignment: str = AUTO
-    alignment_pairs: int = 4096
-    probe: bool = False
-    output_dir: str = "runs/retrieval"
-    cache_dir: str | None = None
-    max_tiles: int | None = None
-    batch_size: int = 64
-    num_workers: int = 0
-    device: str | None = None
-    untrained: bool = False
-    pictures: int = 6
-    resamples: int = 1000
-    seed: int = 0
-
-    @property
-    def cache(self) -> Path:
-        """Where embeds are kept."""
-        return Path(self.cache_dir) if self.cache_dir else Path(self.output_dir) / "embeds"
+from csmae_hf.retrieval.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
+from csmae_hf.retrieval.run_tiles import load_model as load_model
 
 
 @dataclass(frozen=True)
@@ -131,34 +64,6 @@ class RetrievalOutcome:
     files: list[Path]
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """The tiles of an evaluation.
-
-    Attributes:
-        dataset: Queries and archive.
-        splits: Names of their splits, None where that is all tiles.
-        train: Training tiles, where alignment or probe needs them.
-        no_train: Why there are none.
-        skipped: Tiles left out because they could not be embedded.
-    """
-
-    dataset: Dataset
-    splits: tuple[str | None, str | None]
-    train: Dataset | None
-    no_train: str = ""
-    skipped: int = 0
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A model whose tiles are embedded: where the embeds lie."""
-
-    name: str
-    plans: list[EmbedPlan]
-    train_plans: list[EmbedPlan]
-
-
 def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutcome | None:
     """Evaluate one model, or several trainings of one, in all ordered pairs of their sensors.
 
@@ -175,187 +80,25 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
         ValueError: If models, data or options do not fit together.
     """
     methods = parse_methods(options.alignment)
+    if len(set(models)) < len(models):
+        raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     with state.main_process_first():
         tiles = load_tiles(options, needs_train=options.probe or methods != ("none",))
-    jobs = _embed_all(models, tiles, options, state)
+    jobs = embed_all(models, tiles, options, state)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    kept, collected = _collect_all(jobs, tiles, options)
-    device = str(_device(options, state))
+    kept, collected = collect_all(jobs, tiles, options)
+    device = str(device_of(options, state))
     evaluations = {
         job.name: evaluate_embeds(embeds, train, kept, methods, options, device)
         for job, (embeds, train) in zip(jobs, collected, strict=True)
     }
-    untrained = evaluations.pop(_UNTRAINED, None)
+    untrained = evaluations.pop(UNTRAINED, None)
     return _write_all(evaluations, untrained, kept, options)
-
-
-_UNTRAINED = "(untrained)"
-
-
-def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
-    """Load the tiles of queries, archive and, where they are needed and there are any, training.
-
-    Args:
-        options: How.
-        needs_train: Whether training tiles are wanted.
-
-    Returns:
-        The tiles.
-
-    Raises:
-        ValueError: The splits do not go together, or training tiles are asked for by name and there are none.
-    """
-    splits = split_name(options.query_split), split_name(options.archive_split)
-    names = list(dict.fromkeys(splits))
-    if ALL_TILES in names and len(names) > 1:
-        raise ValueError(f"query_split and archive_split are {names}: use {ALL_TILES!r} for both, or for neither.")
-    load = partial(
-        load_archive,
-        options.data,
-        metadata=options.metadata,
-        splits=options.splits,
-        missing=options.missing,
-        limit=options.max_tiles,
-    )
-    parts = [load(name) for name in names]
-    dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    named = (None, None) if ALL_TILES in names else splits
-    if not needs_train:
-        return Tiles(dataset, named, None)
-    try:
-        if {ALL_TILES, TRAIN_SPLIT} & set(names):
-            raise ValueError(
-                "Training tiles are queries or archive here; what is fitted on them would know the answers."
-            )
-        train = load(TRAIN_SPLIT)
-    except ValueError as error:
-        if options.probe or options.alignment not in (AUTO, "none"):
-            raise ValueError(f"An alignment or a probe is fitted on the training split: {error}") from error
-        return Tiles(dataset, named, None, str(error))
-    if not options.probe:
-        train = train.select(evenly(len(train), options.alignment_pairs))
-    return Tiles(dataset, named, train)
-
-
-def load_model(name: str) -> tuple[PreTrainedModel, Any]:
-    """Load an encoder and its processor.
-
-    Raises:
-        FileNotFoundError: If there is no such folder and no such name in the cache or on the Hub.
-    """
-    try:
-        return AutoModel.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
-        ) from error
-
-
-def _embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, state: PartialState) -> list[_Job]:
-    """Embed what is not embedded yet, of every model; this process's share of it."""
-    jobs = []
-    for name in models:
-        model, processor = load_model(name)
-        jobs.append(_embed_model(name, model, processor, tiles, options, state))
-    if options.untrained:
-        set_seed(options.seed)
-        random_model = AutoModel.from_config(model.config)
-        jobs.append(_embed_model(_UNTRAINED, random_model, processor, tiles, options, state))
-    return jobs
-
-
-def _embed_model(
-    name: str, model: PreTrainedModel, processor: Any, tiles: Tiles, options: RetrievalOptions, state: PartialState
-) -> _Job:
-    sensors = _sensors(model, tiles.dataset, options)
-    parts = [tiles.dataset, *([tiles.train] if tiles.train is not None else [])]
-    plans = [plan_embeds(options.cache, model, processor, part, sensors) for part in parts]
-    for part, part_plans in zip(parts, plans, strict=True):
-        for plan in part_plans:
-            embed_missing(
-                plan,
-                model,
-                processor,
-                part,
-                batch_size=options.batch_size,
-                device=_device(options, state),
-                num_workers=options.num_workers,
-                process=state.process_index,
-                processes=state.num_processes,
-                progress=state.is_main_process,
-            )
-    return _Job(name, plans[0], plans[1] if len(plans) > 1 else [])
-
-
-def _device(options: RetrievalOptions, state: PartialState) -> torch.device:
-    """The device asked for; of several processes each has its own of that kind."""
-    wanted = torch.device(options.device) if options.device else state.device
-    return state.device if wanted.type == state.device.type and wanted.index is None else wanted
-
-
-def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
-    """The sensors asked for, or all that model and archive have."""
-    if options.sensors:
-        return list(dict.fromkeys(name.strip() for name in options.sensors.split(",")))
-    sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
-    absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
-    if not sensors:
-        raise ValueError(
-            f"The model has the sensors {', '.join(model.config.sensors)}, of which the archive has none: it has the columns "
-            f"{', '.join(dataset.column_names)}."
-        )
-    if absent:
-        logger.warning("The archive has no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
-    return sensors
-
-
-Collected = tuple[dict[str, Embedded], dict[str, Embedded]]
-
-
-def _collect_all(jobs: Sequence[_Job], tiles: Tiles, options: RetrievalOptions) -> tuple[Tiles, list[Collected]]:
-    """Embeds with metadata, of queries and archive and of training tiles; tiles that failed for any model are left out of all."""
-    parts = (tiles.dataset, tiles.train)
-    kept: list[Dataset | None] = []
-    embeds: list[list[dict[str, Embedded]]] = [[] for _ in jobs]
-    reasons: dict[str, str] = {}
-    for place, part in enumerate(parts):
-        if part is None:
-            kept.append(None)
-            for row in embeds:
-                row.append({})
-            continue
-        plans = [job.plans if place == 0 else job.train_plans for job in jobs]
-        found = [{plan.sensor: collect_embeds(plan) for plan in job_plans} for job_plans in plans]
-        failed = {row: why for one in found for cached in one.values() for row, why in cached.failed.items()}
-        names = part["id"] if failed else []
-        reasons |= {names[row]: why for row, why in failed.items()}
-        rows = [row for row in range(len(part)) if row not in failed]
-        kept.append(part.select(rows) if failed else part)
-        for row, one in zip(embeds, found, strict=True):
-            row.append(
-                {s: Embedded.from_dataset(cached.embeds[rows], kept[-1]) for s, cached in one.items()} if rows else {}
-            )
-    _report_failed(reasons, sum(len(part) for part in parts if part is not None), options)
-    if kept[0] is None:
-        raise ValueError("There are no tiles to evaluate.")
-    return Tiles(kept[0], tiles.splits, kept[1], tiles.no_train, len(reasons)), [(row[0], row[1]) for row in embeds]
-
-
-def _report_failed(reasons: dict[str, str], n_tiles: int, options: RetrievalOptions) -> None:
-    """Refuse tiles that could not be embedded, or write down that they are left out."""
-    path = Path(options.output_dir) / "skipped_tiles.json"
-    path.unlink(missing_ok=True)
-    if options.unusable == "error":
-        refuse_failed(reasons, n_tiles, options.cache)
-    if reasons:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")
-        logger.warning("%d tiles could not be embedded and are left out; %s lists them.", len(reasons), path)
 
 
 def evaluate_embeds(
@@ -443,8 +186,8 @@ def _write_all(
     """Write tables, pictures and reports."""
     folder = Path(options.output_dir)
     files: list[Path] = []
-    for name, evaluation in evaluations.items():
-        place = folder / Path(name).name if len(evaluations) > 1 else folder
+    for (name, evaluation), own_folder in zip(evaluations.items(), folder_names(list(evaluations)), strict=True):
+        place = folder / own_folder if len(evaluations) > 1 else folder
         files += _write_one(name, evaluation, untrained, tiles, place, options)
     runs = {name: evaluation.results for name, evaluation in evaluations.items()}
     if len(evaluations) > 1 or untrained is not None:
@@ -459,6 +202,19 @@ def _write_all(
     if first.probes:
         tables.append(of_first + format_probes(first.probes))
     return RetrievalOutcome(evaluations, untrained, "\n\n".join(tables), files)
+
+
+def folder_names(models: Sequence[str]) -> list[str]:
+    """Name a folder for the results of each of several models.
+
+    Args:
+        models: Folders or Hub names, all different.
+
+    Returns:
+        The last part of each; of all the whole, with dashes for slashes, where two would be the same.
+    """
+    last = [Path(name).name for name in models]
+    return last if len(set(last)) == len(models) else [name.strip("/.").replace("/", "-") for name in models]
 
 
 def _write_one(

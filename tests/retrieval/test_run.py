@@ -20,7 +20,8 @@ import torch
 from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
 from csmae_hf.data.sample import generate_sample
 from csmae_hf.retrieval.alignment import Alignment
-from csmae_hf.retrieval.run import RetrievalOptions, retrieve
+from csmae_hf.retrieval.options import RetrievalOptions
+from csmae_hf.retrieval.run import folder_names, retrieve
 
 ROOT = Path(__file__).resolve().parents[2]
 TILES, SHARD = 60, 8
@@ -270,3 +271,10 @@ def test_another_k_than_the_archive_has_is_refused_after_embedding(sample, model
     with pytest.raises(ValueError, match="k=500, but the archive has 12 tiles"):
         retrieve([str(model)], options(sample, tmp_path, k=500, alignment="none"))
     assert np.all([path.stat().st_size for path in tmp_path.glob("embeds/*/*/*.safetensors")])
+
+
+def test_models_of_one_name_do_not_overwrite_each_other(sample, model, tmp_path):
+    assert folder_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert folder_names(["runs/1/final", "./runs/2/final/"]) == ["runs-1-final", "runs-2-final"]
+    with pytest.raises(ValueError, match="named twice"):
+        retrieve([str(model), str(model)], options(sample, tmp_path))
