@@ -28,7 +28,7 @@ class AlignmentChoice:
         method: The one that is used.
         reason: Why, in a sentence.
         alignments: By method.
-        validation: F1 of means on validation tiles, mean over all directions, by method; empty where nothing was compared.
+        validation: F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
         gaps: `relative_gap` of the training pairs, mean over pairs of sensors, by method.
     """
 
@@ -73,7 +73,7 @@ def choose_alignment(
     """Fit alignments on training pairs, and take the one that retrieves best on validation tiles.
 
     Every validation tile is query and archive at once, its own place left out. The one that wins has the highest F1 of means, mean
-    over all directions; of equals the simplest. Archive tiles of the evaluation are not looked at.
+    over the directions from one sensor to another; of equals the simplest. Archive tiles of the evaluation are not looked at.
 
     Args:
         pairs: (N, D) embeds by sensor of training tiles.
@@ -105,11 +105,11 @@ def choose_alignment(
             device=device,
             progress=False,
         )
-        scores[method] = float(np.mean([result.f1_of_means for result in results]))
+        across = [result.f1_of_means for result in results if result.query_sensor != result.archive_sensor]
+        scores[method] = float(np.mean(across))
     best = max(methods, key=lambda method: scores[method])
-    reason = (
-        f"it has the highest F1@{cut} on {max(len(e.ids) for e in some.values())} validation tiles: {scores[best]:.4f}"
-    )
+    count = max(len(one.ids) for one in some.values())
+    reason = f"it has the highest F1@{cut} across sensors on {count} validation tiles: {scores[best]:.4f}"
     if best != "none" and "none" in scores:
         reason += f", {scores[best] - scores['none']:+.4f} over none"
     return AlignmentChoice(best, reason, alignments, scores, gaps)

@@ -1,10 +1,10 @@
 """Embeds that survive a crash: written shard by shard, found again by what they were made of, shared by several processes.
 
-A shard holds the embeds of a few hundred tiles. Its name is a hash of those tiles (ids, keys, bands, and size and time of the store
-they are read from), and the folder it lies in is named by the model's weights and the processor's settings. So a run that is killed
-loses at most the shard it was working on; another model, processor or store never finds a shard that is not its own; and whatever
-lies there may be deleted at any time. Processes divide the shards between them. A shard is always embedded in the same batches,
-whichever process does it: one process and several give the same bits.
+A shard holds the embeds of a few hundred tiles. Its name is a hash of those tiles (ids, keys, bands, and size and time of the
+LMDB they are read from; of other files the pixels), and the folder it lies in is named by the model's weights and the processor's
+settings. So a run that is killed loses at most the shard it was working on; another model, processor or store never finds a shard
+that is not its own; and whatever lies there may be deleted at any time. Processes divide the shards between them. A shard is
+always embedded in the same batches, whichever process does it: one process and several give the same bits.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ class EmbedPlan:
 def plan_embeds(
     folder: Path, model: torch.nn.Module, processor: Any, dataset: "Dataset", sensors: Sequence[str]
 ) -> list[EmbedPlan]:
-    """Name the shards of a dataset. Weights are hashed once; no tile of a store is read.
+    """Name the shards of a dataset. Weights are hashed once; of an LMDB no tile is read.
 
     Args:
         folder: Where shards of all models lie.
@@ -108,24 +108,43 @@ def plan_embeds(
 def _shards(dataset: "Dataset", sensor: str) -> Iterator[tuple[int, int, str]]:
     """Rows and hash of each shard."""
     columns = [name for name in (ID_COLUMN, sensor) if name in dataset.column_names]
-    feature = dataset.features[sensor]
-    source = _describe(feature)
+    source, in_column = _describe(dataset.features[sensor])
     raw = dataset.select_columns(columns).with_format("arrow")  # of a store: its keys, no pixels
     for start in range(0, len(dataset), SHARD_TILES):
         stop = min(start + SHARD_TILES, len(dataset))
         total = hashlib.sha256(f"{FORMAT}:{source}:{stop - start}:".encode())
         for batch in raw[start:stop].combine_chunks().to_batches():
             total.update(batch.serialize())
+        if not in_column:
+            for row in dataset.select_columns([sensor]).select(range(start, stop)):
+                total.update(_pixels(row[sensor]))
         yield start, stop, total.hexdigest()[:32]
 
 
-def _describe(feature: Any) -> str:
-    """What a pixel column's values mean: bands, and size and time of the store's file where it is one."""
+def _describe(feature: Any) -> tuple[str, bool]:
+    """What a pixel column's values mean, and whether column and description say all of the pixels.
+
+    An LMDB says by size and time of its file that it is the same. Files without that are read: what they hold is what counts.
+    """
     store = getattr(feature, "store", None)
     if store is None:
-        return repr(feature)
-    state = (Path(store) / DATA_FILE).stat()
-    return f"{list(feature.bands)}:{state.st_size}:{state.st_mtime_ns}"
+        return repr(feature), True
+    data = Path(store) / DATA_FILE
+    if not data.is_file():
+        return f"{list(feature.bands)}", False
+    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True
+
+
+def _pixels(bands: Any) -> bytes:
+    """Hash of a tile's bands, or of why they cannot be read."""
+    total = hashlib.sha256()
+    try:
+        for name, values in sorted(dict(bands or {}).items()):
+            total.update(f"{name}:{np.asarray(values).dtype}:{np.shape(values)}:".encode())
+            total.update(np.ascontiguousarray(values).tobytes())
+    except (ValueError, TileNotFoundError) as error:
+        total.update(str(error).encode())
+    return total.digest()
 
 
 class _SortingCollator:

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.dataset import Tile, load_bigearthnet
 from csmae_hf.data.sample import generate_sample
 from csmae_hf.retrieval import embed_cache
 from csmae_hf.retrieval.embed import embed_dataset
@@ -47,7 +48,7 @@ class StackingProcessor:
     def to_dict(self):
         return {"size": self.size}
 
-    def __call__(self, return_tensors, **sensors):
+    def __call__(self, return_tensors=None, **sensors):
         ((sensor, tiles),) = sensors.items()
         stacked = np.stack([[np.asarray(tile[band]) for band in BANDS[sensor]] for tile in tiles])
         if (stacked < 0).any():
@@ -161,7 +162,7 @@ def test_one_broken_tile_in_ten_thousand_costs_one_tile(tmp_path, monkeypatch):
     numbers = datasets.Dataset.from_dict({"id": [f"tile_{n}" for n in range(10_000)], "s1": list(range(10_000))})
 
     class Processor(StackingProcessor):
-        def __call__(self, return_tensors, s1):
+        def __call__(self, s1, return_tensors=None):
             if 7_777 in s1:
                 raise ValueError("broken value")
             return {"s1": torch.tensor(s1).float()[:, None, None, None].expand(-1, 2, 2, 2)}
@@ -203,6 +204,20 @@ def test_a_store_that_changed_is_embedded_again(tmp_path):
     store = next(copy.glob("*/data.mdb"))
     store.touch()
     assert plan_names(load_bigearthnet(copy), tmp_path) != names[0]
+
+
+def test_files_that_changed_under_the_same_names_are_embedded_again(tmp_path, monkeypatch):
+    names = [f"tile_{n}" for n in range(15)]
+    pixels = {name: {"VH": np.zeros((4, 4)), "VV": np.ones((4, 4))} for name in names}
+    monkeypatch.setattr(Tile, "decode_example", lambda self, value, token_per_repo_id=None: pixels[value])
+    loose = Tile("files, no LMDB", "s1", BANDS["s1"])
+    features = datasets.Features({"id": datasets.Value("string"), "s1": loose})
+    dataset = datasets.Dataset(pa.table({"id": names, "s1": names}, schema=features.arrow_schema))
+    _, first = embed(tmp_path, CountingModel(), dataset)
+    _, again = embed(tmp_path, CountingModel(), dataset)
+    pixels["tile_12"]["VV"][0, 0] = 2.0
+    _, changed = embed(tmp_path, CountingModel(), dataset)
+    assert (first, again, changed) == (15, 0, 5)  # the shard of the tile that changed
 
 
 def plan_names(dataset, folder):
