@@ -100,10 +100,11 @@ def _head(content: ReportContent) -> str:
 
 def _scores(content: ReportContent) -> str:
     k = content.results[0].k
+    titles = dict(zip(SCORES, column_names(k), strict=True))
     own_place = any(result.colocated_recall is not None for result in content.results)
     header = [
         "query → archive",
-        *column_names(k),
+        *(titles[name] for name in _ORDER),
         "R-precision",
         "hubness",
         *([f"own place @{k}"] if own_place else []),
@@ -320,6 +321,6 @@ figure img { width: 104px; height: 104px; border: 4px solid var(--ink); border-r
 .miss img { border-color: var(--miss); border-style: dashed; } figure.miss b, b.miss { color: var(--miss); }
 figcaption { color: var(--faint); line-height: 1.3; margin-top: .2rem; overflow-wrap: anywhere; }
 .definitions dt { margin-top: .5rem; } .definitions dd { margin: 0 0 0 1rem; color: var(--faint); }
-@media (max-width: 600px) { .example { flex-direction: column; } th, td { padding: .3rem .5rem; } }
+@media (max-width: 600px) { .example { flex-direction: column; } .found { width: 100%; } th, td { padding: .3rem .5rem; } }
 @media print { details { border: 0; } }
 """

@@ -209,6 +209,25 @@ def test_the_report_stands_alone_and_marks_hits_by_colour_and_sign(complete):
         assert f"<h2>{title}</h2>" in page
 
 
+def test_the_reports_numbers_stand_under_their_names(complete):
+    outcome, folder = complete
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    table = page[page.index("<h2>Scores</h2>") : page.index("</table>")]
+    header = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
+    titles = {"P@3": "precision", "R@3": "recall", "F1@3 of means": "f1_of_means", "mean pair F1@3": "mean_pair_f1"}
+    titles |= {"mAP@3": "map", "NDCG@3": "ndcg", "ACG@3": "acg", "R-precision": "r_precision"}
+    results = next(iter(outcome.runs.values())).results
+    for result, cells in zip(results, rows, strict=False):
+        shown = dict(zip(header, (cell.split("<small>")[0] for cell in cells), strict=True))
+        assert shown[header[0]] == result.name.replace("->", "→")
+        for title, name in titles.items():
+            assert float(shown[title]) == pytest.approx(getattr(result, name), abs=5e-5)
+    random = dict(zip(header, rows[4], strict=True))
+    assert float(random["P@3"].split("<")[0]) == pytest.approx(results[0].random.mean.precision, abs=5e-5)
+    assert [cells[0] for cells in rows[5:]] == [f"untrained {result.name.replace('->', '→')}" for result in results]
+
+
 def test_without_training_tiles_nothing_is_aligned_and_it_says_why(sample, model, tmp_path):
     outcome = retrieve([str(model)], options(sample, tmp_path, query_split="all", archive_split="all"))
     choice = next(iter(outcome.runs.values())).choice
