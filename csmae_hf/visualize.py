@@ -272,8 +272,12 @@ def abbreviate(label: str, width: int = 16) -> str:
     )
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    """Make a white figure of a size in inches, outside any global state."""
+def new_figure(width: float, height: float) -> Figure:
+    """Make a white figure of a size in inches, outside any global state.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -294,7 +298,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = _new_figure(width, height)
+        self.figure = new_figure(width, height)
 
     def picture(
         self, rgb: ArrayLike, left: float, top: float, edge: float, frame: str = _FAINT, line: float = 0.6
@@ -493,7 +497,7 @@ def draw_curves(
             raise ValueError(
                 f"Curve {name!r} must have as many steps as values, and at least one: got {len(steps)} and {len(values)}."
             )
-    figure = _new_figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.add_axes((0.09, 0.13, 0.66, 0.76 if title else 0.82))
     for name, (steps, values) in series.items():
         mark = "o" if len(steps) == 1 else ""

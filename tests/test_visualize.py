@@ -44,8 +44,8 @@ def s1_tile(seed: int = 0) -> dict[str, np.ndarray]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The matplotlib figures that are drawn, kept for inspection."""
     kept: list[Any] = []
-    original = visualize._new_figure
-    monkeypatch.setattr(visualize, "_new_figure", lambda *size: kept.append(original(*size)) or kept[-1])
+    original = visualize.new_figure
+    monkeypatch.setattr(visualize, "new_figure", lambda *size: kept.append(original(*size)) or kept[-1])
     return kept
 
 
