@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from csmae_hf.retrieval.evaluate import DirectionResult, align_table, write_atomically
+from csmae_hf.retrieval.evaluate import DirectionResult, align_table
+from csmae_hf.retrieval.files import write_atomically
 from csmae_hf.retrieval.metrics import METRICS
 
 Runs = Mapping[str, Sequence[DirectionResult]]
