@@ -13,6 +13,7 @@ from csmae_hf.data.commands import (
     add_verify_parser,
 )
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+from csmae_hf.retrieval.commands import add_archive_parser, add_search_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_info_parser(commands)
     add_convert_parser(commands)
     add_export_parser(commands)
+    add_archive_parser(commands)
+    add_search_parser(commands)
     return parser
 
 

@@ -242,6 +242,7 @@ class Archive:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1.")
         asked, target = choose_sensors(self, sensor, archive_sensor)
+        selection = self._selection(filter)
         names, vectors, own = query_vectors(self, query, asked)
         if like or unlike:
             liked, unliked = (self.vectors[target][torch.from_numpy(self.rows_of(ids))] for ids in (like, unlike))
@@ -252,7 +253,6 @@ class Archive:
         out = np.tile(self.rows_of([*like, *unlike]), (len(names), 1))
         if not include_self:
             out = np.concatenate([out, own[:, None]], axis=1)
-        selection = self._selection(filter)
         index = self.indexes[target]
         found = leave_out(index.search(vectors, k + out.shape[1], selection), out, k)
         kept = len(self) if selection is None else len(selection.rows)

@@ -235,3 +235,27 @@ def _embed_item(archive: "Archive", item: Any, sensor: str, name: str) -> torch.
     return archive.embed(
         images, sensor, [f"{name} [{place}]" for place in range(len(images))] if array.ndim == 4 else [name]
     )
+
+
+def bands_of_file(archive: "Archive", path: str, sensor: str) -> dict[str, Any]:
+    """Read the images of a file to look at, under the names that a search by this file gives its queries.
+
+    Args:
+        archive: The archive.
+        path: As of `read_image_file`.
+        sensor: Its sensor.
+
+    Returns:
+        Bands by name, by the query's name; None for embeds, which have no picture.
+    """
+    _, processor = archive.load_model()
+    bands = processor.sensors[sensor]
+    held = read_image_file(path, bands)
+    if hasattr(held, "keys"):
+        return {path: held}
+    images = list(held) if held.ndim in (2, 4) and len(held) != 1 else [held[0] if held.ndim in (2, 4) else held]
+    names = [f"{path} [{place}]" for place in range(len(images))] if len(images) > 1 else [path]
+    return {
+        name: None if image.ndim == 1 else dict(zip(bands, image, strict=True))
+        for name, image in zip(names, images, strict=True)
+    }

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.retrieval.embed import embed_dataset
+from csmae_hf.retrieval.footprints import footprint_columns
 from csmae_hf.retrieval.search import unit_vectors
 from csmae_hf.retrieval.vectors import Vectors
 
@@ -35,6 +36,8 @@ _BLOCK = 2048
 def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
     """Take a dataset's metadata: text, numbers, truth values, dates, classes by name, and lists of them. No pixels are read.
 
+    Of tiles in GeoTIFFs also where they lie.
+
     Args:
         dataset: The tiles.
         sensors: Names of the pixel columns.
@@ -52,7 +55,7 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
             columns[name] = _by_name(plain.select_columns([name]).with_format("arrow")[:].column(name), feature, kind)
     ids = columns.pop(ID).cast(pa.string()) if ID in columns else pa.array(map(str, range(len(dataset))), pa.string())
     check_ids(ids.to_pylist())
-    return pa.table({ID: ids, **columns})
+    return pa.table({ID: ids, **columns, **footprint_columns(dataset)})
 
 
 def check_ids(ids: Sequence[str | None]) -> None:

@@ -14,6 +14,7 @@ Arrow table or into an expression of Milvus; no text of a user reaches either bu
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -377,19 +378,34 @@ def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str:
     """
     if isinstance(where, Joined):
         return f" {where.word} ".join(f"({milvus_of(part, names, schema)})" for part in where.parts)
-    field = names[where.column]
+    field, kind = names[where.column], schema.field(where.column).type
     known = f"{field}_known == true"
+    if pa.types.is_integer(kind):
+        where = _with_whole_numbers(where)
     constants = [_milvus_constant(value) for value in where.values]
-    if columns_of(schema)[where.column].many:
-        negative = where.operator in ("!=", "not in")
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         held = " or ".join(f"array_contains({field}, {constant})" for constant in constants)
-        return f"{known} and not ({held})" if negative else f"{known} and ({held})"
+        return f"{known} and not ({held})" if where.operator in ("!=", "not in") else f"{known} and ({held})"
     if where.operator in ("in", "not in"):
+        if not constants:
+            return known if where.operator == "not in" else f"{known} and {field}_known == false"
         if any(isinstance(value, float) for value in where.values):  # a list of Milvus has one type
-            sign, word = ("==", "or") if where.operator == "in" else ("!=", "and")
-            return f"{known} and ({f' {word} '.join(f'{field} {sign} {constant}' for constant in constants)})"
+            constants = [repr(float(value)) for value in where.values]  # type: ignore[arg-type]
         return f"{known} and {field} {where.operator} [{', '.join(constants)}]"
     return f"{known} and {field} {'==' if where.operator == '=' else where.operator} {constants[0]}"
+
+
+def _with_whole_numbers(where: Condition) -> Condition:
+    """The same condition on a column of whole numbers, whose constants Milvus wants whole."""
+    value = where.values[0]
+    if where.operator in ("=", "!=", "in", "not in"):
+        whole = tuple(int(item) for item in where.values if not isinstance(item, float) or item.is_integer())  # type: ignore[arg-type]
+        return Condition(where.column, {"=": "in", "!=": "not in"}.get(where.operator, where.operator), whole)
+    if not isinstance(value, float) or value.is_integer():
+        return Condition(where.column, where.operator, (int(value),))  # type: ignore[arg-type]
+    if where.operator.startswith("<"):
+        return Condition(where.column, "<=", (math.floor(value),))
+    return Condition(where.column, ">=", (math.ceil(value),))
 
 
 def milvus_time(value: date) -> int:

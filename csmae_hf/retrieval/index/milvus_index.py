@@ -169,6 +169,10 @@ class MilvusIndex:
         self.client.create_collection(self.collection, schema=schema, index_params=index, consistency_level="Strong")
         logger.info("Sending %d vectors to Milvus.", len(self.vectors))
         self._insert(self.vectors, self.tiles)
+        if not self.embedded:
+            self.client.flush(
+                self.collection
+            )  # seals what is there, so that it is indexed; a server allows this seldom
         self.client.load_collection(self.collection)
 
     def _is_whole(self, column: str) -> bool:
@@ -185,8 +189,6 @@ class MilvusIndex:
                 for row, embed in zip(rows, embeds, strict=True)
             ]
             self.client.insert(self.collection, data)
-        if not self.embedded:
-            self.client.flush(self.collection)
 
     def _fields_of(self, row: Mapping[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
