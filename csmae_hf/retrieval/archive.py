@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -419,11 +420,12 @@ class Archive:
         return self.recall
 
     def without_servers(self) -> "Archive":
-        """The same archive with exact search where its index is on a server, to be given away."""
+        """The same archive to be given away: exact search where its index is on a server, and no folders of this machine."""
+        name = self.identity.model
         copy = Archive(
             self.tiles,
             self.vectors,
-            self.identity,
+            replace(self.identity, model=Path(name).name if name and Path(name).exists() else name),
             alignment=self.alignment,
             unreadable=self.unreadable,
             source={name: value for name, value in self.source.items() if not os.path.isabs(str(value))},
