@@ -77,7 +77,9 @@ class Vectors:
                 for part, first in zip(self._parts, self._starts, strict=False)
                 if first < stop and first + len(part) > start
             ]
-            return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
+            if len(pieces) == 1:
+                return pieces[0]
+            return torch.cat(pieces) if pieces else torch.empty(0, self.width)
         if len(self._parts) == 1:
             return self._parts[0].take(rows)
         flat = rows.reshape(-1)
