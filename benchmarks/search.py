@@ -120,8 +120,9 @@ def main() -> None:
     for row in table:
         sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
     sys.stdout.write(
-        f"{arguments.rows} generated vectors of width {arguments.width}, {arguments.queries} queries at once or one; "
-        f"{torch.get_num_threads()} thread(s); 'x torch': how many times as fast as (queries @ vectors[kept].T).topk(10) in this run.\n"
+        f"{arguments.rows} generated vectors of width {arguments.width}, {arguments.queries} queries at once or one, "
+        f"{torch.get_num_threads()} thread(s).\n"
+        "x torch: how many times as fast as (queries @ vectors[kept].T).topk(10) in this run.\n"
         "Build time includes choosing the effort and measuring the recall in both directions.\n"
     )
 
