@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ID = "id"
 
+_CELL_WIDTH = 60
+
 
 @dataclass(frozen=True, eq=False)
 class Hits:
@@ -146,4 +148,5 @@ class Hits:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"

@@ -140,6 +140,7 @@ def import_faiss() -> Any:
     Raises:
         ImportError: With how to install it.
     """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # else it tells of every instruction set that it tries
     try:
         import faiss
     except ImportError as error:
