@@ -396,13 +396,13 @@ def _draw_result(sheet: _Sheet, query: QueryPicture, result: ResultPicture, rank
     """Draw one result: rank and score above, the picture, sign and labels below."""
     wanted = set(query.labels)
     shared = len(wanted & set(result.labels))
-    color, sign = (_HIT, "✓") if shared else (_MISS, "✗")
+    color, sign = (_HIT, "✓") if shared else (_MISS, "✗") if wanted else (_FAINT, "")  # by nothing, nothing is missed
     sheet.text(f"{rank + 1}", left, top + 0.04, 8.5, weight="bold")
     sheet.text(f"{result.score:.3f}", left + _EDGE, top + 0.05, 7.5, _FAINT, ha="right")
     sheet.picture(result.rgb, left, top + _HEAD, _EDGE, frame=color, line=2.2)
     sheet.text(sign, left, top + _HEAD + _EDGE + 0.04, 9.5, color, weight="bold")
     words = f"{shared} of {len(wanted)} shared" if wanted else "no labels"
-    sheet.text(words, left + 0.17, top + _HEAD + _EDGE + 0.06, 7.5, color)
+    sheet.text(words, left + 0.17 * bool(wanted), top + _HEAD + _EDGE + 0.06, 7.5, color)
     ordered = sorted(dict.fromkeys(result.labels), key=lambda name: name not in wanted)
     for line, label in enumerate(ordered):
         ink, weight = (_INK, "bold") if label in wanted else (_FAINT, "normal")

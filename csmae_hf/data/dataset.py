@@ -92,7 +92,11 @@ def load_bigearthnet(
         rows = with_v1_labels(rows, store)
     rows.sort(key=lambda row: row.id)
     columns = {sensor: _check_stored(rows[0], sensor, bands[sensor], store) for sensor in sensors or present_sensors}
-    return _to_dataset(rows, columns, store)
+    pixels = {
+        sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
+        for sensor, names in columns.items()
+    }
+    return to_dataset(rows, pixels)
 
 
 def _split_name(split: str | None) -> str | None:
@@ -206,19 +210,24 @@ def _check_stored(row: TileRow, sensor: str, bands: list[str] | None, store: Til
     return stored if bands is None else bands
 
 
-def _to_dataset(rows: list[TileRow], bands: Mapping[str, list[str]], store: TileStore) -> Dataset:
-    """Lay rows out as columns."""
+def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:
+    """Lay rows out as columns.
+
+    Args:
+        rows: What is known of each tile. One whose `id` is its `s1_id` has no S2 image, so no date of one.
+        pixels: By sensor, the feature of its column and the key of each tile, None where it has no image.
+
+    Returns:
+        The dataset, with the columns of [`load_bigearthnet`].
+    """
     dates = {
         "date_s1": [acquisition_time(row.s1_id) for row in rows],
-        "date_s2": [acquisition_time(row.id) for row in rows],
+        "date_s2": [None if row.id == row.s1_id else acquisition_time(row.id) for row in rows],
     }
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
         "s1_id": (Value("string"), (row.s1_id for row in rows)),
-        **{
-            sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
-            for sensor, names in bands.items()
-        },
+        **pixels,
         "labels": (List(ClassLabel(names=list(LABELS))), (row.labels for row in rows)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),

@@ -10,7 +10,11 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import register_feature
 
+from csmae_hf.data.geotiff import TiffFolder
 from csmae_hf.data.store import TileStore
+
+TIFF_PREFIX = "tiff:"
+"""Begins the store of a column whose keys are not those of an LMDB but of GeoTIFFs below the folder that follows."""
 
 
 class TileBands:
@@ -42,7 +46,7 @@ class TileBands:
         if band not in self._bands:
             raise KeyError(band)
         if self._pixels is None:
-            self._pixels = open_store(self.store).read(self.key, self._bands)
+            self._pixels = open_source(self.store).read(self.key, self._bands)
         return self._pixels[band]
 
     @property
@@ -242,3 +246,18 @@ def open_store(path: str) -> TileStore:
         FileNotFoundError: If there is no such folder.
     """
     return TileStore(path)
+
+
+def open_source(path: str) -> TileStore | TiffFolder:
+    """Open whatever a pixel column reads from.
+
+    Args:
+        path: Folder of an LMDB; or `TIFF_PREFIX` and a folder of GeoTIFFs.
+
+    Returns:
+        The store, or the folder, which reads tiles by key likewise.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    return TiffFolder(path.removeprefix(TIFF_PREFIX)) if path.startswith(TIFF_PREFIX) else open_store(path)

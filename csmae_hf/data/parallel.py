@@ -1,0 +1,75 @@
+"""Work shared between processes, with its results in order and memory bounded."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class WorkerDiedError(ValueError):
+    """A worker process was ended from outside, or crashed."""
+
+
+def default_workers() -> int:
+    """Count the processors this process may use.
+
+    Returns:
+        At least 1.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Apply a function to items in worker processes.
+
+    Args:
+        function: Importable by its name; it should return what goes wrong with an item, not raise it.
+        items: What to apply it to.
+        workers: Number of processes; 0 does the work in this one.
+
+    Returns:
+        An iterator over the results in the order of the items. The processes start at once and run a little ahead, no more.
+
+    Raises:
+        WorkerDiedError: On taking a result, if a process has died. The results before it have all been given.
+    """
+    if workers == 0 or not items:
+        return map(function, items)
+    from torch.utils.data import DataLoader  # its workers notice a parent that was killed, and end
+
+    calls: Any = _Calls(function, items)
+    loader: DataLoader[Any] = DataLoader(
+        calls, batch_size=None, num_workers=workers, prefetch_factor=16, collate_fn=_as_is
+    )
+    return _results(iter(loader))
+
+
+def _results(results: Iterator[Result]) -> Iterator[Result]:
+    try:
+        yield from results
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise WorkerDiedError(
+            f"A worker process was ended from outside or crashed, as when memory runs out: {error}"
+        ) from error
+
+
+class _Calls:
+    """A function of items, as the `Dataset` that a DataLoader wants."""
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]):
+        self.function = function
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.function(self.items[place])
+
+
+def _as_is(result: Any) -> Any:
+    return result
