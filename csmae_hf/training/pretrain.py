@@ -12,6 +12,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
+from csmae_hf.training.callbacks import Run, build_callbacks
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -34,18 +35,21 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     model = build_model(model_args)
     processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
     with training_args.main_process_first(desc="reading the archive"):
-        train = load_tiles(data_args, data_args.train_split, list(processor.sensors), data_args.max_train_tiles)
+        train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
-            evaluation = load_tiles(data_args, data_args.eval_split, list(processor.sensors), data_args.max_eval_tiles)
+            evaluation = load_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
+    columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
+    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
     trainer = CSMAETrainer(
         model=model,
         args=training_args,
-        train_dataset=train,
-        eval_dataset=evaluation,
+        train_dataset=run.train,
+        eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
         data_collator=TileCollator(processor),
         processing_class=processor,
         flips=data_args.flips,
+        callbacks=build_callbacks(run),
     )
     result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     metrics = {**result.metrics, "train_tiles": len(train)}
@@ -74,9 +78,9 @@ def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
         raise ValueError(f"model_overrides = {overrides}: {error}") from error
 
 
-def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: int | None) -> Dataset:
-    """Load a split's names and pixels; its labels stay behind, pre-training must not see them."""
-    dataset = load_archive(
+def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
+    """Load a split of the archive that the arguments name."""
+    return load_archive(
         data_args.data,
         split,
         metadata=data_args.metadata,
@@ -84,4 +88,3 @@ def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: 
         missing=cast(Missing, data_args.missing),
         limit=limit,
     )
-    return dataset.select_columns(["id", *sensors])

@@ -4,8 +4,13 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from csmae_hf.training.callbacks import EvaluationCallback
 
 
 def flip_together(images: dict[str, torch.Tensor], generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
@@ -69,6 +74,31 @@ class CSMAETrainer(Trainer):
                 logs[f"{prefix}{name}"] = round(mean.item(), 6)
             terms.clear()
         super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate, and let each [`EvaluationCallback`] add what it measures."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        measured = {f"{metric_key_prefix}_{name}": value for name, value in self._callback_metrics().items()}
+        return output._replace(metrics={**(output.metrics or {}), **measured})
+
+    def _callback_metrics(self) -> dict[str, float]:
+        """What the callbacks measure, by the main process, the same on all: they must agree on which model is best."""
+        sources = [callback for callback in self.callback_handler.callbacks if isinstance(callback, EvaluationCallback)]
+        metrics: dict[str, float] = {}
+        if sources and (self.args.process_index == 0 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            for source in sources:
+                metrics.update(source.evaluation_metrics(model, self.state))
+        if sources and self.args.world_size > 1:
+            (metrics,) = broadcast_object_list([metrics])
+        return metrics
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay every parameter, as the original does; Transformers would leave out biases and norms."""
