@@ -161,7 +161,9 @@ def collapse_warnings(values: Mapping[str, float]) -> list[str]:
         sensor = name.removeprefix("effective_rank_")
         scatter = values[f"spread_{sensor}"]
         if scatter < COLLAPSED_SPREAD:
-            warnings.append(f"The embeds of {sensor} have collapsed: their mean cosine similarity is {1 - scatter:.6f}.")
+            warnings.append(
+                f"The embeds of {sensor} have collapsed: their mean cosine similarity is {1 - scatter:.6f}."
+            )
         elif rank < COLLAPSED_RANK:
             warnings.append(
                 f"The embeds of {sensor} have collapsed: they vary along {rank:.2f} directions (effective rank)."
@@ -180,5 +182,6 @@ def _unit(embeds: Any) -> torch.Tensor:
 def _check_alike(first: torch.Tensor, second: torch.Tensor) -> None:
     if first.shape != second.shape:
         raise ValueError(
-            f"The two sensors' embeds have the shapes {tuple(first.shape)} and {tuple(second.shape)}: expected the same places and width."
+            f"The two sensors' embeds have the shapes {tuple(first.shape)} and {tuple(second.shape)}: expected equal ones, of "
+            "the same places."
         )

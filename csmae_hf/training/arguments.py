@@ -97,10 +97,34 @@ class CSMAETrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes what it needs by name."})
     seed: int = field(default=42, metadata={"help": "Seed of weights, order, flips and masks."})
 
+    eyes_tiles: int = field(
+        default=1000,
+        metadata={"help": "Tiles of eval_split on which retrieval is measured at each evaluation; 0 looks at nothing."},
+    )
+    eyes_k: int = field(default=10, metadata={"help": "Results per query of that retrieval."})
+    eyes_pictures: int = field(
+        default=6, metadata={"help": "Tiles in the picture of reconstructions at each evaluation; 0 draws none."}
+    )
+    eyes_every: int = field(default=1, metadata={"help": "Look at every so many evaluations only."})
+
     def __post_init__(self) -> None:
+        for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}.")
+        if self.metric_for_best_model and self.greater_is_better is None:
+            self.greater_is_better = not is_lower_better(self.metric_for_best_model)
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
+
+
+LOWER_IS_BETTER = ("loss", "umr_", "cmr_", "mim", "mde", "uniformity_", "alignment_", "gap_")
+"""How metrics begin of which the least is the best; Transformers knows it of `loss` only."""
+
+
+def is_lower_better(metric: str) -> bool:
+    """Say whether the best value of an evaluation metric, with or without its `eval_`, is the least."""
+    return metric.removeprefix("eval_").startswith(LOWER_IS_BETTER) or metric.endswith("loss")
 
 
 HELP_ALL = "--help_all"

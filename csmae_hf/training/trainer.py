@@ -11,6 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from csmae_hf.training.callbacks import EvaluationCallback
+from csmae_hf.training.rng import preserved_rng
 
 
 def flip_together(images: dict[str, torch.Tensor], generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
@@ -84,8 +85,11 @@ class CSMAETrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate, and let each [`EvaluationCallback`] add what it measures."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        measured = {f"{metric_key_prefix}_{name}": value for name, value in self._callback_metrics().items()}
+        with preserved_rng():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            measured = {f"{metric_key_prefix}_{name}": value for name, value in self._callback_metrics().items()}
         return output._replace(metrics={**(output.metrics or {}), **measured})
 
     def _callback_metrics(self) -> dict[str, float]:

@@ -54,9 +54,7 @@ def test_alignment_of_right_angles_is_two_and_of_opposites_four():
 
 def test_uniformity_is_the_log_of_the_mean_potential():
     embeds = draw()
-    distances = [
-        ((a - b) ** 2).sum() for i, a in enumerate(unit(embeds)) for j, b in enumerate(unit(embeds)) if j > i
-    ]
+    distances = [((a - b) ** 2).sum() for i, a in enumerate(unit(embeds)) for j, b in enumerate(unit(embeds)) if j > i]
     assert uniformity(embeds) == pytest.approx(math.log(np.mean([math.exp(-2 * d) for d in distances])), rel=1e-5)
     assert uniformity(np.stack([np.ones(3), np.array([1.0, 1.0, -2.0])])) == pytest.approx(-4)
 
