@@ -19,17 +19,37 @@ from configuration_csmae import SIZES, VARIANTS
 class ModelArguments:
     """What is trained."""
 
-    variant: str = field(
-        default="sesd",
-        metadata={"help": "Common or Specific Encoder, Common or Specific Decoder.", "choices": list(VARIANTS)},
+    model_name: str = field(
+        default="csmae",
+        metadata={
+            "help": "csmae, or the baseline mae: one uni-modal MAE a sensor, no weights shared, no term between sensors.",
+            "choices": ["csmae", "mae"],
+        },
     )
-    size: str = field(default="base", metadata={"help": "Size of the encoder, as of a ViT.", "choices": list(SIZES)})
+    variant: str | None = field(
+        default=None,
+        metadata={
+            "help": "Common or Specific Encoder, Common or Specific Decoder; none is sesd, or what model_name_or_path is.",
+            "choices": list(VARIANTS),
+        },
+    )
+    size: str | None = field(
+        default=None,
+        metadata={
+            "help": "Size of the encoder, as of a ViT; none is base, or what model_name_or_path is.",
+            "choices": list(SIZES),
+        },
+    )
     model_overrides: dict | str | None = field(
         default=None,
         metadata={"help": 'Any further field of CSMAEConfig, in JSON: \'{"hidden_size": 96, "mask_ratio": 0.6}\'.'},
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Go on from this checkpoint's weights and configuration (folder or Hub id)."}
+        default=None,
+        metadata={
+            "help": "Start from this checkpoint's weights (folder or Hub id). Where variant, size or overrides make another "
+            "architecture, from those that fit; warm_start.json lists them."
+        },
     )
 
 

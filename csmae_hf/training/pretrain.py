@@ -2,10 +2,9 @@
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from datasets import Dataset
-from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 
 from configuration_csmae import CSMAEConfig
@@ -13,9 +12,8 @@ from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.callbacks import Run, build_callbacks
+from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.trainer import CSMAETrainer
-from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForPreTraining
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +30,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         The folder of the trained model.
     """
     set_seed(training_args.seed)
-    model = build_model(model_args)
-    processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
+    model = build_model(model_args, Path(str(training_args.output_dir)) if training_args.process_index == 0 else None)
+    processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
@@ -58,24 +56,6 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     trainer.save_metrics("train", metrics)
     trainer.save_state()
     return Path(str(training_args.output_dir))
-
-
-def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
-    """Build a model from a variant and a size, or load one to go on from.
-
-    Raises:
-        ValueError: If the overrides name no field of `CSMAEConfig`, or contradict each other.
-    """
-    overrides: dict[str, Any] = dict(model_args.model_overrides or {})  # type: ignore[arg-type]
-    unknown = [name for name in overrides if not hasattr(CSMAEConfig, name) and name != "sensors"]
-    if unknown:
-        raise ValueError(f"model_overrides names {unknown}, which CSMAEConfig does not have.")
-    try:
-        if model_args.model_name_or_path:
-            return CSMAEForPreTraining.from_pretrained(model_args.model_name_or_path, **overrides)
-        return CSMAEForPreTraining(CSMAEConfig.for_variant(model_args.variant, model_args.size, **overrides))
-    except StrictDataclassError as error:  # a field of another type, which is no ValueError to huggingface_hub
-        raise ValueError(f"model_overrides = {overrides}: {error}") from error
 
 
 def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
