@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+from csmae_hf.training.plots import add_plot_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=run_sample)
     add_convert_parser(commands)
     add_export_parser(commands)
+    add_plot_parser(commands)
     return parser
 
 

@@ -13,6 +13,7 @@ from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.callbacks import Run, build_callbacks
 from csmae_hf.training.models import build_model, build_processor
+from csmae_hf.training.plots import plot_finished_run
 from csmae_hf.training.trainer import CSMAETrainer
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
+    if trainer.is_world_process_zero():
+        plot_finished_run(str(training_args.output_dir))
     return Path(str(training_args.output_dir))
 
 
