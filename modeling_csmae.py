@@ -574,6 +574,16 @@ class CSMAEEmbeddings(nn.Module):
         self.projection.in_channels = len(channels)
 
 
+class CSMAESensorEmbeddings(nn.ModuleDict):
+    """The embeddings of all sensors by name; callable, which sharded training (FSDP) asks of input embeddings."""
+
+    def forward(
+        self, sensor: str, images: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embed images of one sensor; see [`CSMAEEmbeddings`]."""
+        return self[sensor](images, positions, visible)
+
+
 class CSMAEEncoder(nn.Module):
     """Transformer blocks and the LayerNorm after them."""
 
@@ -848,7 +858,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
 
     def __init__(self, config: CSMAEConfig):
         super().__init__(config)
-        self.embeddings = nn.ModuleDict(
+        self.embeddings = CSMAESensorEmbeddings(
             {name: CSMAEEmbeddings(config, len(bands)) for name, bands in config.sensors.items()}
         )
         self.positions = CSMAEPositionEmbeddings(config.image_size // config.patch_size, config.hidden_size)
@@ -937,7 +947,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
     ) -> torch.Tensor:
         image = rows.take(sensor, image).to(self.dtype)
         shown = rows.take(sensor, visible[sensor]) if visible is not None and sensor in visible else None
-        return self.embeddings[sensor](image, self.positions(grid, image.dtype), shown)
+        return self.embeddings(sensor, image, self.positions(grid, image.dtype), shown)
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:
         """The encoders to run, in order, each with the sensors it takes as one batch."""

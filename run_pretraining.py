@@ -9,9 +9,11 @@ saved in --output_dir, ready for AutoModel.from_pretrained.
 """
 
 import logging
+import signal
 import sys
 
 from csmae_hf.training.arguments import parse_arguments
+from csmae_hf.training.errors import InterruptedRunError, TrainingError
 from csmae_hf.training.pretrain import pretrain
 
 
@@ -23,6 +25,12 @@ def main() -> int:
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         logging.error("run_pretraining.py: %s", error)
         return 2
+    except InterruptedRunError as error:
+        logging.error("run_pretraining.py: %s", error)
+        return 128 + signal.SIGTERM
+    except TrainingError as error:
+        logging.error("run_pretraining.py: %s", error)
+        return 1
     logging.info("Trained model, processor and code: %s", folder)
     return 0
 

@@ -14,20 +14,22 @@ class TileCollator:
     Args:
         processor: Turns bands into tensors.
         sensors: Pixel columns to read; default those of the processor.
+        with_ids: Whether a batch also has the tiles' names, as a list under `ids`.
     """
 
-    def __init__(self, processor: CSMAEImageProcessor, sensors: Sequence[str] | None = None):
+    def __init__(self, processor: CSMAEImageProcessor, sensors: Sequence[str] | None = None, with_ids: bool = False):
         self.processor = processor
         self.sensors = list(sensors or processor.sensors)
+        self.with_ids = with_ids
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make a batch.
 
         Args:
             rows: Each with an image by sensor and, for messages, an `id`.
 
         Returns:
-            (B, C, H, W) by sensor.
+            (B, C, H, W) by sensor; last, where asked for, the names of the B tiles.
 
         Raises:
             ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
@@ -40,7 +42,12 @@ class TileCollator:
                     "out with dataset.filter, or read a store that has them."
                 )
         try:
-            return self._process(rows)
+            batch: dict[str, Any] = self._process(rows)
+            return (
+                {**batch, "ids": [str(row.get("id", place)) for place, row in enumerate(rows)]}
+                if self.with_ids
+                else batch
+            )
         except ValueError as error:
             if type(error) is not ValueError:  # a store's own errors name the tile already
                 raise

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from configuration_csmae import CSMAEConfig
-from csmae_hf.training.arguments import ModelArguments
+from csmae_hf.training.arguments import ModelArguments, parse_overrides
 from csmae_hf.training.warm_start import warm_start
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -42,10 +42,7 @@ def build_model(model_args: ModelArguments, report_folder: Path | None = None) -
     Raises:
         ValueError: If the overrides name no field of `CSMAEConfig` or contradict each other, or nothing of the checkpoint fits.
     """
-    overrides: dict[str, Any] = dict(model_args.model_overrides or {})  # type: ignore[arg-type]
-    unknown = [name for name in overrides if not hasattr(CSMAEConfig, name) and name != "sensors"]
-    if unknown:
-        raise ValueError(f"model_overrides names {unknown}, which CSMAEConfig does not have.")
+    overrides = parse_overrides(model_args.model_overrides)
     try:
         config = model_config(model_args, overrides)
     except StrictDataclassError as error:  # a field of another type, which is no ValueError to huggingface_hub

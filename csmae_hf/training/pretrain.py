@@ -5,18 +5,33 @@ from pathlib import Path
 from typing import cast
 
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
-from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
+from csmae_hf.training.arguments import (
+    CSMAETrainingArguments,
+    DataArguments,
+    ModelArguments,
+    changed_arguments,
+    resolved_arguments,
+    save_arguments,
+)
 from csmae_hf.training.callbacks import Run, build_callbacks
+from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
+from csmae_hf.training.errors import CheckpointError, InterruptedRunError
+from csmae_hf.training.interrupt import StopOnSigterm
 from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.plots import plot_finished_run
+from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
 
 logger = logging.getLogger(__name__)
+
+ARGUMENTS_NAME = "arguments.yaml"
+"""File of a run that says what it was made with."""
 
 
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
@@ -29,9 +44,16 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
 
     Returns:
         The folder of the trained model.
+
+    Raises:
+        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
+        ValueError: If the arguments contradict each other or the data.
+        TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
+    output_dir = Path(str(training_args.output_dir))
+    checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
-    model = build_model(model_args, Path(str(training_args.output_dir)) if training_args.process_index == 0 else None)
+    model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
@@ -45,20 +67,65 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         args=training_args,
         train_dataset=run.train,
         eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
-        data_collator=TileCollator(processor),
+        data_collator=TileCollator(processor, with_ids=True),
         processing_class=processor,
         flips=data_args.flips,
         callbacks=build_callbacks(run),
     )
-    result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-    metrics = {**result.metrics, "train_tiles": len(train)}
-    trainer.save_model()
-    trainer.log_metrics("train", metrics)
-    trainer.save_metrics("train", metrics)
-    trainer.save_state()
+    record_arguments(output_dir, run, resumed=checkpoint is not None)
+    return train_and_save(trainer, checkpoint)
+
+
+def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
+    """Train, from a checkpoint or from the beginning, and save the model with its processor and code.
+
+    Args:
+        trainer: Ready to train.
+        checkpoint: To go on from.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        InterruptedRunError: If the run was asked to stop before its end.
+        CheckpointError: If the trained model could not be saved.
+    """
+    interrupt = StopOnSigterm()
+    trainer.add_callback(interrupt)
+    trainer.add_callback(RunSummary(trainer, checkpoint))
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    output_dir = Path(str(trainer.args.output_dir))
+    if interrupt.stopped:
+        raise InterruptedRunError(
+            f"Stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved: go on with "
+            "--auto_resume."
+        )
+    metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
+    try:
+        trainer.save_model()
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"Saving the trained model in {output_dir} failed: {error}. Its last checkpoint is {last_checkpoint(output_dir)}: "
+            "make room and go on with --auto_resume."
+        ) from error
     if trainer.is_world_process_zero():
-        plot_finished_run(str(training_args.output_dir))
-    return Path(str(training_args.output_dir))
+        plot_finished_run(output_dir)
+    return output_dir
+
+
+def record_arguments(output_dir: Path, run: Run, resumed: bool) -> None:
+    """Save what a run is made with beside it; of a resumed one, say what has changed."""
+    if not run.training_args.should_save:
+        return
+    resolved = resolved_arguments(run.model_args, run.data_args, run.training_args)
+    path = output_dir / ARGUMENTS_NAME
+    changed = changed_arguments(path, resolved) if resumed else []
+    if changed:
+        logger.warning("Other arguments than the run began with, so other results: %s", "; ".join(changed))
+    save_arguments(path, resolved)
 
 
 def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
