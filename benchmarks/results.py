@@ -57,8 +57,8 @@ class Archive:
 
 
 ARCHIVES = (
-    Archive("sample", "Own runs on generated data", epochs=8, batch=64, k=10),
-    Archive("real", "Own runs on 124 real tiles", epochs=40, batch=16, k=5),
+    Archive("sample", "Own runs on generated data", epochs=5, batch=64, k=10),
+    Archive("real", "Own runs on 124 real tiles", epochs=30, batch=16, k=5),
 )
 
 

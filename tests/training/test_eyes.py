@@ -144,43 +144,56 @@ def test_a_watched_run_is_bit_for_bit_the_unwatched(sample, watched, tmp_path):
     assert all(torch.equal(last[name], unwatched[name]) for name in last)
 
 
-@pytest.mark.slow
-def test_two_processes_are_watched_by_one(sample, tmp_path):
-    """The unlabelled deadlock: one process looking while the other waits for it in a collective."""
-    options = {
+def run_two_processes(sample: Path, folder: Path, **options) -> Path:
+    """Train in two processes that exchange gradients, watched at every second step."""
+    settings = {
         "data": sample,
-        "output_dir": "two",
+        "output_dir": folder,
         "model_overrides": json.dumps(TINY),
+        "precision": "fp32",
+        "use_cpu": True,
         "max_steps": 4,
         "per_device_train_batch_size": 4,
         "max_train_tiles": 16,
         "logging_steps": 1,
         "eval_strategy": "steps",
         "eval_steps": 2,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "load_best_model_at_end": True,
+        "save_strategy": "best",
         "metric_for_best_model": "f1_of_means",
         "eyes_pictures": 2,
+        **options,
     }
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes", "2"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "run_pretraining.py")]
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     ran = subprocess.run(
-        [sys.executable, *launch, *(word for name, value in options.items() for word in (f"--{name}", str(value)))],
-        cwd=tmp_path,
+        [sys.executable, *launcher, str(ROOT / "run_pretraining.py"), *words],
+        cwd=folder.parent,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=200,
+        timeout=250,
     )
     assert ran.returncode == 0, ran.stderr
-    found = looks(tmp_path / "two")
+    assert looks(folder)[0]["epoch"] == 1, "16 tiles are two steps of two processes"
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_are_watched_by_one_and_agree_on_the_best(sample, tmp_path):
+    """The deadlock to fear: one process looks while the other waits, or the two save different models as the best."""
+    folder = run_two_processes(sample, tmp_path / "two")
+    found = looks(folder)
     assert [entry["step"] for entry in found] == [2, 4]
     assert all(0 < entry["eval_f1_of_means"] < 1 for entry in found)
-    state = json.loads((tmp_path / "two" / "trainer_state.json").read_text())
+    state = json.loads((folder / "trainer_state.json").read_text())
     assert state["best_metric"] == max(entry["eval_f1_of_means"] for entry in found)
-    assert len(list((tmp_path / "two" / "eyes").iterdir())) == 2
+    assert len(list((folder / "eyes").iterdir())) == 2
+    sharded = run_two_processes(sample, tmp_path / "sharded", fsdp=True, fsdp_config='{"version": 2}')
+    assert len(list((sharded / "eyes").iterdir())) == 2
+    for whole, gathered in zip(found, looks(sharded), strict=True):
+        for name in metric_names(["s1", "s2"]):
+            assert gathered[f"eval_{name}"] == pytest.approx(whole[f"eval_{name}"], rel=1e-3, abs=1e-3), name
 
 
 def test_the_tiles_looked_at_are_fixed_labelled_and_spread(sample):
