@@ -57,7 +57,7 @@ class Archive:
 
 
 ARCHIVES = (
-    Archive("sample", "Own runs on generated data", epochs=5, batch=64, k=10),
+    Archive("sample", "Own runs on generated data", epochs=5, batch=32, k=10),
     Archive("real", "Own runs on 124 real tiles", epochs=30, batch=16, k=5),
 )
 
@@ -112,7 +112,7 @@ def measure(archive: Archive, folder: Path, seed: int, root: Path) -> dict[str, 
 
 def run_all(root: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Make the archives and run everything that has not been; results by archive and model, one for each seed."""
-    generate_sample(root / "sample", tiles=1000, seed=0)
+    generate_sample(root / "sample", tiles=500, seed=0)
     build_real_archive(root / "real")
     results: dict[str, dict[str, list[dict[str, Any]]]] = {archive.name: {} for archive in ARCHIVES}
     for seed in SEEDS:  # all models once before any twice, so that an interruption leaves a fair table
@@ -148,8 +148,8 @@ def format_page(results: dict[str, dict[str, list[dict[str, Any]]]], root: Path)
         for model in by_model:
             words = training_options(archive, model, "$SEED", root.as_posix())
             options = f"--data {root.as_posix()}/{archive.name} --k {archive.k} --untrained --pictures 0 --seed $SEED"
-            lines.append(f"$ python run_pretraining.py {' '.join(words)}")
-            lines.append(f"$ python run_retrieval.py {words[-1]} {options} --output_dir {words[-1]}/retrieval")
+            lines.append(f"python run_pretraining.py {' '.join(words)}")
+            lines.append(f"python run_retrieval.py {words[-1]} {options} --output_dir {words[-1]}/retrieval")
         parts.append("\n".join([*lines, "```"]))
     return "\n\n".join(parts)
 
