@@ -1,6 +1,7 @@
 """Eyes on a run: at each evaluation, retrieval in every direction, embedding diagnostics and one picture of reconstructions."""
 
 import copy
+import difflib
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
@@ -30,6 +31,9 @@ HEADLINE = "f1_of_means"
 """The one number to watch: the F1 of the original, mean over all directions."""
 
 RANDOM = f"random_{HEADLINE}"
+
+_TRAINER_METRICS = ("loss", "mim", "mde", "runtime", "samples_per_second", "steps_per_second")
+"""What an evaluation measures besides, next to the reconstruction terms."""
 
 
 def choose_tiles(dataset: Dataset, count: int) -> Dataset:
@@ -250,7 +254,14 @@ def build_eyes(
 
 def _check_best_metric(args: CSMAETrainingArguments, measured: Sequence[str], all_names: Sequence[str]) -> None:
     """Refuse before the first step what the Trainer would refuse after the first evaluation."""
-    wanted = (args.metric_for_best_model or "").removeprefix("eval_")
+    wanted = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    known = [*all_names, *_TRAINER_METRICS]
+    if wanted not in known and not wanted.startswith(("umr_", "cmr_")):
+        near = difflib.get_close_matches(wanted, known, n=1)
+        raise ValueError(
+            f"metric_for_best_model = {args.metric_for_best_model!r} is nothing that an evaluation measures"
+            + (f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(known)}.")
+        )
     if wanted in all_names and wanted not in measured:
         raise ValueError(
             f"metric_for_best_model = {args.metric_for_best_model!r} will not be measured: evaluate on more than eyes_k = "

@@ -226,6 +226,8 @@ def test_a_metric_that_will_not_be_measured_is_refused_before_training(sample, t
         run_tiny(sample, tmp_path, eyes_tiles=0, **options)
     with pytest.raises(ValueError, match="set eyes_every to 1"):
         run_tiny(sample, tmp_path, eyes_every=2, **options)
+    with pytest.raises(ValueError, match="did you mean 'f1_of_means_s1_s2'"):
+        run_tiny(sample, tmp_path, **{**options, "metric_for_best_model": "f1_of_mean_s1_s2"})
     with pytest.raises(ValueError, match="eyes_k = 0"):
         run_tiny(sample, tmp_path, eyes_k=0)
 
