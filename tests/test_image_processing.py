@@ -368,7 +368,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown unit": (
         {"s1": S1, "units": {"s1": "watt"}},
-        "Unknown unit 'watt' for s1: expected one of db, linear, dn, reflectance",
+        "Unknown unit 'watt' for s1: expected one of db, linear, dn, dn\\+1000, reflectance",
     ),
     "unit of an unknown sensor": ({"s1": S1, "units": {"s3": "db"}}, "Unknown sensor 's3': this processor has s1, s2"),
     "60 m band for a 10 m one": (
@@ -401,7 +401,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "dB under the name of S2 bands": (
         {"s2": {band: np.full((120, 120), -9.0) for band in S2_BANDS}},
-        "negative values are no-data",
+        "look like Sentinel-1 in dB: check that the sensors are not swapped",
     ),
     "unknown sensor": ({"s3": S1}, "Unknown sensor 's3': this processor has s1, s2"),
     "no image": ({}, "No images were given: pass one or more of s1, s2 by name"),

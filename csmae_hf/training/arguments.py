@@ -131,6 +131,13 @@ class CSMAETrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Go on from the last complete checkpoint in output_dir, or begin where there is none."},
     )
+    on_device_preprocessing: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Resample and standardise tiles on the device rather than in the processes that read them; a third of the "
+            "bytes to move. Default: where the device is no CPU."
+        },
+    )
     peak_tflops: float | None = field(
         default=None,
         metadata={

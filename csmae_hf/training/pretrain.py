@@ -62,12 +62,14 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
             evaluation = load_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
     columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
     run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
+    on_device = training_args.on_device_preprocessing
+    on_device = training_args.device.type != "cpu" if on_device is None else on_device
     trainer = CSMAETrainer(
         model=model,
         args=training_args,
         train_dataset=run.train,
         eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
-        data_collator=TileCollator(processor, with_ids=True),
+        data_collator=TileCollator(processor, native=on_device, with_ids=True),
         processing_class=processor,
         flips=data_args.flips,
         callbacks=build_callbacks(run),

@@ -120,7 +120,7 @@ def gather_facts(trainer: CSMAETrainer, state: TrainerState) -> RunFacts:
     full_batch = trial_batch(trainer)
     flops = training_flops(
         trainer.model_config,
-        count_rows(full_batch, trainer.model_config),  # type: ignore[arg-type]
+        {sensors: float(count) for sensors, count in count_rows(full_batch, trainer.model_config).items()},
         args.world_size if trainer.model_config.mim_gather else 1,
     )
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in trainer.model_wrapped.parameters()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from itertools import combinations, permutations
+from typing import Any
 
 import torch
 
@@ -16,18 +17,18 @@ def term_names(config: CSMAEConfig) -> list[str]:
     return names + [name for name in ("mim", "mde") if getattr(config, f"{name}_weight") and len(sensors) > 1]
 
 
-def count_rows(inputs: Mapping[str, torch.Tensor], config: CSMAEConfig) -> dict[frozenset[str], torch.Tensor | int]:
+def count_rows(inputs: Mapping[str, Any], config: CSMAEConfig) -> dict[frozenset[str], torch.Tensor | int]:
     """Count the tiles of a batch that have a sensor, and those that have both of two sensors.
 
     Args:
-        inputs: What the model is given: images by sensor, and perhaps `present`.
+        inputs: Images by sensor, also in groups of bands as the collator stacks them, and perhaps `present`.
         config: The model's.
 
     Returns:
         The count by the set of one or two sensors; sensors that the batch lacks are left out.
     """
-    present: Mapping[str, torch.Tensor] = inputs.get("present") or {}  # type: ignore[assignment]
-    given = {sensor: inputs[sensor].shape[0] for sensor in config.sensors if inputs.get(sensor) is not None}
+    present: Mapping[str, torch.Tensor] = inputs.get("present") or {}
+    given = {sensor: _length(inputs[sensor]) for sensor in config.sensors if inputs.get(sensor) is not None}
     counts: dict[frozenset[str], torch.Tensor | int] = {}
     for sensor, rows in given.items():
         counts[frozenset({sensor})] = present[sensor].sum() if sensor in present else rows
@@ -35,6 +36,10 @@ def count_rows(inputs: Mapping[str, torch.Tensor], config: CSMAEConfig) -> dict[
         flags = [present[sensor] for sensor in pair if sensor in present]
         counts[frozenset(pair)] = torch.stack(flags).all(dim=0).sum() if flags else given[pair[0]]
     return counts
+
+
+def _length(images: torch.Tensor | Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(images.values())) if isinstance(images, Mapping) else images)
 
 
 class LossTerms:

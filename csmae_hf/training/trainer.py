@@ -36,7 +36,8 @@ WINDOW_NAME = "log_window_{process}.pt"
 class CSMAETrainer(Trainer):
     """Trains [`CSMAEForPreTraining`].
 
-    Batches hold images by sensor, perhaps `present`, and perhaps `ids`, the tiles' names, which are for messages only.
+    Batches hold images by sensor, standardised or as `TileCollator(native=True)` stacks them, perhaps `present`, and perhaps
+    `ids`, the tiles' names, which are for messages only.
 
     Args:
         *args: As of `Trainer`.
@@ -114,8 +115,17 @@ class CSMAETrainer(Trainer):
         flips, noise = draw_flips_and_noise(seed, step, first_row, rows, config.sensors, config.num_patches)
         return flips, {sensor: noise[sensor].to(image.device) for sensor, image in images.items()}
 
-    def _images(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def _images(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {name: batch[name] for name in self.model_config.sensors if batch.get(name) is not None}
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor | Any]) -> dict[str, torch.Tensor | Any]:
+        """Move a batch to the device, and there resample and standardise what comes as bands at their own resolutions."""
+        inputs = super()._prepare_inputs(inputs)
+        native = {name: value for name, value in self._images(inputs).items() if isinstance(value, Mapping)}
+        if not native:
+            return inputs
+        processor: Any = self.processing_class
+        return {**inputs, **processor.process_native(native)}
 
     # The log
 
@@ -125,7 +135,7 @@ class CSMAETrainer(Trainer):
         gathered = self.args.world_size if self.model_config.mim_gather else 1
         flops = training_flops(self.model_config, counts, gathered)
         if self.throughput is not None:
-            self.throughput.add(next(iter(self._images(inputs).values())).shape[0], flops)
+            self.throughput.add(max(counts.values(), default=0.0), flops)
         return int(flops)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
