@@ -9,6 +9,7 @@ from tiny_runs import history, run_tiny
 from csmae_hf.cli import main
 from csmae_hf.data.sample import generate_sample
 from csmae_hf.training import plots
+from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.plots import find_state, plot_run, read_curves
 
 ALL_CHARTS = {"losses", "eval_losses", "learning_rate", "retrieval", "effective_rank", "distances"}
@@ -113,3 +114,7 @@ def test_a_tracker_is_told_what_the_state_keeps_and_not_more(run):
     finals = {"train/epoch", "train/train_loss", "train/train_runtime", "train/train_samples_per_second"}
     finals |= {"train/train_steps_per_second", "train/total_flos"}
     assert {tag for tag in told if tag.startswith("train/")} <= finals | {f"train/{name}" for name in kept}
+
+
+def test_trackers_are_off_unless_asked_for():
+    assert parse_arguments([])[2].report_to == []
