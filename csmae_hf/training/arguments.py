@@ -127,6 +127,10 @@ class CSMAETrainingArguments(TrainingArguments):
             "choices": list(PRECISIONS),
         },
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "Go on from a checkpoint: its folder, or 'last' for the last complete one in output_dir."},
+    )
     auto_resume: bool = field(
         default=False,
         metadata={"help": "Go on from the last complete checkpoint in output_dir, or begin where there is none."},
@@ -168,6 +172,8 @@ class CSMAETrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}.")
         if self.metric_for_best_model and self.greater_is_better is None:
             self.greater_is_better = not is_lower_better(self.metric_for_best_model)
+        if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
+            self.fsdp = self.fsdp.lower() == "true" or None  # type: ignore[assignment]
         self._choose_precision()
         super().__post_init__()
         self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
@@ -209,7 +215,6 @@ def _show_own_arguments_only(parser: argparse.ArgumentParser) -> None:
         "help",
         *CSMAETrainingArguments.__annotations__,
         "max_steps",
-        "resume_from_checkpoint",
         "dataloader_num_workers",
     }
     own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}

@@ -61,6 +61,13 @@ class CSMAETrainer(Trainer):
         if self.args.fsdp_plugin_args is not None and shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args):
             self.is_fsdp_enabled = True
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train for an epoch, unless the run was finished when it was resumed; the Trainer would add a step each time."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
     # Batches: what a process sees is its rows of the global batch, wherever they are computed
 
     def compute_loss(
@@ -236,18 +243,24 @@ class CSMAETrainer(Trainer):
         """Go on with the line of the log that a checkpoint was saved in the middle of.
 
         Args:
-            checkpoint: The checkpoint; another number of processes than it was saved by leaves the line to begin anew.
+            checkpoint: The checkpoint; it may be of another number of processes.
         """
-        mine = checkpoint / WINDOW_NAME.format(process=self.args.process_index)
-        beyond = checkpoint / WINDOW_NAME.format(process=self.args.world_size)
-        whole = mine.is_file() and not beyond.is_file()
-        if self._reduce(torch.tensor(float(whole))).item() != self.args.world_size:
+        windows = [
+            torch.load(path, weights_only=True) for path in sorted(checkpoint.glob(WINDOW_NAME.format(process="*")))
+        ]
+        if not windows:
             return
-        window = torch.load(mine, weights_only=True)
-        self._tr_loss += window["loss"].to(self._tr_loss.device)
+        me, device = self.args.process_index, self.args.device
+        if len(windows) == self.args.world_size:
+            mine = torch.load(checkpoint / WINDOW_NAME.format(process=me), weights_only=True)
+            loss, terms = mine["loss"], mine["terms"]
+        else:
+            loss = torch.stack([window["loss"] for window in windows]).mean()
+            terms = torch.stack([window["terms"] for window in windows]).sum(dim=0) * (me == 0)
+        self._tr_loss += loss.to(device)
         self._total_loss_scalar -= self._reduce(self._tr_loss).item() / self.args.world_size  # of steps not run here
-        self._globalstep_last_logged = window["last_logged"]
-        self._terms.sums += window["terms"].to(self._terms.sums.device)
+        self._globalstep_last_logged = windows[0]["last_logged"]
+        self._terms.sums += terms.to(device)
 
     # The optimiser
 

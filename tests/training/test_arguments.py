@@ -68,6 +68,17 @@ def test_an_unquoted_no_is_no_strategy(tmp_path):
     assert parse_arguments([str(path)])[2].eval_strategy == "no"
 
 
+def test_sharding_is_switched_on_by_a_plain_true(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("fsdp: true\nfsdp_config: {state_dict_type: SHARDED_STATE_DICT}\n")
+    training = parse_arguments([str(path)])[2]
+    assert training.fsdp is True
+    assert training.fsdp_plugin_args["state_dict_type"] == "SHARDED_STATE_DICT"
+    save_arguments(tmp_path / "again.yaml", resolved_arguments(*parse_arguments([str(path)])))
+    assert parse_arguments([str(tmp_path / "again.yaml")])[2].fsdp_plugin_args == training.fsdp_plugin_args
+    assert not parse_arguments(["--fsdp", "false"])[2].fsdp
+
+
 def test_what_a_run_was_made_with_can_be_passed_again(yaml_file, tmp_path):
     given = parse_arguments(
         [str(yaml_file), "--max_steps", "7", "--optim", "sgd", "--precision", "fp32", "--auto_resume"]

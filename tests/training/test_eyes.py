@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import TINY, history, run_tiny
+from tiny_runs import TINY
 from transformers import TrainerState
+from watched_runs import history, run_tiny
 
 from csmae_hf.data.load import load_archive
 from csmae_hf.data.sample import generate_sample
@@ -189,7 +190,7 @@ def test_two_processes_are_watched_by_one_and_agree_on_the_best(sample, tmp_path
     state = json.loads((folder / "trainer_state.json").read_text())
     assert state["best_metric"] == max(entry["eval_f1_of_means"] for entry in found)
     assert len(list((folder / "eyes").iterdir())) == 2
-    sharded = run_two_processes(sample, tmp_path / "sharded", fsdp="full_shard", fsdp_config='{"version": 2}')
+    sharded = run_two_processes(sample, tmp_path / "sharded", fsdp=True, fsdp_config='{"version": 2}')
     assert len(list((sharded / "eyes").iterdir())) == 2
     for whole, gathered in zip(found, looks(sharded), strict=True):
         for name in metric_names(["s1", "s2"]):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from tiny_runs import history, run_tiny
+from watched_runs import history, run_tiny
 
 from csmae_hf.cli import main
 from csmae_hf.data.sample import generate_sample
