@@ -1005,6 +1005,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             self.csmae.fc_norm.requires_grad_(False)
         if not (config.umr_weight or config.cmr_weight):
             self.decoders.requires_grad_(False)
+        if not (config.cross_sensor_encoder_depth or config.cmr_weight or config.mim_weight or config.mde_weight):
+            self.csmae.cross_sensor_encoder.requires_grad_(False)  # its LayerNorm alone would tie the sensors together
 
     @can_return_tuple
     def forward(

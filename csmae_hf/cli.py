@@ -14,6 +14,7 @@ from csmae_hf.data.commands import (
 )
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 from csmae_hf.retrieval.commands import add_archive_parser, add_search_parser
+from csmae_hf.training.plots import add_plot_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_export_parser(commands)
     add_archive_parser(commands)
     add_search_parser(commands)
+    add_plot_parser(commands)
     return parser
 
 

@@ -514,7 +514,10 @@ def _dress(axes: Axes, x_label: str, y_label: str, log: bool) -> None:
     axes.set_xlabel(x_label, fontsize=9, color=_INK, family=_FONT)
     axes.set_ylabel(y_label, fontsize=9, color=_INK, family=_FONT)
     axes.set_yscale("log" if log else "linear")
-    axes.tick_params(labelsize=8, colors=_FAINT)
+    if log:  # plain numbers: powers of ten are too wide for the margin
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8, colors=_FAINT)
     axes.grid(axis="y", color="#eaeef2", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#d0d7de")

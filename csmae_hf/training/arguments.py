@@ -21,17 +21,37 @@ from csmae_hf.training.precision import PRECISIONS, choose_precision, default_de
 class ModelArguments:
     """What is trained."""
 
-    variant: str = field(
-        default="sesd",
-        metadata={"help": "Common or Specific Encoder, Common or Specific Decoder.", "choices": list(VARIANTS)},
+    model_name: str = field(
+        default="csmae",
+        metadata={
+            "help": "csmae, or the baseline mae: one uni-modal MAE a sensor, no weights shared, no term between sensors.",
+            "choices": ["csmae", "mae"],
+        },
     )
-    size: str = field(default="base", metadata={"help": "Size of the encoder, as of a ViT.", "choices": list(SIZES)})
+    variant: str | None = field(
+        default=None,
+        metadata={
+            "help": "Common or Specific Encoder, Common or Specific Decoder; none is sesd, or what model_name_or_path is.",
+            "choices": list(VARIANTS),
+        },
+    )
+    size: str | None = field(
+        default=None,
+        metadata={
+            "help": "Size of the encoder, as of a ViT; none is base, or what model_name_or_path is.",
+            "choices": list(SIZES),
+        },
+    )
     model_overrides: dict | str | None = field(
         default=None,
         metadata={"help": 'Any further field of CSMAEConfig, in JSON: \'{"hidden_size": 96, "mask_ratio": 0.6}\'.'},
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Go on from this checkpoint's weights and configuration (folder or Hub id)."}
+        default=None,
+        metadata={
+            "help": "Start from this checkpoint's weights (folder or Hub id). Where variant, size or overrides make another "
+            "architecture, from those that fit; warm_start.json lists them."
+        },
     )
 
 
@@ -136,7 +156,22 @@ class CSMAETrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes what it needs by name."})
     seed: int = field(default=42, metadata={"help": "Seed of weights, order, flips and masks."})
 
+    eyes_tiles: int = field(
+        default=1000,
+        metadata={"help": "Tiles of eval_split on which retrieval is measured at each evaluation; 0 looks at nothing."},
+    )
+    eyes_k: int = field(default=10, metadata={"help": "Results per query of that retrieval."})
+    eyes_pictures: int = field(
+        default=6, metadata={"help": "Tiles in the picture of reconstructions at each evaluation; 0 draws none."}
+    )
+    eyes_every: int = field(default=1, metadata={"help": "Look at every so many evaluations only."})
+
     def __post_init__(self) -> None:
+        for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}.")
+        if self.metric_for_best_model and self.greater_is_better is None:
+            self.greater_is_better = not is_lower_better(self.metric_for_best_model)
         if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
             self.fsdp = self.fsdp.lower() == "true" or None  # type: ignore[assignment]
         self._choose_precision()
@@ -156,6 +191,15 @@ class CSMAETrainingArguments(TrainingArguments):
         self.precision = choose_precision(self.precision, device_type)
         self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
         self.use_cpu = self.use_cpu or device_type == "cpu"  # else Transformers refuses bf16 there
+
+
+LOWER_IS_BETTER = ("loss", "umr_", "cmr_", "mim", "mde", "uniformity_", "alignment_", "gap_")
+"""How metrics begin of which the least is the best; Transformers knows it of `loss` only."""
+
+
+def is_lower_better(metric: str) -> bool:
+    """Say whether the best value of an evaluation metric, with or without its `eval_`, is the least."""
+    return metric.removeprefix("eval_").startswith(LOWER_IS_BETTER) or metric.endswith("loss")
 
 
 HELP_ALL = "--help_all"

@@ -60,4 +60,6 @@ def build_callbacks(run: Run) -> list[TrainerCallback]:
     Returns:
         The callbacks, in the order in which they are to be called.
     """
-    return []
+    from csmae_hf.training.eyes import build_eyes  # which imports this module
+
+    return [*build_eyes(run.evaluation, run.processor, run.training_args)]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import cast
 
 from datasets import Dataset
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import set_seed
 
@@ -17,7 +16,6 @@ from csmae_hf.training.arguments import (
     DataArguments,
     ModelArguments,
     changed_arguments,
-    parse_overrides,
     resolved_arguments,
     save_arguments,
 )
@@ -25,10 +23,10 @@ from csmae_hf.training.callbacks import Run, build_callbacks
 from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
 from csmae_hf.training.errors import CheckpointError, InterruptedRunError
 from csmae_hf.training.interrupt import StopOnSigterm
+from csmae_hf.training.models import build_model, build_processor
+from csmae_hf.training.plots import plot_finished_run
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
-from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForPreTraining
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +53,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
-    model = build_model(model_args)
-    processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
+    model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
+    processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
@@ -120,6 +118,8 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
             f"Saving the trained model in {output_dir} failed: {error}. Its last checkpoint is {last_checkpoint(output_dir)}: "
             "make room and go on with --auto_resume."
         ) from error
+    if trainer.is_world_process_zero():
+        plot_finished_run(output_dir)
     return output_dir
 
 
@@ -133,21 +133,6 @@ def record_arguments(output_dir: Path, run: Run, resumed: bool) -> None:
     if changed:
         logger.warning("Other arguments than the run began with, so other results: %s", "; ".join(changed))
     save_arguments(path, resolved)
-
-
-def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
-    """Build a model from a variant and a size, or load one to go on from.
-
-    Raises:
-        ValueError: If the overrides name no field of `CSMAEConfig`, or contradict each other.
-    """
-    overrides = parse_overrides(model_args.model_overrides)
-    try:
-        if model_args.model_name_or_path:
-            return CSMAEForPreTraining.from_pretrained(model_args.model_name_or_path, **overrides)
-        return CSMAEForPreTraining(CSMAEConfig.for_variant(model_args.variant, model_args.size, **overrides))
-    except StrictDataclassError as error:  # a field of another type, which is no ValueError to huggingface_hub
-        raise ValueError(f"model_overrides = {overrides}: {error}") from error
 
 
 def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:

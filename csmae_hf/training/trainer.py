@@ -22,6 +22,7 @@ from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
 from csmae_hf.training.nonfinite import refuse_non_finite
 from csmae_hf.training.randomness import EVALUATION_SEED, draw_flips_and_noise, flip_together
+from csmae_hf.training.rng import preserved_rng
 from csmae_hf.training.sharding import shard_on_cpu
 from csmae_hf.training.terms import LossTerms, count_rows
 from csmae_hf.training.throughput import Throughput
@@ -178,8 +179,11 @@ class CSMAETrainer(Trainer):
     ) -> EvalLoopOutput:
         """Evaluate, add each loss term, and let each [`EvaluationCallback`] add what it measures."""
         self._eval_batches = 0
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        measured = {**self._eval_terms.means(self._reduce), **self._callback_metrics()}
+        with preserved_rng():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            measured = {**self._eval_terms.means(self._reduce), **self._callback_metrics()}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         return output._replace(metrics={**(output.metrics or {}), **metrics})
 
