@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 try:
-    from .configuration_csmae import DEFAULT_SENSORS
+    from .configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import DEFAULT_SENSORS
+    from configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
 
 BAND_MEAN: dict[str, float] = {
     "B01": 340.76769064,
@@ -81,7 +81,7 @@ Extremes = tuple[torch.Tensor, torch.Tensor]
 Bands = Mapping[str, Any] | Sequence[Any] | np.ndarray | torch.Tensor | str | PathLike
 
 
-class CSMAEImageProcessor(BaseImageProcessor):
+class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     """Turns images of named bands, at their native resolutions, into what [`CSMAEModel`] takes.
 
     Every band is resampled to `size` (bicubic, corners aligned, as the original's reader does) and standardised by its

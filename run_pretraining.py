@@ -11,6 +11,7 @@ saved in --output_dir, ready for AutoModel.from_pretrained.
 import logging
 import sys
 
+from csmae_hf.hub.upload import quiet_http
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.pretrain import pretrain
 
@@ -18,6 +19,7 @@ from csmae_hf.training.pretrain import pretrain
 def main() -> int:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet_http()
     try:
         folder = pretrain(*parse_arguments(sys.argv[1:], description=__doc__))
     except (ValueError, FileNotFoundError, FileExistsError) as error:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+from csmae_hf.hub.publish import add_push_parser
+from csmae_hf.hub.upload import quiet_http
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=run_sample)
     add_convert_parser(commands)
     add_export_parser(commands)
+    add_push_parser(commands)
     return parser
 
 
@@ -48,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 where the input was at fault.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet_http()
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
