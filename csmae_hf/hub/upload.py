@@ -75,6 +75,7 @@ def ensure_repository(
     Raises:
         PublishError: If the Hub refuses or does not answer.
     """
+    _check_token(token or get_token())
     with clear_errors(repo_id, token):
         private = True if private is None else private
         return HfApi(token=token).create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
@@ -172,6 +173,12 @@ def without_token(text: str, token: str | None = None) -> str:
             for form in (secret, repr(secret)[1:-1]):
                 text = text.replace(form, "<token>")
     return _TOKEN.sub("<token>", text)
+
+
+def _check_token(token: str | None) -> None:
+    """Refuse what no header can carry: the HTTP libraries would quote it in their own logs."""
+    if token and not re.fullmatch(r"[!-~]+", token):
+        raise PublishError("The token holds spaces, line breaks or letters that no token has: copy it again, whole.")
 
 
 def _describe(error: Exception, token: str | None) -> str:
