@@ -309,12 +309,13 @@ def _results(results: Mapping[str, Any]) -> str:
     header = ("query → archive", *(_METRICS[name].format(k=k) for name in metrics), f"F1@{k} of a random order")
     first = directions[0]
     data = (results.get("metadata") or {}).get("data")
-    level = protocol.get("confidence_level")
+    has_intervals = any(entry.get("intervals") for entry in directions)
+    kind = (results.get("metrics") or {}).get("intervals", "confidence intervals over queries")
     notes = [
         f"Data: {data}." if data else "",
         f"{first['n_queries']} queries of {_split(protocol.get('query_split'))} against {first['n_archive']} tiles of "
         f"{_split(protocol.get('archive_split'))}; relevance is by shared labels.",
-        f"In brackets: {level:.0%} confidence intervals over queries." if level else "",
+        f"In brackets: {kind}." if has_intervals else "",
         "The tiles are generated: these numbers say nothing of real land." if data and SAMPLE_DATA in str(data) else "",
     ]
     return _table(header, rows) + "\n\n" + " ".join(note for note in notes if note)
@@ -439,8 +440,11 @@ def _listing(entries: Mapping[str, str] | Sequence[str] | None) -> str:
 
 
 def _with_interval(entry: Mapping[str, Any], metric: str) -> str:
-    interval = (entry.get("confidence") or {}).get(metric)
-    return f"{entry[metric]:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    interval = (entry.get("intervals") or {}).get(metric)
+    if not interval:
+        return f"{entry[metric]:.4f}"
+    low, high = (interval["lower"], interval["upper"]) if isinstance(interval, Mapping) else interval
+    return f"{entry[metric]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _split(name: str | None) -> str:

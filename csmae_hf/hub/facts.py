@@ -17,7 +17,7 @@ from image_processing_csmae import CSMAEImageProcessor
 RESULTS_FILE = "results.json"
 """Results of `run_retrieval.py`."""
 
-SETTINGS_FILE = "resolved_config.yaml"
+SETTINGS_FILE = "arguments.yaml"
 """Every argument of a pre-training run, defaults included."""
 
 HARDWARE_FILE = "hardware.json"

@@ -12,7 +12,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
-from csmae_hf.training.publish import push_run, take_hub_request
+from csmae_hf.training.publish import publish_run, take_hub_request
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -55,8 +55,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
-    if request is not None and trainer.is_world_process_zero():
-        push_run(request, Path(str(training_args.output_dir)))
+    publish_run(request, training_args)
     return Path(str(training_args.output_dir))
 
 

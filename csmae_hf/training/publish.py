@@ -3,12 +3,17 @@
 The Trainer would publish its arguments as a pickle, with the token in it if one was given, and a card of empty fields.
 """
 
+import json
 import logging
+import os
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
+from csmae_hf.hub.facts import HARDWARE_FILE
 from csmae_hf.hub.publish import push_folder
 from csmae_hf.hub.upload import PublishError, ensure_repository
 
@@ -49,6 +54,7 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
         PublishError: If the Hub refuses or does not answer.
     """
     token, args.hub_token = args.hub_token, None
+    getattr(args, "given", {}).pop("hub_token", None)  # the command line as it was given, which is saved too
     if not args.push_to_hub:
         return None
     args.push_to_hub = False
@@ -63,16 +69,22 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
     return HubRequest(name, args.hub_private_repo, args.hub_revision, token)
 
 
-def push_run(request: HubRequest, folder: Path) -> None:
-    """Publish a finished run; called by the main process.
+def publish_run(request: HubRequest | None, args: TrainingArguments) -> None:
+    """Say beside a finished run what it ran on, and publish it if that was asked for; only the main process does anything.
 
     Args:
-        request: Where.
-        folder: Output folder of the run.
+        request: Where to publish it; None for nowhere.
+        args: Arguments of the Trainer.
 
     Raises:
         PublishError: If that fails; the message says how to repeat it without training again.
     """
+    if args.process_index != 0:
+        return
+    folder = Path(str(args.output_dir))
+    (folder / HARDWARE_FILE).write_text(json.dumps(describe_hardware(args), indent=2) + "\n", encoding="utf-8")
+    if request is None:
+        return
     try:
         pushed = push_folder(
             folder, request.repo_id, private=request.private, token=request.token, revision=request.revision
@@ -82,3 +94,13 @@ def push_run(request: HubRequest, folder: Path) -> None:
             f"{error} The trained model is in {folder}: `csmae push {folder} {request.repo_id}` publishes it."
         ) from None
     logger.info("Published: %s, to pin as revision %s", pushed.url, pushed.commit)
+
+
+def describe_hardware(args: TrainingArguments) -> dict[str, str | int]:
+    """What a run ran on: devices, processes and the versions that decide its speed."""
+    device = args.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or device.type
+    facts: dict[str, str | int] = {"device": f"{device.type} ({name})", "processes": args.world_size}
+    if device.type == "cpu":
+        facts |= {"processor cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+    return facts | {"torch": torch.__version__}

@@ -43,12 +43,13 @@ def direction(query: str, archive: str, value: float) -> dict[str, Any]:
         "f1_of_means": value + 0.02,
         "mean_pair_f1": value + 0.03,
         "random": {"mean": {"f1_of_means": 0.2184}},
-        "confidence": {"f1_of_means": [value, value + 0.04]},
+        "intervals": {"f1_of_means": {"lower": value, "upper": value + 0.04}},
     }
 
 
 RESULTS = {
-    "protocol": {"k": 10, "query_split": "validation", "archive_split": "test", "confidence_level": 0.95},
+    "protocol": {"k": 10, "query_split": "validation", "archive_split": "test"},
+    "metrics": {"intervals": "95 % percentile bootstrap over queries"},
     "metadata": {"model": "/home/someone/runs/model", "data": "BigEarthNet"},
     "directions": [
         direction(a, b, 0.3 + 0.1 * i) for i, (a, b) in enumerate([("s1", "s1"), ("s1", "s2"), ("s2", "s1")])
@@ -62,7 +63,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(folder)
     settings = {"data": "/home/someone/BigEarthNet", "train_split": "train", "learning_rate": 1e-4, "seed": 42}
     settings |= {"num_train_epochs": 150, "flips": True, "max_steps": -1, "hub_token": "hf_SecretSecretSecret"}
-    (folder / "resolved_config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "arguments.yaml").write_text(yaml.safe_dump(settings))
     (folder / "trainer_state.json").write_text(
         json.dumps({"epoch": 150.0, "global_step": 3000, "log_history": [{"loss": 2.5}, {"loss": 1.23456}]})
     )
@@ -138,7 +139,7 @@ def test_what_was_measured_is_there(facts: Facts) -> None:
         "| device | Some GPU |",
         "| s1 → s2 | 0.4000 | 0.4100 | 0.4200 [0.4000, 0.4400] | 0.4300 | 0.2184 |",
         "40 queries of the validation split against 50 tiles of the test split",
-        "95% confidence intervals",
+        "In brackets: 95 % percentile bootstrap over queries.",
         "* Weights: cc-by-4.0, as their publisher says.",
         "BigEarthNet, CDLA-Permissive-1.0",
         "![Retrieval examples](example.png)",

@@ -298,7 +298,7 @@ def test_what_is_not_whole_is_refused_before_any_network(tmp_path: Path) -> None
 def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     (tmp_path / "model" / "training_args.bin").write_bytes(b"a pickle with a token in it")
-    (tmp_path / "model" / "resolved_config.yaml").write_text("hub_token: hf_SecretSecretSecret\ndata: /home/me/tiles\n")
+    (tmp_path / "model" / "arguments.yaml").write_text("hub_token: hf_SecretSecretSecret\ndata: /home/me/tiles\n")
     out = tmp_path / "out"
     assert main(["push", str(tmp_path / "model"), "me/x", "--encoder-only", "--dry-run", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {
