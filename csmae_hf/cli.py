@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from csmae_doctor import add_doctor_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 from csmae_hf.hub.publish import add_push_parser
 from csmae_hf.hub.upload import quiet_http
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert_parser(commands)
     add_export_parser(commands)
     add_push_parser(commands)
+    add_doctor_parser(commands)
     return parser
 
 
@@ -48,17 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line without the program's name; default that of the process.
 
     Returns:
-        The exit status: 0, or 2 where the input was at fault.
+        The exit status: 0, 2 where the input was at fault, or the command's own.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quiet_http()
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         logging.error("csmae: %s", error)
         return 2
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":
