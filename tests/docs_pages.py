@@ -1,14 +1,20 @@
 """The code blocks of the documentation, and how one page of them is run.
 
 As a program: docs_pages.py PAGE runs the page's blocks in order in the current folder: ```python blocks in one namespace, each line of
-a ```console block in a shell. ```text and ```bibtex blocks are not run, nor what follows a line `<!-- not run: reason -->`.
+a ```console block as a process. ```text and ```bibtex blocks are not run, nor what follows a line `<!-- not run: reason -->`. Without
+PAGE it serves many pages: torch and Transformers are then imported once, and not by every command of every page.
 """
 
+import json
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +82,84 @@ def run_page(page: Path) -> None:
             if command.startswith("make "):
                 continue  # the README's two commands: what CI runs anyway
             small = f" {os.environ[SHRINK]}" if SHRINK in os.environ and "run_pretraining.py" in command else ""
-            shell = subprocess.run(
-                command + small, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
-            )
-            if shell.returncode:
-                sys.exit(
-                    f"{place}: `{command}` ended with {shell.returncode}:\n{shell.stdout[-1500:]}\n{shell.stderr[-3000:]}"
-                )
+            status, said = run_command(command + small)
+            if status:
+                sys.exit(f"{place}: `{command}` ended with {status}:\n{said[-4000:]}")
+
+
+def run_command(command: str) -> tuple[int, str]:
+    """Run a command as a process of its own: its status, and what it said."""
+    words = shlex.split(command)
+    program = words[1] if words[0] == "python" and len(words) > 1 else words[0]
+    if not re.search(r"[|<>&;$*`]", command) and (program == "csmae" or program.startswith("run_")):
+        return in_child(lambda: run_program(program, words[words.index(program) :]))
+    shell = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return shell.returncode, shell.stdout + shell.stderr
+
+
+def run_program(program: str, argv: list[str]) -> None:
+    """Become `csmae` or one of the scripts."""
+    sys.argv = argv
+    if program == "csmae":
+        from csmae_doctor import main
+
+        sys.exit(main())
+    runpy.run_path(program, run_name="__main__")
+
+
+def in_child(action: Callable[[], None]) -> tuple[int, str]:
+    """Do something in a forked process, which has imported already what this one has: its status, and what it said."""
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if not child:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os._exit(status_of(action))
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(status), output.read().decode(errors="replace")
+
+
+def status_of(action: Callable[[], None]) -> int:
+    """The exit status of an action, its error printed as Python would."""
+    status = 0
+    try:
+        action()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            sys.stderr.write(end.code + "\n")
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return status
+
+
+def serve() -> None:
+    """Import once, then run a page for each line of input, in a process of its own: {"page", "folder", "environment"} in JSON."""
+    import csmae_hf.cli
+    import csmae_hf.retrieval.run
+    import csmae_hf.training.pretrain  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        order = json.loads(line)
+
+        def run(order: dict = order) -> None:
+            os.environ.update(order["environment"])
+            os.chdir(order["folder"])
+            sys.path.insert(0, order["folder"])
+            run_page(Path(order["page"])) if order["page"] else run_program(order["argv"][0], order["argv"])
+
+        status, said = in_child(run)
+        answers.write(json.dumps({"status": status, "said": said}) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
-    run_page(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        run_page(Path(sys.argv[1]))
+    else:
+        serve()

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,7 @@ import modeling_csmae
 from csmae_hf.data.sample import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
+DRIVER = Path(__file__).with_name("docs_pages.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
 TO_COME = {
@@ -47,43 +48,51 @@ SMALL = (
 
 @dataclass
 class Workplace:
-    """What every page finds, and the environment it is run in."""
+    """What every page finds, and the process that runs pages."""
 
     demo: Path
-    original: Path
-    hub: HubDouble
-    environment: dict[str, str]
+    server: subprocess.Popen[str]
 
-    def run(self, *command: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env={**self.environment, **changes},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+    def order(self, folder: Path, page: Path | None = None, argv: Sequence[str] = (), **environment: str) -> None:
+        """Run a page, or a command, in a folder."""
+        assert self.server.stdin
+        assert self.server.stdout
+        order = {"folder": str(folder), "page": str(page) if page else None, "argv": argv, "environment": environment}
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        answer = json.loads(self.server.stdout.readline())
+        assert answer["status"] == 0, answer["said"]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """A sample archive, a small model trained on it for a few steps, and a loopback Hub."""
     base = tmp_path_factory.mktemp("docs")
-    demo, original = base / "demo", base / "original"
-    generate_sample(demo / "sample", tiles=200, seed=0)
-    original.mkdir()
+    generate_sample(base / "demo" / "sample", tiles=200, seed=0)
+    settings = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with HubDouble() as hub:
-        binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        settings = {"PATH": binaries, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": ""}
-        place = Workplace(demo, original, hub, hub.env(base / "hf", **settings))
-        train = [sys.executable, str(ROOT / "run_pretraining.py"), "--model_overrides", TINY, "--data", "demo/sample"]
-        train += ["--max_steps", "6", "--per_device_train_batch_size", "16", "--learning_rate", "1e-3"]
-        train += ["--save_strategy", "no", "--eval_strategy", "no", "--logging_steps", "2"]
-        trained = place.run(*train, "--output_dir", "demo/model-seed42", cwd=base)
-        assert trained.returncode == 0, trained.stderr
+        server = subprocess.Popen(
+            [sys.executable, str(DRIVER)],
+            env=hub.env(base / "hf", MPLBACKEND="agg", **settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        place = Workplace(base / "demo", server)
+        train = [
+            str(ROOT / "run_pretraining.py"),
+            "--model_overrides",
+            TINY,
+            "--data",
+            "demo/sample",
+            "--max_steps",
+            "6",
+        ]
+        train += ["--per_device_train_batch_size", "16", "--learning_rate", "1e-3", "--logging_steps", "2"]
+        train += ["--save_strategy", "no", "--eval_strategy", "no", "--output_dir", "demo/model-seed42"]
+        place.order(base, argv=train)
         yield place
+        server.communicate()
 
 
 def prepare(folder: Path, workplace: Workplace) -> None:
@@ -99,8 +108,7 @@ def prepare(folder: Path, workplace: Workplace) -> None:
 def prepare_readme(folder: Path, workplace: Workplace) -> dict[str, str]:
     """The README speaks of BigEarthNet and of an original checkpoint: give it the sample under these names, and small trainings."""
     (folder / "BigEarthNet").symlink_to(workplace.demo / "sample")
-    export = ["-m", "csmae_hf.cli", "export-original", "demo/model-seed42", "csmae-sesd-ep=149.ckpt"]
-    assert workplace.run(sys.executable, *export, cwd=folder).returncode == 0
+    workplace.order(folder, argv=["csmae", "export-original", "demo/model-seed42", "csmae-sesd-ep=149.ckpt"])
     heads = "{backbone: {kwargs: {num_heads: 2}}, method_kwargs: {decoder_num_heads: 2}}\n"
     (folder / "args.yaml").write_text(heads)
     return {SHRINK: SMALL}
@@ -111,9 +119,7 @@ def prepare_readme(folder: Path, workplace: Workplace) -> dict[str, str]:
 def test_the_pages_blocks_run(page: Path, workplace: Workplace, tmp_path: Path) -> None:
     prepare(tmp_path, workplace)
     changes = prepare_readme(tmp_path, workplace) if page.name == "README.md" else {}
-    driver = Path(__file__).with_name("docs_pages.py")
-    run = workplace.run(sys.executable, str(driver), str(page), cwd=tmp_path, **changes)
-    assert run.returncode == 0, run.stderr
+    workplace.order(tmp_path, page, **changes)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -184,10 +190,9 @@ def test_pages_are_read_as_their_rules_say(tmp_path: Path) -> None:
     assert list(commands(first.text)) == ["echo one two", "make demo"]
     assert second == Block("python", "broken(", 11, True)
     assert is_runnable(third), "without a reason there is no leave"
-    driver = Path(__file__).with_name("docs_pages.py")
-    run = subprocess.run([sys.executable, str(driver), str(page)], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, str(DRIVER), str(page)], capture_output=True, text=True)
     assert run.returncode == 1
     assert "line nine" in run.stderr
     page.write_text("```console\nfalse\n```\n")
-    run = subprocess.run([sys.executable, str(driver), str(page)], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, str(DRIVER), str(page)], capture_output=True, text=True)
     assert "page.md, line 2: `false` ended with 1" in run.stderr
