@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 try:
-    from .configuration_csmae import DEFAULT_SENSORS
+    from .configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import DEFAULT_SENSORS
+    from configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
 
 BAND_MEAN: dict[str, float] = {
     "B01": 340.76769064,
@@ -113,7 +113,7 @@ Native = dict[str, dict[str, torch.Tensor]]
 """Images by sensor and group of bands of one size, such as {"s2": {"B02 B08": (B, 2, 120, 120), "B05": (B, 1, 60, 60)}}."""
 
 
-class CSMAEImageProcessor(BaseImageProcessor):
+class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     """Turns images of named bands, at their native resolutions, into what [`CSMAEModel`] takes.
 
     Every band is resampled to `size` (bicubic, corners aligned, as the original's reader does) and standardised by its

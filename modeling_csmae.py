@@ -26,11 +26,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 try:
-    from .configuration_csmae import CSMAEConfig
+    from .configuration_csmae import CSMAEConfig, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import CSMAEConfig
+    from configuration_csmae import CSMAEConfig, CSMAEPushMixin
 
 
 class PatchMask(NamedTuple):
@@ -663,7 +663,7 @@ class CSMAEDecoder(nn.Module):
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-class CSMAEPreTrainedModel(PreTrainedModel):
+class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
     """Weight initialisation and what Transformers must know of every CSMAE model."""
 
     config_class = CSMAEConfig

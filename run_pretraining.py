@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 
+from csmae_hf.hub.upload import quiet_http
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.errors import InterruptedRunError, TrainingError
 from csmae_hf.training.pretrain import pretrain
@@ -20,6 +21,7 @@ from csmae_hf.training.pretrain import pretrain
 def main() -> int:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet_http()
     try:
         folder = pretrain(*parse_arguments(sys.argv[1:], description=__doc__))
     except (ValueError, FileNotFoundError, FileExistsError) as error:

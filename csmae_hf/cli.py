@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from csmae_doctor import add_doctor_parser
 from csmae_hf.data.commands import (
     add_encode_parser,
     add_info_parser,
@@ -13,6 +14,8 @@ from csmae_hf.data.commands import (
     add_verify_parser,
 )
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+from csmae_hf.hub.publish import add_push_parser
+from csmae_hf.hub.upload import quiet_http
 from csmae_hf.retrieval.commands import add_archive_parser, add_search_parser
 from csmae_hf.training.plots import add_plot_parser
 
@@ -42,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_archive_parser(commands)
     add_search_parser(commands)
     add_plot_parser(commands)
+    add_push_parser(commands)
+    add_doctor_parser(commands)
     return parser
 
 
@@ -63,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: that of the command (0 if all went well), or 2 where the input was at fault.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet_http()
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0

@@ -25,6 +25,7 @@ from csmae_hf.training.errors import CheckpointError, InterruptedRunError
 from csmae_hf.training.interrupt import StopOnSigterm
 from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.plots import plot_finished_run
+from csmae_hf.training.publish import publish_run, take_hub_request
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
 
@@ -50,6 +51,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         ValueError: If the arguments contradict each other or the data.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
+    request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
@@ -75,7 +77,9 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         callbacks=build_callbacks(run),
     )
     record_arguments(output_dir, run, resumed=checkpoint is not None)
-    return train_and_save(trainer, checkpoint)
+    folder = train_and_save(trainer, checkpoint)
+    publish_run(request, training_args)
+    return folder
 
 
 def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
