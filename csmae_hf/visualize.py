@@ -387,7 +387,7 @@ def _draw_query(sheet: _Sheet, query: QueryPicture, top: float) -> None:
     """Draw the left column of a row."""
     sheet.text(query.title, _MARGIN, top + 0.04, 8.5, weight="bold")
     sheet.picture(query.rgb, _MARGIN, top + _HEAD, _EDGE, frame=_INK, line=1.4)
-    sheet.text("query", _MARGIN, top + _HEAD + _EDGE + 0.06, 7.5, _FAINT)
+    sheet.text("query" if query.labels else "query, no labels", _MARGIN, top + _HEAD + _EDGE + 0.06, 7.5, _FAINT)
     for line, label in enumerate(dict.fromkeys(query.labels)):
         sheet.text(abbreviate(label), _MARGIN, top + _HEAD + _EDGE + _CAPTION + line * _LINE, 7, weight="bold")
 
@@ -401,8 +401,8 @@ def _draw_result(sheet: _Sheet, query: QueryPicture, result: ResultPicture, rank
     sheet.text(f"{result.score:.3f}", left + _EDGE, top + 0.05, 7.5, _FAINT, ha="right")
     sheet.picture(result.rgb, left, top + _HEAD, _EDGE, frame=color, line=2.2)
     sheet.text(sign, left, top + _HEAD + _EDGE + 0.04, 9.5, color, weight="bold")
-    words = f"{shared} of {len(wanted)} shared" if wanted else "no labels"
-    sheet.text(words, left + 0.17 * bool(wanted), top + _HEAD + _EDGE + 0.06, 7.5, color)
+    words = f"{shared} of {len(wanted)} shared" if wanted else ""
+    sheet.text(words, left + 0.17, top + _HEAD + _EDGE + 0.06, 7.5, color)
     ordered = sorted(dict.fromkeys(result.labels), key=lambda name: name not in wanted)
     for line, label in enumerate(ordered):
         ink, weight = (_INK, "bold") if label in wanted else (_FAINT, "normal")

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -323,11 +322,7 @@ class Archive:
             ArchiveMismatchError: If it is not the one that the archive was made with.
         """
         if self._model is None or self._processor is None:
-            if not self.identity.model:
-                raise FileNotFoundError(
-                    "This archive does not know the name of its model: pass model= and processor= to Archive.load."
-                )
-            self.use_model(*_load_model(self.identity))
+            self.use_model(*self.identity.load_model())
         return self._model, self._processor  # type: ignore[return-value]
 
     def use_model(self, model: torch.nn.Module, processor: Any) -> None:
@@ -418,24 +413,6 @@ class Archive:
                 100 * recall.share,
             )
         return self.recall
-
-    def without_servers(self) -> "Archive":
-        """The same archive to be given away: exact search where its index is on a server, and no folders of this machine."""
-        name = self.identity.model
-        copy = Archive(
-            self.tiles,
-            self.vectors,
-            replace(self.identity, model=Path(name).name if name and Path(name).exists() else name),
-            alignment=self.alignment,
-            unreadable=self.unreadable,
-            source={name: value for name, value in self.source.items() if not os.path.isabs(str(value))},
-        )
-        copy.indexes = {
-            sensor: ExactIndex(self.vectors[sensor]) if index.backend == "milvus" else index
-            for sensor, index in self.indexes.items()
-        }
-        copy.recall = [] if any(index.backend == "milvus" for index in self.indexes.values()) else self.recall
-        return copy
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the archive to a folder: at every moment it holds the archive before or after, whole.
@@ -529,21 +506,3 @@ class Archive:
             return None
         where = parse_filter(text, self.tiles.schema)
         return Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
-
-
-def _load_model(identity: Identity) -> tuple[torch.nn.Module, Any]:
-    """Load the model that an archive names."""
-    from transformers import AutoImageProcessor, AutoModel
-
-    import csmae_hf  # noqa: F401 (registers the Auto classes)
-
-    try:
-        options = {"revision": identity.revision} if identity.revision else {}
-        return (
-            AutoModel.from_pretrained(identity.model, **options),
-            AutoImageProcessor.from_pretrained(identity.model, **options),
-        )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"The archive's model {identity.described} is neither a folder nor on the Hub: pass model= and processor= ({error})."
-        ) from error

@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def push_archive(
     api = HfApi(token=token)
     repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as scratch:
-        folder = archive.without_servers().save(Path(scratch, "archive"))
+        folder = for_publication(archive).save(Path(scratch, "archive"))
         (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
         names = {path.name for path in folder.iterdir()}
         old = {name for name in api.list_repo_files(repo, repo_type="dataset") if is_stray(name)} - names
@@ -62,6 +63,30 @@ def push_archive(
         operations += [CommitOperationDelete(name) for name in sorted(old)]
         commit = api.create_commit(repo, operations, commit_message=commit_message, repo_type="dataset")
     return str(commit.commit_url)
+
+
+def for_publication(archive: "Archive") -> "Archive":
+    """Make an archive ready to be given away: no index on a server, no folders of this machine.
+
+    Args:
+        archive: The archive.
+
+    Returns:
+        The same tiles, searched exactly where the index is on a server; the model's folder is its name alone.
+    """
+    name = archive.identity.model
+    copy = type(archive)(
+        archive.tiles,
+        archive.vectors,
+        replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
+        alignment=archive.alignment,
+        unreadable=archive.unreadable,
+        source={name: value for name, value in archive.source.items() if not os.path.isabs(str(value))},
+    )
+    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"}
+    copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
+    copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
+    return copy
 
 
 def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:

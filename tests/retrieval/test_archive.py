@@ -6,6 +6,7 @@ import torch
 from retrieval.archives import CLASSES, make_dataset, make_model, make_processor
 from tiny_models import TWO_SENSORS
 
+from csmae_hf.retrieval import tiles
 from csmae_hf.retrieval.archive import Archive
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.identity import ArchiveMismatchError, Identity
@@ -218,7 +219,9 @@ def test_what_was_liked_draws_a_query_and_what_was_not_repels_it(built, units):
         built.search(None, sensor="s2", unlike=["tile_0003"])
 
 
-def test_one_broken_tile_among_many_is_left_out_and_named(model, processor, tmp_path, caplog, units):
+@pytest.mark.parametrize("block", [2048, 50, 1])
+def test_one_broken_tile_among_many_is_left_out_and_named(block, model, processor, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(tiles, "_BLOCK", block)
     archive = Archive.build(model, processor, make_dataset(200, broken=[150]), sensor=["s1", "s2"])
     assert len(archive) == 199
     assert "tile_0150" not in archive.ids

@@ -4,16 +4,18 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from retrieval.test_archive_files import make_archive
 
-from csmae_hf.retrieval.archive_hub import make_card
+from csmae_hf.retrieval.archive_hub import for_publication, make_card
 
 PROGRAM = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 from huggingface_hub import HfApi
 from csmae_hf.retrieval.archive import Archive
@@ -67,7 +69,8 @@ def test_an_archive_is_published_in_one_commit_and_found_again(hub, tmp_path):
 def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(tmp_path):
     archive = make_archive()
     archive.source = {"data": "/home/somebody/tiles", "split": "train"}
-    folder = archive.without_servers().save(tmp_path / "archive")
+    archive.identity = replace(archive.identity, model=str(tmp_path))
+    folder = for_publication(archive).save(tmp_path / "archive")
     manifest = json.loads((folder / "archive.json").read_text())
     card = make_card(archive, "someone/archive", manifest, "cc-by-4.0")
     assert card.startswith("---\nlicense: cc-by-4.0\n")
@@ -75,5 +78,6 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     assert 'Archive.from_hub("someone/archive")' in card
     assert manifest["source"] == {"split": "train"}
     assert "/home" not in card + json.dumps(manifest)
+    assert str(tmp_path) not in card + json.dumps(manifest)
     assert pq.read_table(folder / manifest["tiles"]["file"]).num_rows == 40
     assert not Path("archive.json").exists()

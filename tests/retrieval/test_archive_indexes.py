@@ -8,6 +8,7 @@ from retrieval.index.clouds import make_tiles, make_vectors
 
 from csmae_hf.retrieval.alignment import Alignment
 from csmae_hf.retrieval.archive import Archive
+from csmae_hf.retrieval.archive_hub import for_publication
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.identity import Identity
 from csmae_hf.retrieval.index import build
@@ -90,7 +91,7 @@ def test_milvus_answers_as_exact_search_does_and_stays_home_when_the_archive_is_
     assert min(item.recall for item in archive.recall) >= 0.95
     for where in (None, "country = 'Austria' and labels = 'a'", "date < '2017-01-01T09:00:00'"):
         assert agreement(archive, exact, filter=where, k=5) >= 0.95
-    given = archive.without_servers()
+    given = for_publication(archive)
     assert [index.backend for index in given.indexes.values()] == ["exact", "exact"]
     assert not given.recall
     loaded = Archive.load(archive.save(tmp_path / "archive"))

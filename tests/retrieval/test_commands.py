@@ -1,7 +1,9 @@
 """`csmae archive` and `csmae search` on synthetic tiles, and on real ones where they are."""
 
 import json
+import shutil
 
+import lmdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,7 @@ from configuration_csmae import DEFAULT_SENSORS
 from csmae_hf import CSMAEImageProcessor, CSMAEModel
 from csmae_hf.cli import main
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.data.sample import STORE_NAME, generate_sample
 from csmae_hf.retrieval.archive import Archive
 from csmae_hf.retrieval.footprints import grid_footprint
 
@@ -184,6 +186,20 @@ def test_a_real_geotiff_folder_is_a_query_and_real_tiles_lie_where_they_lie(
     corners = np.array(feature["geometry"]["coordinates"][0])
     np.testing.assert_allclose([*corners.min(axis=0), *corners.max(axis=0)], [west, south, east, north], atol=1e-6)
     assert grid_footprint(band.parent.name) == (f"EPSG:{crs.to_epsg()}", *bounds), "its name says it as well"
+
+
+def test_a_broken_value_in_the_store_is_named(folder, tiles, tmp_path, caplog):
+    shutil.copytree(folder / "sample", tmp_path / "sample")
+    store = tmp_path / "sample" / STORE_NAME
+    broken = tiles["id"][5]
+    with lmdb.open(str(store)) as environment, environment.begin(write=True) as transaction:
+        value = transaction.get(broken.encode())
+        assert transaction.put(broken.encode(), value[: len(value) // 2])
+    command = ["archive", "build", str(folder / "model"), str(tmp_path / "sample"), str(tmp_path / "archive")]
+    assert main(command) == 2
+    assert "1 or more of 24 tiles cannot be used, more than 1%" in caplog.text
+    assert broken in caplog.text
+    assert not (tmp_path / "archive").exists()
 
 
 @pytest.mark.parametrize(
