@@ -26,7 +26,7 @@ FAILURES_NAME = "failures.csv"
 
 _JOURNAL_NAME = "values.journal"
 _LOCK_NAME = ".lock"
-_BATCH_VALUES = 64
+_BATCH_VALUES = 32
 _FIRST_MAP_SIZE = 1 << 26
 
 Item = TypeVar("Item")
@@ -246,6 +246,7 @@ class ArchiveWriter:
                 for record, value in made.values if isinstance(made, Made) else ():
                     self.add(record, value)
                 yield item, made
+            self.flush()
         except WorkerDiedError as error:
             self.flush()
             raise StoreError(
