@@ -254,16 +254,6 @@ def test_all_real_v2_pairs_say_what_the_index_says(shared_data: Path) -> None:
     assert sum(data["snow"]) + sum(data["cloud_or_shadow"]) >= 6
 
 
-def test_v1_and_v2_give_the_same_s1_pixels_of_a_common_tile(shared_data: Path) -> None:
-    rows = [
-        load_bigearthnet(shared_data / folder).filter(lambda row: row["id"].endswith("_26_57"))[0]
-        for folder in (V1_SHARED, V2_SHARED)
-    ]
-    assert rows[0]["s1_id"] == rows[1]["s1_id"] == "S1B_IW_GRDH_1SDV_20170612T165809_33UUP_26_57"
-    for band in S1_BANDS:
-        assert rows[0]["s1"][band].tobytes() == rows[1]["s1"][band].tobytes()
-
-
 def test_the_full_v2_table_serves_a_small_store(shared_data: Path) -> None:
     full = shared_data / "reben_metadata" / "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
     data = load_bigearthnet(shared_data / V2_SHARED, metadata=full, missing="drop")
