@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from csmae_hf.data.statistics import add_stats_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 
 
@@ -25,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="the same seed gives the same archive (default: %(default)s)"
     )
     sample.set_defaults(run=run_sample)
+    add_stats_parser(commands)
     add_convert_parser(commands)
     add_export_parser(commands)
     return parser
