@@ -12,6 +12,7 @@ from csmae_hf.data.commands import (
     add_transcode_parser,
     add_verify_parser,
 )
+from csmae_hf.data.statistics import add_stats_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 
 
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_transcode_parser(commands)
     add_verify_parser(commands)
     add_info_parser(commands)
+    add_stats_parser(commands)
     add_convert_parser(commands)
     add_export_parser(commands)
     return parser

@@ -19,10 +19,9 @@ from csmae_hf.data.metadata import (
     _V1_TABLES,
     _V2_TABLES,
     TileRow,
-    _find_splits,
-    _label_indices,
-    _read_splits,
-    _read_v1_tables,
+    find_v1_splits,
+    label_indices,
+    read_v1_rows,
     read_v2_rows,
 )
 
@@ -228,7 +227,7 @@ def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
             f"Tile {tile!r} has the label {unknown[0]!r}, which is none of the 19 or the 43 classes of BigEarthNet."
         )
     kept = [name if name in LABELS else LABELS_43_TO_19[name] for name in names]
-    return _label_indices([name for name in kept if name], tile) or None
+    return label_indices([name for name in kept if name], tile) or None
 
 
 def _known_rows(
@@ -257,11 +256,9 @@ def _known_rows(
         wanted = set(names)
         return {row.id: row for row in read_v2_rows(v2) if row.id in wanted}, v2
     v1 = [given] if given else [at / name for at in folders for name in _V1_TABLES if (at / name).is_file()][:1]
-    split_of, s1_of = _read_splits(_find_splits(folders, None if splits is None else Path(splits)))
-    country_of: dict[str, str | None] = {}
-    for name, s1_name, country in _read_v1_tables(v1, set(names)):
-        s1_of[name], country_of[name] = s1_name, country
-    rows = {name: TileRow(name, s1_of.get(name), None, country_of.get(name), split_of.get(name)) for name in names}
+    lists = find_v1_splits(folders, None if splits is None else Path(splits))
+    wanted = set(names)
+    rows = {row.id: row for row in read_v1_rows(v1, lists, names) if row.id in wanted}
     return rows, []
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,24 @@ class TileStore:
         """
         with self._transaction() as transaction:
             return decode_value(self._value(transaction, key), key, bands)
+
+    def read_many(
+        self, wanted: Mapping[str, Collection[str] | None]
+    ) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]]]]:
+        """Read several tiles in one transaction.
+
+        Args:
+            wanted: By key the bands to return, as of `read`.
+
+        Yields:
+            Key and bands of each, in the order of the keys in the store, which is the order on the disk.
+
+        Raises:
+            Exception: As `read`.
+        """
+        with self._transaction() as transaction:
+            for key in sorted(wanted):
+                yield key, decode_value(self._value(transaction, key), key, wanted[key])
 
     def read_labels(self, key: str) -> list[str] | None:
         """Read the 19-class labels inside a v1 value, touching little of its pixels.
