@@ -8,6 +8,7 @@ rasterio is imported when the first file is opened.
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -180,7 +181,7 @@ def find_images(folder: str | os.PathLike[str]) -> Discovery:
             band = canonical_band(match["band"]) if match else None
             if match and band:
                 group = groups.setdefault((directory, match["prefix"], _SENSOR_OF_BAND[band]), {})
-                group.setdefault(suffix, []).append(match["band"])
+                group.setdefault(suffix, []).append(sys.intern(match["band"]))  # one string for a million files
             elif stem.endswith(REFERENCE_MAP_SUFFIX):
                 whole = BandFiles(os.path.join(directory, stem + suffix), (REFERENCE_MAP_NAME,))
                 images.append(TiffImage(stem, REFERENCE_MAP, (whole,)))

@@ -124,7 +124,7 @@ def test_every_way_of_looking_gives_the_same_pixels(data: datasets.Dataset, tmp_
         assert all(has_own_pixels(row) for row in seen)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_dataloader_workers_read_every_tile(data: datasets.Dataset, method: str) -> None:
     loader = torch.utils.data.DataLoader(
         data, batch_size=2, num_workers=1 if method == "spawn" else 2, collate_fn=list, multiprocessing_context=method
