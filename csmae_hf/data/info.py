@@ -52,7 +52,8 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     lines += [f"tiles     {len(dataset)} with " + " and ".join(_sensors(dataset)), *_dataset_bands(dataset)]
     lines += [_counts(name, dataset[name]) for name in ("split", "country", "season")]
     flags = {name: sum(bool(flag) for flag in dataset[name]) for name in ("snow", "cloud_or_shadow")}
-    lines += [f"{name}  {count}" for name, count in flags.items() if count]
+    if any(flags.values()):
+        lines.append("flags     " + ", ".join(f"{name} {count}" for name, count in flags.items()))
     labels = dataset.features["labels"].feature
     counts = Counter(number for numbers in dataset["labels"] for number in numbers or ())
     unlabelled = sum(not numbers for numbers in dataset["labels"])

@@ -46,6 +46,11 @@ def load_tiles(
         TiffError: On looking at the pixels of a file that cannot be read.
     """
     found = find_tiles(source, bands=bands, metadata=metadata, splits=splits)
+    if found.broken:
+        path, reason = next(iter(found.broken.values()))
+        raise ValueError(
+            f"{len(found.broken)} JSONs of {source} are broken, {path} for one: {reason}. Copy them again."
+        )
     wanted = _wanted_sensors(found, sensors)
     columns = {sensor: _column_bands(found, sensor, names) for sensor, names in wanted.items()}
     store = f"{TIFF_PREFIX}{found.root}"

@@ -199,7 +199,7 @@ def test_kills_at_any_moment_lose_a_batch_at_most_and_double_nothing(many: Path,
         process = in_a_process(functools.partial(encode_and_count, many, out, log))
         quota = int(rng.integers(10, 70))
         while process.is_alive() and not (log.exists() and log.read_bytes().count(b"\n") >= quota):
-            time.sleep(0.002)
+            time.sleep(0.01)
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
@@ -241,7 +241,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     data = out / STORE_NAME / "data.mdb"
     while process.poll() is None and not (data.exists() and data.stat().st_size > 5_000_000):
-        time.sleep(0.002)
+        time.sleep(0.01)
     workers = children(process.pid)
     process.kill()
     process.wait()
@@ -420,6 +420,36 @@ def test_an_image_that_is_not_bigearthnets_is_reported_and_the_others_are_stored
     assert failure.key in failure.path
     assert re.search(reason, failure.reason)
     assert len(load_bigearthnet(tmp_path / "out")) == 3
+
+
+def test_a_broken_json_is_reported_and_its_tile_waits_for_a_whole_one(shared_data: Path, tmp_path: Path) -> None:
+    source, out = link_v1_tiles(shared_data / V1_EXAMPLES, tmp_path / "source", 3), tmp_path / "out"
+    broken = sorted(source.glob("BigEarthNet-S2/*/*.json"))[1]
+    content = broken.read_text()
+    broken.write_text(content[:40])
+    report = encode(source, out, workers=0)
+    assert [(failure.key, failure.path) for failure in report.failures] == [(broken.parent.name, str(broken))]
+    assert report.written == 5
+    assert len(pq.read_table(out / METADATA_NAME)) == 2
+    broken.write_text(content)
+    assert encode(source, out, workers=0)[1:] == (1, 5, [])
+    assert len(load_bigearthnet(out)) == 3
+
+
+def test_an_unfinished_addition_is_verified_with_the_digests_it_has(shared_data: Path, tmp_path: Path) -> None:
+    link_v1_tiles(shared_data / V1_EXAMPLES, tmp_path / "few", 2)
+    link_v1_tiles(shared_data / V1_EXAMPLES, tmp_path / "more", 4)
+    out = tmp_path / "out"
+    encode(tmp_path / "few", out, workers=0)
+    journalled = table(out, archive_writer.VALUES_NAME)
+    full = tmp_path / "full"
+    encode(tmp_path / "more", full, workers=0)
+    values = stored(full)
+    (added,) = [record for record in table(full, archive_writer.VALUES_NAME) if record["key"].endswith("0_3")][:1]
+    with archive_writer.ArchiveWriter(out) as writer:  # ended without finish, as by a kill
+        writer.begin()
+        writer.add(archive_writer.ValueRecord(**added), values[added["key"]])
+    assert verify(out, workers=0)[1:] == (len(journalled) + 1, len(journalled) + 1, {})
 
 
 def replace(path: Path, array: np.ndarray | None) -> None:

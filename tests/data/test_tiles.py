@@ -339,11 +339,21 @@ def test_impossible_arguments_are_refused_by_name(pairs: Path, arguments: dict[s
         load_tiles(pairs, **arguments)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"labels": ["Lava"]}'])
-def test_a_json_that_cannot_be_is_named(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting"),
+        ("[]", "no JSON object"),
+        ('{"labels": ["Lava"]}', "label 'Lava'"),
+        ('{"labels": [3]}', "label '3'"),
+        ('{"labels": 3}', "labels are no list"),
+        ('{"corresponding_s2_patch": 3}', "is no name"),
+    ],
+)
+def test_a_json_that_cannot_be_is_named(tmp_path: Path, content: str, reason: str) -> None:
     write_tiff(tmp_path / "a_B02.tif", [random_band("B02")])
     (tmp_path / "a_labels_metadata.json").write_text(content)
-    with pytest.raises(ValueError, match=r"a_labels_metadata\.json|Tile 'a' has the label 'Lava'"):
+    with pytest.raises(ValueError, match=rf"1 JSONs of .* are broken, .*a_labels_metadata\.json for one: .*{reason}"):
         load_tiles(tmp_path)
 
 
