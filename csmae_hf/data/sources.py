@@ -92,7 +92,7 @@ def find_tiles(
         source: A folder of GeoTIFFs, or a CSV or parquet table of their paths.
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
         metadata: Table to use instead of one found in the folder: parquet as of BigEarthNet v2, or CSV as of v1.
-        splits: Folder of split lists as of BigEarthNet v1.
+        splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
     Returns:
         The tiles.
@@ -106,6 +106,10 @@ def find_tiles(
     if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"No table {path}: check the path.")
+        if metadata is not None or splits is not None:
+            raise ValueError(
+                f"{path} is a table of paths: give labels, countries and splits as columns of it, not besides."
+            )
         tiles = [_named(tile, given) for tile in _read_table(path)]
         found = Sources(path.resolve().parent, tiles, [], [], {})
     else:
@@ -280,6 +284,10 @@ def _known_rows(
     else:
         v2 = [given] if given.suffix.lower() == ".parquet" else []
     if v2:
+        if splits is not None:
+            raise ValueError(
+                f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
+            )
         wanted = set(names)
         return {row.id: row for row in read_v2_rows(v2) if row.id in wanted}, v2
     v1 = [given] if given else [at / name for at in folders for name in _V1_TABLES if (at / name).is_file()][:1]

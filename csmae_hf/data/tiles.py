@@ -34,7 +34,7 @@ def load_tiles(
         sensors: Pixel columns to make, and the bands of each (None: all); default those of all sensors found, with the bands that
             every image has.
         metadata: Table to use instead of one found in the folder or beside it: parquet as of BigEarthNet v2, or CSV as of v1.
-        splits: Folder of split lists as of BigEarthNet v1.
+        splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
     Returns:
         A row a tile, sorted by `id`: columns as of [`load_bigearthnet`], None where nothing is known. An image has the type and the

@@ -323,6 +323,22 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path: Path, pairs: Path) -> Non
         load_tiles(tmp_path)
 
 
+def test_splits_are_given_as_lists_of_ids(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a\r\nc\r\n")
+    (tmp_path / "val.csv").write_text("b\nnot_here\n")
+    assert list(load_tiles(pairs, splits=tmp_path)["split"]) == ["train", "validation", "train"]
+
+
+def test_what_is_given_besides_a_table_that_says_it_is_refused(pairs: Path, shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiles.csv").write_text("id,B02\na,a.tif\n")
+    for besides in ({"splits": tmp_path}, {"metadata": tmp_path / "tiles.csv"}):
+        with pytest.raises(ValueError, match="as columns of it"):
+            load_tiles(tmp_path / "tiles.csv", **besides)
+    v2 = shared_data / "bigearthnet_v2_reben_lmdb" / "metadata.parquet"
+    with pytest.raises(ValueError, match="which holds the splits"):
+        load_tiles(pairs, metadata=v2, splits=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
