@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="BigEarthNet LMDB, or the folder that holds it (default: the synthetic ./sample_archive, generated if absent)",
     )
     add("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
+    add("--subset", help="BEN-14K or BEN-270K (default: all tiles of the splits)")
     add("--splits", help="folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB")
     missing = (
         "what to do if more than 1%% of the tiles that the metadata names are not in the LMDB (default: %(default)s)"

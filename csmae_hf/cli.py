@@ -13,6 +13,7 @@ from csmae_hf.data.commands import (
     add_transcode_parser,
     add_verify_parser,
 )
+from csmae_hf.data.statistics import add_stats_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 from csmae_hf.hub.publish import add_push_parser
 from csmae_hf.hub.upload import quiet_http
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_transcode_parser(commands)
     add_verify_parser(commands)
     add_info_parser(commands)
+    add_stats_parser(commands)
     add_convert_parser(commands)
     add_export_parser(commands)
     add_archive_parser(commands)

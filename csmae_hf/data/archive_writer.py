@@ -26,7 +26,7 @@ FAILURES_NAME = "failures.csv"
 
 _JOURNAL_NAME = "values.journal"
 _LOCK_NAME = ".lock"
-_BATCH_VALUES = 64
+_BATCH_VALUES = 32
 _FIRST_MAP_SIZE = 1 << 26
 
 Item = TypeVar("Item")
@@ -145,6 +145,20 @@ def read_records(folder: Path) -> dict[str, ValueRecord] | None:
     return {record[0]: ValueRecord(*record) for record in zip(*columns.values(), strict=True)}
 
 
+def read_journal(folder: Path) -> dict[str, ValueRecord]:
+    """Read the records of an archive that is not finished. The last of them may be of values that are not stored.
+
+    Args:
+        folder: The archive.
+
+    Returns:
+        The record of each key.
+    """
+    path = folder / _JOURNAL_NAME
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return {record.key: record for line in lines if (record := _journal_record(line))}
+
+
 class ArchiveWriter:
     """Adds values to an archive that is made by it, one process at a time.
 
@@ -183,7 +197,9 @@ class ArchiveWriter:
                 f"Another process is writing to {self.folder}. Wait for it, or write elsewhere."
             ) from error
         try:
-            self._journal = journal.open("ab+")
+            self._journal = journal.open("ab")
+            if journal.stat().st_size:  # it may end in a line that a kill has cut short
+                self._journal.write(b"\n")
             self._environment = self._open()
             self.records = self._stored_records()
         except BaseException:
@@ -246,6 +262,7 @@ class ArchiveWriter:
                 for record, value in made.values if isinstance(made, Made) else ():
                     self.add(record, value)
                 yield item, made
+            self.flush()
         except WorkerDiedError as error:
             self.flush()
             raise StoreError(
@@ -315,13 +332,7 @@ class ArchiveWriter:
 
     def _stored_records(self) -> dict[str, ValueRecord]:
         """The records of what is stored; a value without one is written again."""
-        known = read_records(self.folder) or {}
-        if self._journal is not None:
-            self._journal.seek(0)
-            lines = self._journal.read().splitlines(keepends=True)
-            known.update({record.key: record for line in lines if (record := _journal_record(line))})
-            if lines and not lines[-1].endswith(b"\n"):  # cut short by a kill
-                self._journal.write(b"\n")
+        known = (read_records(self.folder) or {}) | read_journal(self.folder)
         environment = self._environment
         if environment is None or not known:
             return {}

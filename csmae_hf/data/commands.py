@@ -48,7 +48,7 @@ def add_encode_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--metadata", type=Path, help="metadata.parquet of v2, or CSV of s2_name, s1_name, country of v1"
     )
-    parser.add_argument("--splits", type=Path, help="folder of the split lists of v1")
+    parser.add_argument("--splits", type=Path, help="folder of train.csv, val.csv, test.csv: one S2 name a line")
     _add_workers(parser)
     parser.set_defaults(run=_run_encode)
     return parser

@@ -11,16 +11,18 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
+from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.data.labels import read_v1_labels
 from csmae_hf.data.metadata import (
     TileRow,
     acquisition_time,
     find_v2_metadata,
-    read_v1_rows,
+    read_v1_store_rows,
     read_v2_rows,
     season_of,
-    with_v1_labels,
 )
 from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.tile import Tile, TileBands, open_store
 
 logger = logging.getLogger(__name__)
@@ -40,25 +42,32 @@ def load_bigearthnet(
     path: str | os.PathLike[str],
     split: str | None = None,
     *,
+    subset: str | None = None,
     metadata: Paths | None = None,
     splits: str | os.PathLike[str] | None = None,
     sensors: Mapping[str, Sequence[str] | None] | None = None,
     missing: Literal["error", "drop"] = "error",
+    max_missing: float | None = None,
+    missing_list: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Load BigEarthNet, v1 (an LMDB of pickles, which are never unpickled) or v2 (an LMDB of safetensors), told apart by content.
 
     Args:
         path: The LMDB folder, or a folder that holds exactly one, with its metadata beside it.
         split: "train", "validation" (or "val"), "test"; None for all tiles.
+        subset: "BEN-14K" (summer in Serbia) or "BEN-270K" (June to November), see [`SUBSETS`]; None for all tiles.
         metadata: Tables to use instead of those found beside the LMDB or inside its folder. v2: parquet; found are `metadata.parquet`
-            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the columns s2_name, s1_name and
-            country; found is one of `manifest.csv`, `metadata.csv` and `s1_s2_name_country_season.csv[.bz2]`.
+            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the column s2_name and one or
+            both of s1_name and country; found is one of `manifest.csv`, `metadata.csv` and `s1_s2_name_country_season.csv[.bz2]`.
         splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; no header; the S2 name, and perhaps
             the S1 name), instead of those beside the LMDB or in a folder `official_splits` or `splits` beside it.
         sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has.
-        missing: What to do about tiles that are listed for the split but are not in the store. Either way they are left out and
-            counted in one warning; "error" refuses when they are more than 1 % of those listed, as of a store half copied; "drop" does
-            not, as for a small store with the table of all BigEarthNet.
+        missing: What to do about tiles that are listed but are not in the store. Either way they are left out, counted in one warning,
+            and listed in a file; "error" refuses when they are more than `max_missing` of those listed, as of a store half
+            copied; "drop" does not, as for a small store with the table of all BigEarthNet.
+        max_missing: Share of the tiles listed that may be missing; default 0.01.
+        missing_list: File to list the missing tiles in, a name a line; default one in `missing` of the cache folder
+            (`CSMAE_CACHE`, else `csmae` in the home of Hugging Face), which the warning names.
 
     Returns:
         A row a tile, sorted by `id`. Columns: `id` (S2 name), `s1_id` (S1 name), `labels` (the 19 classes in alphabetical order, each
@@ -68,7 +77,8 @@ def load_bigearthnet(
 
     Raises:
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.
-        ValueError: If the split, a sensor, a band or a label is unknown, a tile is listed twice, none is left or too many are missing.
+        ValueError: If the split, the subset, a sensor, a band or a label is unknown, a tile is listed twice, none is left, too many
+            are missing, or the subset needs what is not known (the country of a v1 archive, say).
         CorruptTileError: If a v1 value, read for its labels, is broken.
     """
     if missing not in ("error", "drop"):
@@ -76,27 +86,35 @@ def load_bigearthnet(
     wanted = _split_name(split)
     bands = _check_sensors(sensors)
     store = open_store(str(_find_store(Path(path)).resolve()))
-    if store.format == "v2":
-        if splits is not None:
-            raise ValueError(
-                f"{store.path} is BigEarthNet v2, whose metadata holds the splits: splits={splits} is for v1."
-            )
-        rows = read_v2_rows(_paths(metadata) or find_v2_metadata(store.path))
-    else:
-        rows = read_v1_rows(store, _paths(metadata), None if splits is None else Path(splits))
+    rows = _read_rows(store, _paths(metadata), splits)
     rows = _in_split(rows, wanted, store)
+    if subset is not None:
+        rows = _in_subset(rows, subset, store)
     keys = set(store.keys())
     present_sensors = [sensor for sensor in bands if any(_key(row, sensor, store) in keys for row in rows)]
-    rows = _drop_missing(rows, list(sensors or present_sensors), keys, store, missing)
+    present = _present(rows, list(sensors or present_sensors), keys, store)
+    if len(present) < len(rows):
+        most = None if missing == "drop" else MAX_MISSING_SHARE if max_missing is None else max_missing
+        _report_missing(rows, present, store, most, None if missing_list is None else Path(missing_list))
+    rows = sorted(present, key=lambda row: row.id)
     if store.format == "v1":
-        rows = with_v1_labels(rows, store)
-    rows.sort(key=lambda row: row.id)
+        labels = read_v1_labels(store, [row.id for row in rows])
+        rows = [row._replace(labels=own) for row, own in zip(rows, labels, strict=True)]
     columns = {sensor: _check_stored(rows[0], sensor, bands[sensor], store) for sensor in sensors or present_sensors}
     pixels = {
         sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
         for sensor, names in columns.items()
     }
     return to_dataset(rows, pixels)
+
+
+def _read_rows(store: TileStore, metadata: list[Path], splits: str | os.PathLike[str] | None) -> list[TileRow]:
+    """All that is known of the tiles of an archive but labels of v1."""
+    if store.format == "v1":
+        return read_v1_store_rows(store, metadata, None if splits is None else Path(splits))
+    if splits is not None:
+        raise ValueError(f"{store.path} is BigEarthNet v2, whose metadata holds the splits: splits={splits} is for v1.")
+    return read_v2_rows(metadata or find_v2_metadata(store.path))
 
 
 def _split_name(split: str | None) -> str | None:
@@ -175,27 +193,41 @@ def _key(row: TileRow, sensor: str, store: TileStore) -> str | None:
     return row.s1_id if sensor == "s1" and store.format == "v2" else row.id
 
 
-def _drop_missing(
-    rows: list[TileRow], sensors: Sequence[str], keys: Collection[str], store: TileStore, missing: str
-) -> list[TileRow]:
-    """Leave out rows whose pixels are not in the store, as `missing` says."""
+def _in_subset(rows: list[TileRow], subset: str, store: TileStore) -> list[TileRow]:
+    chosen = select_subset(rows, subset)
+    if not chosen:
+        raise ValueError(f"None of the {len(rows)} tiles of {store.path} that were asked for is in {subset}.")
+    return chosen
+
+
+def _present(rows: list[TileRow], sensors: Sequence[str], keys: Collection[str], store: TileStore) -> list[TileRow]:
+    """Those rows whose pixels are in the store."""
     present = [row for row in rows if all(_key(row, sensor, store) in keys for sensor in sensors)]
-    absent = len(rows) - len(present)
     if not sensors or not present:
         raise ValueError(
             f"None of the {len(rows)} tiles listed is in {store.path}: its metadata is of another archive."
         )
-    if not absent:
-        return rows
+    return present
+
+
+def _report_missing(
+    rows: list[TileRow], present: list[TileRow], store: TileStore, most: float | None, listing: Path | None
+) -> None:
+    """List the rows that are not in the store in a file, and say so; refuse if they are more than the share `most`."""
     kept = {row.id for row in present}
-    examples = ", ".join([row.id for row in rows if row.id not in kept][:3])
-    message = f"{absent} of the {len(rows)} tiles listed are not in {store.path} (such as {examples})"
-    if missing == "error" and absent > MAX_MISSING_SHARE * len(rows):
+    absent = sorted(row.id for row in rows if row.id not in kept)
+    listing = listing or cache_folder() / "missing" / f"{store_identity(store.path)}.txt"
+    try:
+        write_atomically(listing, lambda partial: partial.write_text("".join(f"{name}\n" for name in absent)))
+        where = f"all in {listing}"
+    except OSError as error:
+        where = f"they could not be listed in {listing}: {error}"
+    message = f"{len(absent)} of the {len(rows)} tiles listed are not in {store.path} (such as {', '.join(absent[:3])}; {where})"
+    if most is not None and len(absent) > most * len(rows):
         raise ValueError(
-            f"{message}: more than {MAX_MISSING_SHARE:.0%}. Complete the store, or pass missing='drop' to do without them."
+            f"{message}: more than {100 * most:g}%. Complete the store, or pass missing='drop' to do without them."
         )
     logger.warning("%s; they are left out.", message)
-    return present
 
 
 def _check_stored(row: TileRow, sensor: str, bands: list[str] | None, store: TileStore) -> list[str]:

@@ -86,15 +86,18 @@ def encode(
                 f"{out} holds {len(foreign)} images that {source} lacks, such as {min(foreign)}: it is the archive of something else. "
                 "Give another folder."
             )
-        todo = [jobs[key] for key in sorted(jobs.keys() - writer.records.keys())]
-        present = len(jobs) - len(todo)
+        failures = [Failure(key, *found.broken[job.image]) for key, job in jobs.items() if job.image in found.broken]
+        broken = {failure.key for failure in failures}
+        todo = [jobs[key] for key in sorted(jobs.keys() - writer.records.keys() - broken)]
+        present = len(jobs.keys() & writer.records.keys())
         if todo:
             writer.begin()
         make = functools.partial(_encode_image, str(found.root))
         results = writer.fill(make, todo, workers, present, "image")
-        failures = [made for _, made in results if isinstance(made, Failure)]
+        failures += [made for _, made in results if isinstance(made, Failure)]
         writer.finish(_metadata(found, jobs.keys() - {failure.key for failure in failures}), failures)
-    return WriteReport(Path(out), len(todo) - len(failures), present, failures)
+        written = len(writer.records) - present
+    return WriteReport(Path(out), written, present, failures)
 
 
 def stand_in_s1_key(name: str) -> str:

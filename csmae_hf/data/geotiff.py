@@ -8,6 +8,7 @@ rasterio is imported when the first file is opened.
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -180,7 +181,7 @@ def find_images(folder: str | os.PathLike[str]) -> Discovery:
             band = canonical_band(match["band"]) if match else None
             if match and band:
                 group = groups.setdefault((directory, match["prefix"], _SENSOR_OF_BAND[band]), {})
-                group.setdefault(suffix, []).append(match["band"])
+                group.setdefault(suffix, []).append(sys.intern(match["band"]))  # one string for a million files
             elif stem.endswith(REFERENCE_MAP_SUFFIX):
                 whole = BandFiles(os.path.join(directory, stem + suffix), (REFERENCE_MAP_NAME,))
                 images.append(TiffImage(stem, REFERENCE_MAP, (whole,)))
@@ -320,6 +321,23 @@ class TiffFolder:
                 pixels = source.read([places[name].number for name in names])
             arrays.update(zip(names, pixels, strict=True))
         return {band: arrays[band] for band in bands or in_order(arrays) or arrays}
+
+    def read_many(
+        self, wanted: Mapping[str, Sequence[str] | None]
+    ) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]]]]:
+        """Read several images.
+
+        Args:
+            wanted: By key the bands to return, as of `read`.
+
+        Yields:
+            Key and bands of each, in the order of the keys.
+
+        Raises:
+            TiffError: As `read`.
+        """
+        for key in sorted(wanted):
+            yield key, self.read(key, wanted[key])
 
     def band_names(self, key: str) -> tuple[str, ...]:
         """List the bands of an image; a file of several bands is opened for it.

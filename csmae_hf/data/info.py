@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     lines += [f"tiles     {len(dataset)} with " + " and ".join(_sensors(dataset)), *_dataset_bands(dataset)]
     lines += [_counts(name, dataset[name]) for name in ("split", "country", "season")]
     flags = {name: sum(bool(flag) for flag in dataset[name]) for name in ("snow", "cloud_or_shadow")}
-    lines += [f"{name}  {count}" for name, count in flags.items() if count]
+    if any(flags.values()):
+        lines.append("flags     " + ", ".join(f"{name} {count}" for name, count in flags.items()))
     labels = dataset.features["labels"].feature
     counts = Counter(number for numbers in dataset["labels"] for number in numbers or ())
     unlabelled = sum(not numbers for numbers in dataset["labels"])
@@ -64,7 +65,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
 
 
 def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) -> Path:
-    """Draw tiles spread evenly over an archive, every sensor of each.
+    """Draw tiles spread evenly over an archive, every sensor of each; without metadata, images of whichever sensor.
 
     Args:
         path: The LMDB folder, or a folder that holds exactly one.
@@ -74,25 +75,40 @@ def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) ->
         The file.
 
     Raises:
-        ValueError: If the archive has no metadata that fits, so that it is not known which images are of one tile.
+        FileNotFoundError: If there is no LMDB.
+        CorruptTileError: If one of these tiles is broken.
         ImportError: If matplotlib is missing.
     """
     dataset = _rows(path)
     if dataset is None:
-        raise ValueError(
-            f"{path} has no metadata that fits, so which images are of one tile is not known, and no picture is drawn."
-        )
+        return _draw_images(TileStore(_find_store(Path(path))), picture)
     sensors = sorted(_sensors(dataset), reverse=True)
-    places = np.linspace(0, len(dataset) - 1, min(PICTURE_TILES, len(dataset))).round().astype(int).tolist()
-    pictures = [[to_rgb(dataset[place][sensor], sensor) for sensor in sensors] for place in places]
-    across = min(4, len(pictures))
-    cells: list[Any] = [rgb for pair in pictures for rgb in pair]
-    cells += [None] * (-len(cells) % (across * len(sensors)))
-    width = across * len(sensors)
-    rows = [cells[start : start + width] for start in range(0, len(cells), width)]
-    titles = [sensor.upper() for sensor in sensors] * across
+    pictures = [[to_rgb(dataset[place][sensor], sensor) for sensor in sensors] for place in _spread(len(dataset))]
     title = f"{len(pictures)} of {len(dataset)} tiles, evenly spread"
-    return draw_image_grid(rows, titles, picture, title=title)
+    return _draw(pictures, [sensor.upper() for sensor in sensors], picture, title)
+
+
+def _draw_images(store: TileStore, picture: str | os.PathLike[str]) -> Path:
+    """Draw images of a store of which it is not known which are of one tile."""
+    keys = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
+    names = [keys[place] for place in _spread(len(keys))]
+    title = f"{len(names)} of {len(keys)} images, evenly spread"
+    return _draw([[to_rgb(store.read(name))] for name in names], [""], picture, title)
+
+
+def _spread(count: int) -> list[int]:
+    """Up to 16 places, evenly spread."""
+    return np.linspace(0, count - 1, min(PICTURE_TILES, count)).round().astype(int).tolist()
+
+
+def _draw(pictures: Sequence[Sequence[Any]], titles: list[str], path: str | os.PathLike[str], title: str) -> Path:
+    """Draw groups of pictures, four groups a row."""
+    across = min(4, len(pictures))
+    width = across * len(titles)
+    cells: list[Any] = [rgb for group in pictures for rgb in group]
+    cells += [None] * (-len(cells) % width)
+    rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+    return draw_image_grid(rows, titles * across, path, title=title)
 
 
 def _rows(path: str | os.PathLike[str]) -> Dataset | None:

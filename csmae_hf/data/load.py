@@ -24,6 +24,7 @@ def load_archive(
     data: str | None,
     split: str,
     *,
+    subset: str | None = None,
     metadata: str | None = None,
     splits: str | None = None,
     missing: Missing = "error",
@@ -34,6 +35,7 @@ def load_archive(
     Args:
         data: Folder of the archive, as of [`load_bigearthnet`]; None generates the synthetic sample archive, once.
         split: Name of the split, or `all`.
+        subset: As of [`load_bigearthnet`].
         metadata: As of [`load_bigearthnet`].
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
@@ -48,7 +50,7 @@ def load_archive(
     split = split_name(split)
     path = Path(data) if data is not None else default_sample()
     name = None if split == ALL_TILES else split
-    dataset = load_bigearthnet(path, split=name, metadata=metadata, splits=splits, missing=missing)
+    dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
 
 

@@ -1,8 +1,10 @@
 """Work shared between processes, with its results in order and memory bounded."""
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,11 +39,15 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
     """
     if workers == 0 or not items:
         return map(function, items)
-    from torch.utils.data import DataLoader  # its workers notice a parent that was killed, and end
+    from torch.utils.data import DataLoader  # it gives results in order, and notices a worker that dies
 
-    calls: Any = _Calls(function, items)
     loader: DataLoader[Any] = DataLoader(
-        calls, batch_size=None, num_workers=workers, prefetch_factor=16, collate_fn=_as_is
+        cast(Any, _Calls(function, items)),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=16,
+        collate_fn=_as_is,
+        worker_init_fn=_end_with_parent,
     )
     return _results(iter(loader))
 
@@ -69,6 +75,18 @@ class _Calls:
 
     def __getitem__(self, place: int) -> Any:
         return self.function(self.items[place])
+
+
+def _end_with_parent(_: int) -> None:
+    """End this worker when its parent is gone; else, after a kill, it would wait for ever for its results to be taken."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _as_is(result: Any) -> Any:

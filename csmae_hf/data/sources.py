@@ -19,10 +19,9 @@ from csmae_hf.data.metadata import (
     _V1_TABLES,
     _V2_TABLES,
     TileRow,
-    _find_splits,
-    _label_indices,
-    _read_splits,
-    _read_v1_tables,
+    find_v1_splits,
+    label_indices,
+    read_v1_rows,
     read_v2_rows,
 )
 
@@ -60,12 +59,21 @@ class Sources(NamedTuple):
         tiles: Sorted by id.
         reference_maps: Land-cover maps of BigEarthNet v2.
         tables: Metadata tables of BigEarthNet v2 that were used; none where there are none.
+        broken: Images whose JSON cannot be read or says what cannot be: path and what is wrong.
     """
 
     root: Path
     tiles: list[TileSource]
     reference_maps: list[TiffImage]
     tables: list[Path]
+    broken: dict[TiffImage, tuple[str, str]]
+
+
+class _Said(NamedTuple):
+    """What the JSON of an image says: its labels, and of an S1 image the S2 image it goes with."""
+
+    labels: list[int] | None = None
+    partner: str | None = None
 
 
 def find_tiles(
@@ -84,7 +92,7 @@ def find_tiles(
         source: A folder of GeoTIFFs, or a CSV or parquet table of their paths.
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
         metadata: Table to use instead of one found in the folder: parquet as of BigEarthNet v2, or CSV as of v1.
-        splits: Folder of split lists as of BigEarthNet v1.
+        splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
     Returns:
         The tiles.
@@ -98,8 +106,12 @@ def find_tiles(
     if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"No table {path}: check the path.")
+        if metadata is not None or splits is not None:
+            raise ValueError(
+                f"{path} is a table of paths: give labels, countries and splits as columns of it, not besides."
+            )
         tiles = [_named(tile, given) for tile in _read_table(path)]
-        found = Sources(path.resolve().parent, tiles, [], [])
+        found = Sources(path.resolve().parent, tiles, [], [], {})
     else:
         found = _in_folder(path, given, metadata, splits)
     if not found.tiles:
@@ -162,57 +174,75 @@ def _in_folder(
             )
         named[image.name] = _with_bands(image, bands)
     rows, tables = _known_rows(folder, list(by_sensor.get("s2", {})), metadata, splits)
-    tiles = _paired(folder, by_sensor.get("s1", {}), by_sensor.get("s2", {}), rows)
-    return Sources(folder.resolve(), tiles, list(by_sensor.get(REFERENCE_MAP, {}).values()), tables)
+    said, broken = _read_jsons(folder, [*by_sensor.get("s1", {}).values(), *by_sensor.get("s2", {}).values()])
+    tiles = _paired(by_sensor.get("s1", {}), by_sensor.get("s2", {}), rows, said)
+    if len(by_sensor.keys() & {"s1", "s2"}) == 2:
+        _warn_of_unpaired(folder, tiles)
+    return Sources(folder.resolve(), tiles, list(by_sensor.get(REFERENCE_MAP, {}).values()), tables, broken)
 
 
 def _paired(
-    folder: Path, s1: Mapping[str, TiffImage], s2: Mapping[str, TiffImage], rows: Mapping[str, TileRow]
+    s1: Mapping[str, TiffImage],
+    s2: Mapping[str, TiffImage],
+    rows: Mapping[str, TileRow],
+    said: Mapping[TiffImage, _Said],
 ) -> list[TileSource]:
     """Tiles of S2 images and their S1 partners, and of the images that have none."""
-    said = {image.name: _read_json(folder, image) for image in (*s1.values(), *s2.values())}
-    s1_of = {said[name]["corresponding_s2_patch"]: name for name in s1 if said[name].get("corresponding_s2_patch")}
+    s1_of = {partner: name for name, image in s1.items() if (partner := said[image].partner)}
     tiles, taken = [], set()
     for name, image in s2.items():
         row = rows.get(name, TileRow(name))
         partner = row.s1_id or s1_of.get(name) or (name if name in s1 else None)
-        if row.labels is None:
-            row = row._replace(labels=_labels(said[name].get("labels"), name))
+        labels = said[image].labels if row.labels is None else row.labels
         images = {"s1": s1[partner], "s2": image} if partner and partner in s1 else {"s2": image}
-        tiles.append(TileSource(row._replace(s1_id=partner if partner != name else None), images))
+        tiles.append(TileSource(row._replace(s1_id=partner if partner != name else None, labels=labels), images))
         taken.add(partner)
     alone = [name for name in s1 if name not in taken]
-    tiles += [
-        TileSource(TileRow(name, s1_id=name, labels=_labels(said[name].get("labels"), name)), {"s1": s1[name]})
-        for name in alone
-    ]
-    if s1 and s2:
-        without = sum("s1" not in tile.images for tile in tiles)
-        if alone or without:
-            logger.warning(
-                "%s: %d S2 images have no S1 image, and %d S1 images no S2 image. A metadata table or equal names pair them.",
-                folder,
-                without,
-                len(alone),
-            )
-    return tiles
+    return tiles + [TileSource(TileRow(name, name, said[s1[name]].labels), {"s1": s1[name]}) for name in alone]
 
 
-def _read_json(folder: Path, image: TiffImage) -> dict[str, Any]:
-    """What the JSON beside the files of a BigEarthNet v1 image says; nothing where there is none.
+def _warn_of_unpaired(folder: Path, tiles: Sequence[TileSource]) -> None:
+    counts = Counter(next(iter(tile.images)) for tile in tiles if len(tile.images) == 1)
+    if counts:
+        logger.warning(
+            "%s: %d S2 images have no S1 image, and %d S1 images no S2 image. A metadata table or equal names pair them.",
+            folder,
+            counts["s2"],
+            counts["s1"],
+        )
+
+
+def _read_jsons(
+    folder: Path, images: Sequence[TiffImage]
+) -> tuple[dict[TiffImage, _Said], dict[TiffImage, tuple[str, str]]]:
+    """What the JSONs of BigEarthNet v1 say, by image, and which of them are broken."""
+    said: dict[TiffImage, _Said] = {}
+    broken: dict[TiffImage, tuple[str, str]] = {}
+    for image in tqdm(images, desc="Reading JSONs", unit="image", delay=2):
+        path = folder / os.path.dirname(image.files[0].path) / f"{image.name}{JSON_ENDING}"
+        try:
+            said[image] = _read_json(path, image.name)
+        except (OSError, ValueError) as error:
+            said[image] = _Said()
+            broken[image] = str(path), str(error)
+    return said, broken
+
+
+def _read_json(path: Path, name: str) -> _Said:
+    """What a JSON says; nothing where there is none.
 
     Coordinates are not taken from it: the files have them, and the S1 JSONs of BigEarthNet misspell one (`lly` for `lry`).
     """
-    path = folder / os.path.dirname(image.files[0].path) / f"{image.name}{JSON_ENDING}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
+        return _Said()
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object with labels and names. Copy it again from its source.")
-    return content
+        raise ValueError("it is no JSON object with labels and names")
+    labels, partner = content.get("labels"), content.get("corresponding_s2_patch")
+    if not isinstance(labels, list | None) or not isinstance(partner, str | None):
+        raise ValueError("its labels are no list, or its corresponding_s2_patch is no name")
+    return _Said(_labels(labels, name), partner)
 
 
 def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
@@ -222,13 +252,13 @@ def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
     if not names:
         return None
     known = {**LABELS_43_TO_19, **dict.fromkeys(LABELS)}
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown:
         raise ValueError(
-            f"Tile {tile!r} has the label {unknown[0]!r}, which is none of the 19 or the 43 classes of BigEarthNet."
+            f"Tile {tile!r} has the label {str(unknown[0])[:100]!r}, which is none of the 19 or the 43 classes of BigEarthNet."
         )
     kept = [name if name in LABELS else LABELS_43_TO_19[name] for name in names]
-    return _label_indices([name for name in kept if name], tile) or None
+    return label_indices([name for name in kept if name], tile) or None
 
 
 def _known_rows(
@@ -254,14 +284,16 @@ def _known_rows(
     else:
         v2 = [given] if given.suffix.lower() == ".parquet" else []
     if v2:
+        if splits is not None:
+            raise ValueError(
+                f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
+            )
         wanted = set(names)
         return {row.id: row for row in read_v2_rows(v2) if row.id in wanted}, v2
     v1 = [given] if given else [at / name for at in folders for name in _V1_TABLES if (at / name).is_file()][:1]
-    split_of, s1_of = _read_splits(_find_splits(folders, None if splits is None else Path(splits)))
-    country_of: dict[str, str | None] = {}
-    for name, s1_name, country in _read_v1_tables(v1, set(names)):
-        s1_of[name], country_of[name] = s1_name, country
-    rows = {name: TileRow(name, s1_of.get(name), None, country_of.get(name), split_of.get(name)) for name in names}
+    lists = find_v1_splits(folders, None if splits is None else Path(splits))
+    wanted = set(names)
+    rows = {row.id: row for row in read_v1_rows(v1, lists, names) if row.id in wanted}
     return rows, []
 
 

@@ -138,7 +138,7 @@ def read_together(tiles: Iterable[Any]) -> None:
             stores.setdefault(tile.store, {}).setdefault(tile.key, []).append(tile)
     for store, by_key in stores.items():
         wanted = {key: tuple(band for tile in same for band in tile.bands) for key, same in by_key.items()}
-        for key, pixels in open_store(store).read_many(wanted):
+        for key, pixels in open_source(store).read_many(wanted):
             for tile in by_key[key]:
                 tile.fill(pixels)
 

@@ -34,7 +34,7 @@ def load_tiles(
         sensors: Pixel columns to make, and the bands of each (None: all); default those of all sensors found, with the bands that
             every image has.
         metadata: Table to use instead of one found in the folder or beside it: parquet as of BigEarthNet v2, or CSV as of v1.
-        splits: Folder of split lists as of BigEarthNet v1.
+        splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
     Returns:
         A row a tile, sorted by `id`: columns as of [`load_bigearthnet`], None where nothing is known. An image has the type and the
@@ -46,6 +46,11 @@ def load_tiles(
         TiffError: On looking at the pixels of a file that cannot be read.
     """
     found = find_tiles(source, bands=bands, metadata=metadata, splits=splits)
+    if found.broken:
+        path, reason = next(iter(found.broken.values()))
+        raise ValueError(
+            f"{len(found.broken)} JSONs of {source} are broken, {path} for one: {reason}. Copy them again."
+        )
     wanted = _wanted_sensors(found, sensors)
     columns = {sensor: _column_bands(found, sensor, names) for sensor, names in wanted.items()}
     store = f"{TIFF_PREFIX}{found.root}"

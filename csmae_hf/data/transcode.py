@@ -14,7 +14,7 @@ from csmae_hf.data.archive_writer import ArchiveWriter, Failure, Made, WriteRepo
 from csmae_hf.data.codecs import decode_labels, decode_value, encode_safetensors
 from csmae_hf.data.dataset import _find_store, open_store
 from csmae_hf.data.encode import metadata_row, stand_in_s1_key
-from csmae_hf.data.metadata import TileRow, _label_indices, read_v1_rows
+from csmae_hf.data.metadata import TileRow, label_indices, read_v1_store_rows
 from csmae_hf.data.parallel import default_workers, ordered_map
 from csmae_hf.data.store import TileStore
 
@@ -102,7 +102,7 @@ def transcode(
 def _stored_rows(store: TileStore, tables: list[Path], splits: Path | None) -> list[TileRow]:
     """The tiles that are in the store; lists may name others."""
     stored = set(store.keys())
-    return [row for row in read_v1_rows(store, tables, splits) if row.id in stored]
+    return [row for row in read_v1_store_rows(store, tables, splits) if row.id in stored]
 
 
 def _transcode_tile(store: TileStore, job: Job) -> Made | Failure:
@@ -136,7 +136,7 @@ def _rows(
     """The metadata of the tiles that were transcoded."""
     return [
         metadata_row(
-            row._replace(labels=_label_indices(labels[row.id], row.id)),
+            row._replace(labels=label_indices(labels[row.id], row.id)),
             jobs[row.id].s1_key if jobs[row.id].s1_key in stored else None,
         )
         for row in rows

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from csmae_hf.data.archive_writer import VALUES_NAME, ValueRecord, read_records
+from csmae_hf.data.archive_writer import VALUES_NAME, ValueRecord, read_journal, read_records
 from csmae_hf.data.codecs import decode_labels, decode_value
 from csmae_hf.data.dataset import _find_store
 from csmae_hf.data.parallel import WorkerDiedError, default_workers, ordered_map
@@ -54,7 +54,8 @@ def verify(path: str | os.PathLike[str], *, workers: int | None = None) -> Verif
         raise StoreError(f"{store.path} is damaged: listing its keys ended the process. Copy it again.") from error
     if isinstance(keys, StoreError):
         raise keys
-    records = read_records(store.path.parent) or read_records(store.path) or {}
+    listed = read_records(store.path.parent) or {}
+    records = listed | read_journal(store.path.parent)
     check = functools.partial(_check, store, records)
     bar = tqdm(
         ordered_map(check, keys, count), total=len(keys), desc=f"Verifying {store.path.name}", unit="image", delay=2
@@ -71,7 +72,7 @@ def verify(path: str | os.PathLike[str], *, workers: int | None = None) -> Verif
             f"{store.path} is damaged: reading {keys[read]!r} or one of the next {32 * max(count, 1)} keys ended the process, "
             f"after {read} values of which {len(broken)} are broken. Copy it again."
         ) from error
-    broken |= dict.fromkeys(sorted(records.keys() - set(keys)), f"it is gone: {VALUES_NAME} lists it")
+    broken |= dict.fromkeys(sorted(listed.keys() - set(keys)), f"it is gone: {VALUES_NAME} lists it")
     return VerifyReport(store.path, len(keys), len(records.keys() & set(keys)), broken)
 
 

@@ -69,6 +69,7 @@ class DataArguments:
     metadata: str | None = field(
         default=None, metadata={"help": "Metadata table, where it does not lie beside the LMDB (v2: parquet, v1: CSV)."}
     )
+    subset: str | None = field(default=None, metadata={"help": "BEN-14K or BEN-270K. Default: all tiles of the split."})
     splits: str | None = field(
         default=None, metadata={"help": "Folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB."}
     )

@@ -144,6 +144,7 @@ def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Datas
     return load_archive(
         data_args.data,
         split,
+        subset=data_args.subset,
         metadata=data_args.metadata,
         splits=data_args.splits,
         missing=cast(Missing, data_args.missing),
