@@ -103,8 +103,13 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
             "--auto_resume."
         )
     metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # an ordinary model folder
     try:
         trainer.save_model()
+        if checkpoint is not None and result.global_step == trainer.first_step:
+            logger.info("Step %d was the last already: nothing was left to train.", result.global_step)
+            return output_dir
         trainer.log_metrics("train", metrics)
         trainer.save_metrics("train", metrics)
         trainer.save_state()

@@ -134,6 +134,11 @@ class CSMAETrainer(Trainer):
         processor: Any = self.processing_class
         return {**inputs, **processor.process_native(native)}
 
+    @property
+    def first_step(self) -> int:
+        """Step that training began after: 0, or the checkpoint's."""
+        return self._initial_global_step
+
     # The log
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor | Any]) -> int:
