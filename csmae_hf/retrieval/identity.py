@@ -56,6 +56,33 @@ class Identity:
         """Give it as JSON takes it."""
         return asdict(self)
 
+    def load_model(self) -> tuple[torch.nn.Module, Any]:
+        """Load the model of this name, and its processor; whether they are the same is not checked.
+
+        Returns:
+            Both.
+
+        Raises:
+            FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
+        """
+        from transformers import AutoImageProcessor, AutoModel
+
+        import csmae_hf  # noqa: F401 (registers the Auto classes)
+
+        if not self.model:
+            raise FileNotFoundError(
+                "This archive does not know the name of its model: pass model= and processor= to Archive.load."
+            )
+        options = {"revision": self.revision} if self.revision else {}
+        try:
+            return AutoModel.from_pretrained(self.model, **options), AutoImageProcessor.from_pretrained(
+                self.model, **options
+            )
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The archive's model {self.described} is neither a folder nor on the Hub: pass model= and processor= ({error})."
+            ) from error
+
     def refuse_other(self, other: "Identity", where: str) -> None:
         """Refuse a model or processor that is not this one.
 
