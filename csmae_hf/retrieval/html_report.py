@@ -293,7 +293,7 @@ header dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 0; }
 header dt { font-size: .8rem; color: var(--faint); }
 header dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; font-size: .85rem; background: var(--shade); }
 .name { text-align: left; }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from csmae_hf.retrieval.charts import PALETTE
 from csmae_hf.retrieval.examples import take_examples
 from csmae_hf.retrieval.results import DirectionResult
 from csmae_hf.visualize import QueryPicture, ResultPicture, abbreviate, draw_retrieval, new_figure
@@ -95,7 +96,7 @@ def draw_over_k(results: Sequence[DirectionResult], path: Path) -> Path:
         for number, result in enumerate(results):
             values = result.over_k[metric]
             style = "-" if result.query_sensor == result.archive_sensor else "--"
-            axes.plot(range(1, len(values) + 1), values, style, marker=".", label=result.name, color=f"C{number}")
+            axes.plot(range(1, len(values) + 1), values, style, marker=".", label=result.name, color=_color(number))
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("k")
         axes.grid(alpha=0.3)
@@ -123,8 +124,15 @@ def draw_classes(results: Sequence[DirectionResult], path: Path) -> Path:
         groups = result.groups["class"]
         places = np.array([place for place, name in enumerate(classes) if name in groups])
         scores = [groups[classes[place]].scores["f1_of_means"] for place in places]
-        axes.barh(places + (number - (len(results) - 1) / 2) * height, scores, height * 0.9, label=result.name)
+        axes.barh(
+            places + (number - (len(results) - 1) / 2) * height,
+            scores,
+            height * 0.9,
+            label=result.name,
+            color=_color(number),
+        )
     axes.set_yticks(range(len(classes)), [abbreviate(name, 28) for name in classes], fontsize=8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel(f"F1@{results[0].k} of means, queries that have the class", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
@@ -132,3 +140,8 @@ def draw_classes(results: Sequence[DirectionResult], path: Path) -> Path:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     return path
+
+
+def _color(number: int) -> str:
+    """The colour that the report gives a direction."""
+    return PALETTE[number % len(PALETTE)]

@@ -1,5 +1,7 @@
 """Metrics with graded relevance against scikit-learn, SciPy and plain loops."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,3 +170,18 @@ def test_hubness_equals_scipys_skewness():
 def test_a_perfect_ranking_scores_one():
     scores = query_scores(np.eye(3, dtype=int), np.eye(3, dtype=int), np.arange(3)[:, None])
     assert all((values == 1).all() for values in scores)
+
+
+def test_all_metrics_of_65000_queries_cost_a_fraction_of_the_double_loop():
+    """The loop is timed on some queries in the same run: a ratio, so that a busy machine slows both."""
+    rng = np.random.default_rng(6)
+    query, archive = draw_labels(rng, 65_000, 19, 0.15), draw_labels(rng, 20_000, 19, 0.15)
+    ranking = rng.integers(0, 20_000 - 10, (65_000, 1)) + np.arange(10)
+    start = time.process_time()
+    for labels_of_query, row in zip(query[:1000], ranking[:1000], strict=True):
+        for index in row:
+            np.logical_and(labels_of_query, archive[index]).sum() / max(archive[index].sum(), 1)
+    loop = (time.process_time() - start) * 65
+    start = time.process_time()
+    query_scores(query, archive, ranking)
+    assert time.process_time() - start < loop / 3
