@@ -12,7 +12,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
-from csmae_hf.training.publish import publish_run, take_hub_request
+from csmae_hf.training.publish import publishing
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -20,6 +20,7 @@ from modeling_csmae import CSMAEForPreTraining
 logger = logging.getLogger(__name__)
 
 
+@publishing
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
     """Pre-train a model and save it with its processor and code.
 
@@ -31,7 +32,6 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     Returns:
         The folder of the trained model.
     """
-    request = take_hub_request(training_args)
     set_seed(training_args.seed)
     model = build_model(model_args)
     processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
@@ -55,7 +55,6 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
-    publish_run(request, training_args)
     return Path(str(training_args.output_dir))
 
 

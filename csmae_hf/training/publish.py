@@ -3,12 +3,15 @@
 The Trainer would publish its arguments as a pickle, with the token in it if one was given, and a card of empty fields.
 """
 
+import functools
 import json
 import logging
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec
 
 import torch
 from transformers import TrainingArguments
@@ -16,6 +19,8 @@ from transformers import TrainingArguments
 from csmae_hf.hub.facts import HARDWARE_FILE
 from csmae_hf.hub.publish import push_folder
 from csmae_hf.hub.upload import PublishError, ensure_repository
+
+P = ParamSpec("P")
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +74,40 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
     return HubRequest(name, args.hub_private_repo, args.hub_revision, token)
 
 
-def publish_run(request: HubRequest | None, args: TrainingArguments) -> None:
+def publishing(pretrain: Callable[P, Path]) -> Callable[P, Path]:
+    """Let a function that trains also publish what it has trained, where its arguments ask for that.
+
+    Args:
+        pretrain: A function of which one argument is the Trainer's `TrainingArguments`, and which returns the folder of the model.
+
+    Returns:
+        The function, with [`take_hub_request`] before it and [`publish_run`] after it.
+    """
+
+    @functools.wraps(pretrain)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Path:
+        training_args = next(one for one in (*args, *kwargs.values()) if isinstance(one, TrainingArguments))
+        request = take_hub_request(training_args)
+        folder = pretrain(*args, **kwargs)
+        publish_run(request, training_args, folder)
+        return folder
+
+    return run
+
+
+def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Path) -> None:
     """Say beside a finished run what it ran on, and publish it if that was asked for; only the main process does anything.
 
     Args:
         request: Where to publish it; None for nowhere.
         args: Arguments of the Trainer.
+        folder: The trained model.
 
     Raises:
         PublishError: If that fails; the message says how to repeat it without training again.
     """
     if args.process_index != 0:
         return
-    folder = Path(str(args.output_dir))
     (folder / HARDWARE_FILE).write_text(json.dumps(describe_hardware(args), indent=2) + "\n", encoding="utf-8")
     if request is None:
         return
