@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from configuration_csmae import CSMAEConfig
-from csmae_hf.hub.facts import SAMPLE_DATA, Facts
+from csmae_hf.hub.facts import Facts
 from image_processing_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES, CSMAEImageProcessor
 
 SENSOR_TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
@@ -71,7 +71,7 @@ def model_card(facts: Facts, repo_id: str, *, subfolder: str | None = None, pict
         "## What it takes\n\n" + sensor_contract(facts.config, facts.processor),
         "## Load it and search\n\n" + _usage(facts.config, repo_id, subfolder),
         _section("## How it was trained", _training(facts)),
-        _section("## Retrieval across sensors", _results(facts.results)),
+        _section("## Retrieval across sensors", _results(facts)),
         _section("## Where the weights are from", _conversion(facts.conversion)),
         "## What it must not be used for\n\n" + _limits(facts),
         "## Licence\n\n" + _licences(facts),
@@ -244,7 +244,7 @@ with torch.no_grad():
 scores, places = torch.nn.functional.cosine_similarity(asked, found).topk(5)  # the five most similar tiles
 ```
 
-That needs `pip install torch transformers pillow` and nothing else.
+That needs `pip install torch 'transformers>=5.18' pillow` and nothing else.
 
 `trust_remote_code=True` runs the code of this repository: read it, and pin the `revision` to the commit that you have read. With
 `pip install csmae-hf` and `import csmae_hf` nothing of it is run."""
@@ -293,7 +293,8 @@ def _training(facts: Facts) -> str:
     return _table(("what", "value"), known) + f"\n\n{objective}"
 
 
-def _results(results: Mapping[str, Any]) -> str:
+def _results(facts: Facts) -> str:
+    results = facts.results
     directions = results.get("directions") or []
     if not directions:
         return ""
@@ -316,7 +317,7 @@ def _results(results: Mapping[str, Any]) -> str:
         f"{first['n_queries']} queries of {_split(protocol.get('query_split'))} against {first['n_archive']} tiles of "
         f"{_split(protocol.get('archive_split'))}; relevance is by shared labels.",
         f"In brackets: {kind}." if has_intervals else "",
-        "The tiles are generated: these numbers say nothing of real land." if data and SAMPLE_DATA in str(data) else "",
+        "The tiles are generated: these numbers say nothing of real land." if facts.synthetic_results else "",
     ]
     return _table(header, rows) + "\n\n" + " ".join(note for note in notes if note)
 

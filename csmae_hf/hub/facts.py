@@ -49,6 +49,7 @@ class Facts:
         results: An evaluation, the content of `results.json`; empty if there was none.
         conversion: The report of a conversion, the content of `conversion.json`; empty if there was none.
         synthetic: Whether it was trained on generated tiles; None if unknown.
+        synthetic_results: Whether it was evaluated on generated tiles.
         license: The weights' licence as the publisher says, None if nothing was said.
         datasets: Hub names of the training data as the publisher says.
     """
@@ -65,6 +66,7 @@ class Facts:
     results: Mapping[str, Any] = field(default_factory=dict)
     conversion: Mapping[str, Any] = field(default_factory=dict)
     synthetic: bool | None = None
+    synthetic_results: bool = False
     license: str | None = None
     datasets: Sequence[str] = ()
 
@@ -99,20 +101,21 @@ def read_facts(
     Raises:
         ValueError: If a file is broken.
     """
-    settings = without_paths(_read_yaml(folder / SETTINGS_FILE))
+    settings, evaluation = _read_yaml(folder / SETTINGS_FILE), _read_json(results) if results else {}
     return Facts(
         config=cast(CSMAEConfig, model.config),
         processor=processor,
         has_decoders=any(name.startswith("decoders.") for name, _ in model.named_parameters()),
         parameters=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
-        settings=settings,
+        settings=without_paths(settings),
         state=_read_json(folder / "trainer_state.json"),
         metrics=_read_json(folder / "train_results.json"),
         hardware=without_paths(_read_json(folder / HARDWARE_FILE)),
-        results=without_paths(_read_json(results)) if results else {},
+        results=without_paths(evaluation),
         conversion=_read_json(folder / REPORT_FILE),
-        synthetic=_is_synthetic(_read_yaml(folder / SETTINGS_FILE)),
+        synthetic=_is_generated(settings.get("data")) if settings else None,
+        synthetic_results=bool(evaluation) and _is_generated((evaluation.get("metadata") or {}).get("data", "")),
     )
 
 
@@ -132,11 +135,9 @@ def last_part(path: str) -> str:
     return PureWindowsPath(path).name or path  # it takes both kinds of slashes
 
 
-def _is_synthetic(settings: Mapping[str, Any]) -> bool | None:
-    if not settings:
-        return None
-    data = settings.get("data")
-    return data is None or (Path(str(data)) / SAMPLE_MARKER).is_file()
+def _is_generated(data: Any) -> bool:
+    """Whether data, as named on a command line, are a sample archive: the default where nothing was named."""
+    return data in (None, SAMPLE_DATA) or (data != "" and (Path(str(data)) / SAMPLE_MARKER).is_file())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

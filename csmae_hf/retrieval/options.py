@@ -13,6 +13,7 @@ class RetrievalOptions:
 
     Attributes:
         data: Archive, as of `load_archive`.
+        subset: Subset of BigEarthNet, as of `load_bigearthnet`; None for all tiles.
         metadata: Its metadata, where not beside it.
         splits: Its split lists, where not beside it.
         missing: `"error"` or `"drop"`: what to do if more than 1 % of the named tiles are not in the LMDB.
@@ -37,6 +38,7 @@ class RetrievalOptions:
     """
 
     data: str | None = None
+    subset: str | None = None
     metadata: str | None = None
     splits: str | None = None
     missing: Missing = "error"

@@ -77,6 +77,7 @@ def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     load = partial(
         load_archive,
         options.data,
+        subset=options.subset,
         metadata=options.metadata,
         splits=options.splits,
         missing=options.missing,

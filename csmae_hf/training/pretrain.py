@@ -78,7 +78,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     )
     record_arguments(output_dir, run, resumed=checkpoint is not None)
     folder = train_and_save(trainer, checkpoint)
-    publish_run(request, training_args)
+    publish_run(request, training_args, folder)
     return folder
 
 

@@ -69,19 +69,19 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
     return HubRequest(name, args.hub_private_repo, args.hub_revision, token)
 
 
-def publish_run(request: HubRequest | None, args: TrainingArguments) -> None:
+def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Path) -> None:
     """Say beside a finished run what it ran on, and publish it if that was asked for; only the main process does anything.
 
     Args:
         request: Where to publish it; None for nowhere.
         args: Arguments of the Trainer.
+        folder: The trained model.
 
     Raises:
         PublishError: If that fails; the message says how to repeat it without training again.
     """
     if args.process_index != 0:
         return
-    folder = Path(str(args.output_dir))
     (folder / HARDWARE_FILE).write_text(json.dumps(describe_hardware(args), indent=2) + "\n", encoding="utf-8")
     if request is None:
         return

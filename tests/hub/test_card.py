@@ -170,6 +170,21 @@ def test_generated_tiles_are_called_generated(run_folder: Path, facts: Facts) ->
     assert "CDLA" not in card
 
 
+@pytest.mark.parametrize(
+    ("data", "generated"), [("sample", True), ("synthetic sample archive", True), ("tiles", False)]
+)
+def test_results_on_a_sample_archive_say_so(tmp_path: Path, facts: Facts, data: str, generated: bool) -> None:
+    for name in ("sample", "tiles"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sample" / "sample.json").write_text("{}")
+    data = str(tmp_path / data) if " " not in data else data
+    (tmp_path / "results.json").write_text(json.dumps({**RESULTS, "metadata": {"data": data}}))
+    model = CSMAEForPreTraining(facts.config)
+    card = model_card(read_facts(tmp_path, model, facts.processor, results=tmp_path / "results.json"), "me/x")
+    assert ("these numbers say nothing of real land" in card) is generated
+    assert str(tmp_path) not in card
+
+
 def test_an_encoder_says_that_training_cannot_go_on(facts: Facts) -> None:
     assert "The decoders are included" in model_card(facts, "me/x")
     assert "the decoders are not included" in model_card(replace(facts, has_decoders=False), "me/x")
