@@ -2,7 +2,7 @@
 
     python run_pretraining.py configs/demo.yaml
     accelerate launch run_pretraining.py configs/csmae_sesd.yaml --data BigEarthNet --output_dir runs/sesd
-    accelerate launch --cpu --num_processes 2 run_pretraining.py configs/demo.yaml
+    accelerate launch --multi_gpu --num_processes 2 run_pretraining.py configs/demo.yaml     two processes, on CPUs too
 
 The first argument may be a YAML file of arguments; options override it. The trained model, its processor and its code are
 saved in --output_dir, ready for AutoModel.from_pretrained.
