@@ -99,8 +99,9 @@ NEAR_INFRARED = ("B07", "B08", "B8A")
 NEAR_INFRARED_RATIO, NEAR_INFRARED_LEAST = 1.5, 500
 """Greatest ratio between their means, and the brightness (digital numbers) from which it is looked at."""
 
-SMOOTHEST = 0.12
-"""Least roughness (see `_lines_look_coarse`) of a real 10 m band: 0.19 or more, against 0.06 or less of a 60 m band interpolated."""
+SMOOTHEST, SMOOTHER_THAN_OTHERS = 0.12, 2.0
+"""Least roughness (see `_look_coarse`) of a 10 m band: 0.19 or more of real tiles, against 0.06 or less of a 60 m band interpolated.
+And how many times rougher another 10 m band of the image must be, for clouds are smooth in all of them."""
 
 MOST_JUMPS = 0.001
 """Share of neighbouring pixels that differ by more than 128 in an image of 0 to 255: none in real dark water, more where larger
@@ -125,7 +126,7 @@ class CSMAEImageProcessor(BaseImageProcessor):
     stay at one value. *Guesses* are made unless the unit is declared, for who declares it knows the pixels; their thresholds lie
     clear of all real tiles met here: the +1000 offset of baseline 04.00 (no pixel of any band below 900; needs a visible and
     a short-wave infrared band), VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
-    differ by half), a 60 m band interpolated to 10 m (smoother than any real one, or of repeated pixels), and numbers cut
+    differ by half), a 60 m band interpolated to 10 m (much smoother than the other 10 m bands, or of repeated pixels), and numbers cut
     to 8 bits (0 to 255 with jumps).
 
     No sign tells the order of similar bands in a bare array (blue, green and red, say): pass a dict by band name wherever the
@@ -778,10 +779,16 @@ def _overflow_guess(optical: Mapping[str, BandPixels]) -> Signs:
 
 
 def _coarse_guess(optical: Mapping[str, BandPixels]) -> Signs:
-    for name, band in optical.items():
-        if BAND_METRES[name] == 10:
-            reason = f"has a band {name} that looks resampled from 60 m pixels, where 10 m was expected. Check which band it is"
-            yield _looks_coarse(band.pixels), reason
+    """A band much smoother than the other 10 m bands, along rows and columns: where all are smooth, as of clouds, it is the scene."""
+    names = [name for name in optical if BAND_METRES[name] == 10]
+    coarse = _look_coarse([optical[name].pixels for name in names]) if names else np.zeros((0, 1), bool)
+    if coarse.any():  # rare
+        coarse &= _look_coarse([optical[name].pixels.transpose(1, 2) for name in names])
+    for name, wrong in zip(names, coarse, strict=True):
+        yield (
+            wrong,
+            f"has a band {name} that looks resampled from 60 m pixels, where 10 m was expected. Check which band it is",
+        )
 
 
 def _means(pixels: torch.Tensor) -> np.ndarray:
@@ -794,32 +801,24 @@ def _jumps(pixels: torch.Tensor) -> np.ndarray:
     return (np.abs(np.diff(_array(pixels).astype(np.float32), axis=2)) > 128).mean(axis=(1, 2))
 
 
-def _looks_coarse(pixels: torch.Tensor) -> np.ndarray:
-    """Whether images, (B, H, W), are interpolated from much larger pixels, or repeat them: (B,).
+def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
+    """Whether the rows of bands, (B, H, W) each, look interpolated from much larger pixels, or repeat them: (bands, B).
 
-    They are if both every 24th row and every 24th column are. Images of hardly any steps, such as calm water, are not judged.
+    Roughness is the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
+    neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
-    coarse = _lines_look_coarse(*(_array(pixels[:, start::24]) for start in (0, 1)))
-    for image in np.flatnonzero(coarse):  # rare
-        columns = _array(pixels[image : image + 1]).swapaxes(1, 2)
-        coarse[image] = _lines_look_coarse(columns[:, ::24], columns[:, 1::24])[0]
-    return coarse
-
-
-def _lines_look_coarse(lines: np.ndarray, next_lines: np.ndarray) -> np.ndarray:
-    """Whether lines, (B, lines, W), are smooth, or equal those that follow them.
-
-    Smooth: the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
-    neighbours, which is 0 on a straight line and 0.75 in noise.
-    """
-    lines = lines.astype(np.float32)
-    steps = np.diff(lines, axis=2)
-    power = np.square(steps).mean(axis=(1, 2))
-    off_middle = np.square(np.diff(steps, axis=2) / 2).mean(axis=(1, 2))
-    repeated = (lines[:, : next_lines.shape[1]] == next_lines).all(axis=(1, 2))
-    varied = (power >= 4) & ((steps != 0).mean(axis=(1, 2)) > 0.25)
-    # of repeated pixels most steps are 0, so that those are told by their power alone
-    return np.asarray((varied & (off_middle < SMOOTHEST * power)) | ((power >= 4) & repeated))
+    roughness, repeated = [], []
+    for pixels in bands:
+        lines, next_lines = (_array(pixels[:, start::24]).astype(np.float32) for start in (0, 1))
+        steps = np.diff(lines, axis=2)
+        power = np.square(steps).mean(axis=(1, 2))
+        off_middle = np.square(np.diff(steps, axis=2) / 2).mean(axis=(1, 2))
+        varied = (power >= 4) & ((steps != 0).mean(axis=(1, 2)) > 0.25)
+        roughness.append(np.where(varied, off_middle / np.maximum(power, 1e-9), np.nan))
+        repeated.append((power >= 4) & (lines[:, : next_lines.shape[1]] == next_lines).all(axis=(1, 2)))
+    rough = np.stack(roughness)
+    roughest = np.max(np.nan_to_num(rough), axis=0)
+    return np.asarray(((rough < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * rough < roughest)) | np.stack(repeated))
 
 
 def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
