@@ -99,8 +99,9 @@ NEAR_INFRARED = ("B07", "B08", "B8A")
 NEAR_INFRARED_RATIO, NEAR_INFRARED_LEAST = 1.5, 500
 """Greatest ratio between their means, and the brightness (digital numbers) from which it is looked at."""
 
-SMOOTHEST = 0.12
-"""Least roughness (see `_lines_look_coarse`) of a real 10 m band: 0.19 or more, against 0.06 or less of a 60 m band interpolated."""
+SMOOTHEST, SMOOTHER_THAN_OTHERS = 0.12, 2.0
+"""Least roughness (see `_look_coarse`) of a 10 m band: 0.19 or more of real tiles, against 0.06 or less of a 60 m band interpolated.
+And how many times rougher another 10 m band of the image must be, for clouds are smooth in all of them."""
 
 MOST_JUMPS = 0.001
 """Share of neighbouring pixels that differ by more than 128 in an image of 0 to 255: none in real dark water, more where larger
@@ -125,7 +126,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     stay at one value. *Guesses* are made unless the unit is declared, for who declares it knows the pixels; their thresholds lie
     clear of all real tiles met here: the +1000 offset of baseline 04.00 (no pixel of any band below 900; needs a visible and
     a short-wave infrared band), VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
-    differ by half), a 60 m band interpolated to 10 m (smoother than any real one, or of repeated pixels), and numbers cut
+    differ by half), a 60 m band interpolated to 10 m (much smoother than the other 10 m bands, or of repeated pixels), and numbers cut
     to 8 bits (0 to 255 with jumps).
 
     No sign tells the order of similar bands in a bare array (blue, green and red, say): pass a dict by band name wherever the
@@ -339,13 +340,19 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
             for key, pixels in groups.items():
                 names = key.split()
                 mean = torch.tensor([self.band_mean[name] for name in names], device=pixels.device)[:, None, None]
-                std = torch.tensor([self.band_std[name] for name in names], device=pixels.device)[:, None, None]
-                places = _as_slice([order.index(name) for name in names])
+                scale = torch.tensor([1 / self.band_std[name] for name in names], device=pixels.device)[:, None, None]
+                places = [order.index(name) for name in names]
+                in_a_row = places == list(range(places[0], places[0] + len(places)))
                 for start in range(0, len(pixels), step):
-                    part = (
-                        pixels[start : start + step].float().sub(mean).div_(std)
-                    )  # standardised first: there is less of it
-                    images[start : start + step, places] = resample_bicubic(part, self.size)
+                    part = images[start : start + step]
+                    target = (
+                        part[:, places[0] : places[-1] + 1]
+                        if in_a_row
+                        else part.new_empty(len(part), len(places), *part.shape[2:])
+                    )
+                    _standardise_into(target, pixels[start : start + step], mean, scale)
+                    if not in_a_row:
+                        part[:, places] = target
         return images.transpose(2, 3).contiguous() if self.transpose else images
 
 
@@ -359,10 +366,12 @@ def _without_autocast(device_type: str) -> Any:
     return nullcontext()
 
 
-def _as_slice(places: list[int]) -> slice | list[int]:
-    """Places in a row as a slice, which is written to without an index."""
-    in_a_row = places == list(range(places[0], places[0] + len(places)))
-    return slice(places[0], places[-1] + 1) if in_a_row else places
+def _standardise_into(target: torch.Tensor, pixels: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> None:
+    """Standardise and resample images, (B, bands, H, W), in place: fresh memory would cost more than the arithmetic."""
+    if pixels.shape[-2:] == target.shape[-2:]:
+        target.copy_(pixels).sub_(mean).mul_(scale)
+    else:  # standardised first: there is less of it
+        resample_bicubic(pixels.float().sub(mean).mul_(scale), target.shape[-1], out=target)
 
 
 def collect_images(value: Bands, sensor: str, bands: Sequence[str]) -> list[dict[str, Array]]:
@@ -770,10 +779,16 @@ def _overflow_guess(optical: Mapping[str, BandPixels]) -> Signs:
 
 
 def _coarse_guess(optical: Mapping[str, BandPixels]) -> Signs:
-    for name, band in optical.items():
-        if BAND_METRES[name] == 10:
-            reason = f"has a band {name} that looks resampled from 60 m pixels, where 10 m was expected. Check which band it is"
-            yield _looks_coarse(band.pixels), reason
+    """A band much smoother than the other 10 m bands, along rows and columns: where all are smooth, as of clouds, it is the scene."""
+    names = [name for name in optical if BAND_METRES[name] == 10]
+    coarse = _look_coarse([optical[name].pixels for name in names]) if names else np.zeros((0, 1), bool)
+    if coarse.any():  # rare
+        coarse &= _look_coarse([optical[name].pixels.transpose(1, 2) for name in names])
+    for name, wrong in zip(names, coarse, strict=True):
+        yield (
+            wrong,
+            f"has a band {name} that looks resampled from 60 m pixels, where 10 m was expected. Check which band it is",
+        )
 
 
 def _means(pixels: torch.Tensor) -> np.ndarray:
@@ -786,30 +801,24 @@ def _jumps(pixels: torch.Tensor) -> np.ndarray:
     return (np.abs(np.diff(_array(pixels).astype(np.float32), axis=2)) > 128).mean(axis=(1, 2))
 
 
-def _looks_coarse(pixels: torch.Tensor) -> np.ndarray:
-    """Whether images, (B, H, W), are interpolated from much larger pixels, or repeat them: (B,).
+def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
+    """Whether the rows of bands, (B, H, W) each, look interpolated from much larger pixels, or repeat them: (bands, B).
 
-    They are if both every 12th row and every 12th column are. Images of hardly any steps, such as calm water, are not judged.
+    Roughness is the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
+    neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
-    rows, next_rows = (_array(pixels[:, start::12]) for start in (0, 1))
-    columns, next_columns = (_array(pixels[:, :, start::12]).swapaxes(1, 2) for start in (0, 1))
-    return _lines_look_coarse(rows, next_rows) & _lines_look_coarse(columns, next_columns)
-
-
-def _lines_look_coarse(lines: np.ndarray, next_lines: np.ndarray) -> np.ndarray:
-    """Whether lines, (B, lines, W), are smooth, or equal those that follow them.
-
-    Smooth: the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
-    neighbours, which is 0 on a straight line and 0.75 in noise.
-    """
-    lines = lines.astype(np.float32)
-    steps = np.diff(lines, axis=2)
-    power = np.square(steps).mean(axis=(1, 2))
-    off_middle = np.square(np.diff(steps, axis=2) / 2).mean(axis=(1, 2))
-    repeated = (lines[:, : next_lines.shape[1]] == next_lines).all(axis=(1, 2))
-    varied = (power >= 4) & ((steps != 0).mean(axis=(1, 2)) > 0.25)
-    # of repeated pixels most steps are 0, so that those are told by their power alone
-    return np.asarray((varied & (off_middle < SMOOTHEST * power)) | ((power >= 4) & repeated))
+    roughness, repeated = [], []
+    for pixels in bands:
+        lines, next_lines = (_array(pixels[:, start::24]).astype(np.float32) for start in (0, 1))
+        steps = np.diff(lines, axis=2)
+        power = np.square(steps).mean(axis=(1, 2))
+        off_middle = np.square(np.diff(steps, axis=2) / 2).mean(axis=(1, 2))
+        varied = (power >= 4) & ((steps != 0).mean(axis=(1, 2)) > 0.25)
+        roughness.append(np.where(varied, off_middle / np.maximum(power, 1e-9), np.nan))
+        repeated.append((power >= 4) & (lines[:, : next_lines.shape[1]] == next_lines).all(axis=(1, 2)))
+    rough = np.stack(roughness)
+    roughest = np.max(np.nan_to_num(rough), axis=0)
+    return np.asarray(((rough < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * rough < roughest)) | np.stack(repeated))
 
 
 def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
@@ -833,23 +842,30 @@ def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
     return pixels
 
 
-def resample_bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
+def resample_bicubic(images: torch.Tensor, size: int, out: torch.Tensor | None = None) -> torch.Tensor:
     """Resample images to `size`: bicubic (a = -0.75), corners aligned, one axis after the other.
 
     Args:
         images: (..., H, W) float32.
         size: Edge of the result, pixels.
+        out: Where to put the result; default new memory.
 
     Returns:
         (..., size, size); what `torch.nn.functional.interpolate` gives, to the rounding of its places.
     """
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
-        return images
+        return images if out is None else out.copy_(images)
     if images.device.type != "cpu":
-        return _weigh(_weigh(images, size, -1), size, -2)
-    wide = torch.cat([images[..., block.inputs] @ block.weights.T for block in _bicubic_blocks(width, size)], dim=-1)
-    return torch.cat([block.weights @ wide[..., block.inputs, :] for block in _bicubic_blocks(height, size)], dim=-2)
+        resampled = _weigh(_weigh(images, size, -1), size, -2)
+        return resampled if out is None else out.copy_(resampled)
+    wide = images.new_empty(*images.shape[:-1], size)
+    for block in _bicubic_blocks(width, size):
+        wide[..., block.outputs] = images[..., block.inputs] @ block.weights.T
+    out = images.new_empty(*images.shape[:-2], size, size) if out is None else out
+    for block in _bicubic_blocks(height, size):
+        out[..., block.outputs, :] = block.weights @ wide[..., block.inputs, :]
+    return out
 
 
 def _weigh(images: torch.Tensor, size: int, axis: int) -> torch.Tensor:
@@ -865,20 +881,22 @@ def _weigh(images: torch.Tensor, size: int, axis: int) -> torch.Tensor:
 
 
 class _Block(NamedTuple):
-    """A part of a bicubic matrix without most of its zeros: `weights` of some outputs on the `inputs` they depend on."""
+    """A part of a bicubic matrix without most of its zeros: `weights` of some `outputs` on the `inputs` they depend on."""
 
+    outputs: slice
     inputs: slice
     weights: torch.Tensor
 
 
 @lru_cache(maxsize=16)
 def _bicubic_blocks(size: int, new_size: int) -> list[_Block]:
-    """The bicubic matrix in blocks of about 40 rows: a third of the work for 60 to 120, since a pixel depends on four."""
-    blocks = []
+    """The bicubic matrix in blocks of about 40 rows: half the work for 60 to 120, since a pixel depends on four."""
+    blocks, start = [], 0
     for rows in _bicubic_matrix(size, new_size).chunk(max(new_size // 40, 1)):
         used = (rows != 0).any(dim=0).nonzero().flatten().tolist()
         inputs = slice(used[0], used[-1] + 1)
-        blocks.append(_Block(inputs, rows[:, inputs].contiguous()))
+        blocks.append(_Block(slice(start, start + len(rows)), inputs, rows[:, inputs].contiguous()))
+        start += len(rows)
     return blocks
 
 

@@ -56,9 +56,9 @@ class TileCollator:
                     f"{len(missing)} of the {len(rows)} tiles of a batch have no {sensor} image, {missing[0]} for one: leave them "
                     "out with dataset.filter, or read a store that has them."
                 )
-        read_together(row[sensor] for row in rows for sensor in self.sensors)
         try:
-            batch = self._process(rows)
+            with read_together(row[sensor] for row in rows for sensor in self.sensors):
+                batch = self._process(rows)
         except ValueError as error:
             if type(error) is not ValueError:  # a store's own errors name the tile already
                 raise

@@ -322,22 +322,22 @@ class TiffFolder:
             arrays.update(zip(names, pixels, strict=True))
         return {band: arrays[band] for band in bands or in_order(arrays) or arrays}
 
-    def read_many(
+    @contextmanager
+    def view_many(
         self, wanted: Mapping[str, Sequence[str] | None]
-    ) -> Iterator[tuple[str, dict[str, np.ndarray[Any, Any]]]]:
-        """Read several images.
+    ) -> Iterator[dict[str, dict[str, np.ndarray[Any, Any]]]]:
+        """Read several images, as a store of tiles lets several be looked at.
 
         Args:
             wanted: By key the bands to return, as of `read`.
 
         Yields:
-            Key and bands of each, in the order of the keys.
+            The bands of each, by key.
 
         Raises:
             TiffError: As `read`.
         """
-        for key in sorted(wanted):
-            yield key, self.read(key, wanted[key])
+        yield {key: self.read(key, wanted[key]) for key in sorted(wanted)}
 
     def band_names(self, key: str) -> tuple[str, ...]:
         """List the bands of an image; a file of several bands is opened for it.

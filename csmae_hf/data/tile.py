@@ -1,7 +1,8 @@
 """The pixel column of a dataset: it stores keys of an LMDB, and gives bands by name that are read when the first is looked at."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -48,24 +49,6 @@ class TileBands:
         if self._pixels is None:
             self._pixels = open_source(self.store).read(self.key, self._bands)
         return self._pixels[band]
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands, in order."""
-        return self._bands
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the pixels are in memory."""
-        return self._pixels is not None
-
-    def fill(self, pixels: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Take pixels that were read together with those of other tiles.
-
-        Args:
-            pixels: (H, W) by band; further bands do no harm.
-        """
-        self._pixels = {band: pixels[band] for band in self._bands}
 
     def __contains__(self, band: object) -> bool:
         return band in self._bands
@@ -122,25 +105,36 @@ class TileBands:
         return self[band] if band in self._bands else default
 
 
-def read_together(tiles: Iterable[Any]) -> None:
-    """Read the pixels of several tiles now: each store in one transaction, each key once, though two sensors lie under it.
+@contextmanager
+def read_together(tiles: Iterable[Any]) -> Iterator[None]:
+    """Read the pixels of several tiles at once: each store in one transaction, each key once, though two sensors lie under it.
+
+    Within, the pixels are views of the store, read-only; after it the tiles read for themselves again. Nothing is copied but by who
+    looks, which makes a batch in half the time.
 
     Args:
         tiles: Tiles; what is no [`TileBands`] or is read already is left alone.
 
     Raises:
-        TileNotFoundError: If the store has no such key.
+        TileNotFoundError: If a store has no such key.
         CorruptTileError: If a value is broken or lacks a band.
     """
     stores: dict[str, dict[str, list[TileBands]]] = {}
     for tile in tiles:
-        if isinstance(tile, TileBands) and not tile.is_read:
+        if isinstance(tile, TileBands) and tile._pixels is None:
             stores.setdefault(tile.store, {}).setdefault(tile.key, []).append(tile)
-    for store, by_key in stores.items():
-        wanted = {key: tuple(band for tile in same for band in tile.bands) for key, same in by_key.items()}
-        for key, pixels in open_source(store).read_many(wanted):
-            for tile in by_key[key]:
-                tile.fill(pixels)
+    lent = [tile for by_key in stores.values() for same in by_key.values() for tile in same]
+    with ExitStack() as stack:
+        try:
+            for store, by_key in stores.items():
+                wanted = {key: tuple(band for tile in same for band in tile) for key, same in by_key.items()}
+                for key, pixels in stack.enter_context(open_source(store).view_many(wanted)).items():
+                    for tile in by_key[key]:
+                        tile._pixels = {band: pixels[band] for band in tile}
+            yield
+        finally:
+            for tile in lent:
+                tile._pixels = None
 
 
 @dataclass

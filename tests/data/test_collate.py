@@ -99,3 +99,21 @@ def test_a_batch_is_read_in_one_transaction_and_each_value_once(
     for sensor in ("s1", "s2"):
         alone = CSMAEImageProcessor()(**{sensor: [pickle.loads(pickle.dumps(row[sensor])) for row in rows]})[sensor]
         assert torch.equal(batch[sensor], alone)
+
+
+def test_a_row_outlives_its_batch(tiles: datasets.Dataset) -> None:
+    """Within a batch its pixels are views of the store; after it, the row reads for itself again."""
+    rows = [tiles[n] for n in range(2)]
+    looked_at = rows[1]["s1"]["VV"]
+    TileCollator(CSMAEImageProcessor())(rows)
+    assert rows[0]["s1"]._pixels is None
+    assert rows[1]["s1"]["VV"] is looked_at
+    assert rows[0]["s2"]["B02"].flags.owndata or rows[0]["s2"]["B02"].flags.writeable
+    assert np.array_equal(rows[0]["s2"]["B02"], tiles[0]["s2"]["B02"])
+
+
+def test_a_broken_tile_of_a_batch_is_named_by_the_store(tiles: datasets.Dataset) -> None:
+    rows = [tiles[0], {**tiles[1], "s1": tiles.features["s1"].decode_example("S1A_nothing")}]
+    with pytest.raises(KeyError, match="S1A_nothing"):
+        TileCollator(CSMAEImageProcessor())(rows)
+    assert rows[0]["s1"]._pixels is None

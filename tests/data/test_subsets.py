@@ -25,6 +25,7 @@ def all_rows(shared_data: Path) -> list[TileRow]:
     return read_v1_rows([folder / "s1_s2_name_country_season.csv.bz2"], find_v1_splits([folder]))
 
 
+@pytest.mark.slow
 def test_all_pairs_are_told_apart_by_the_official_lists(all_rows: list[TileRow]) -> None:
     assert len(all_rows) == 590_326
     assert Counter(row.split for row in all_rows) == {
@@ -37,6 +38,7 @@ def test_all_pairs_are_told_apart_by_the_official_lists(all_rows: list[TileRow])
     assert all(row.s1_id and row.country for row in all_rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SUBSETS))
 def test_a_subset_has_the_published_counts(all_rows: list[TileRow], name: str) -> None:
     chosen = select_subset(all_rows, name)
@@ -50,6 +52,7 @@ def test_a_subset_has_the_published_counts(all_rows: list[TileRow], name: str) -
         assert {row.country for row in chosen} == {"Serbia"}
 
 
+@pytest.mark.slow
 def test_the_season_of_the_table_gives_another_count(all_rows: list[TileRow]) -> None:
     """14,717: the number that the season of the S1 date gives, which is why the rule goes by the S2 name."""
     serbia = [row for row in all_rows if row.split and row.country == "Serbia"]

@@ -190,11 +190,11 @@ def test_a_dataset_saved_and_loaded_still_reads_its_store(data: datasets.Dataset
     assert all(map(has_own_pixels, loaded))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_dataloader_workers_read_every_tile(data: datasets.Dataset, method: str) -> None:
+@pytest.mark.parametrize(("method", "workers"), [("fork", 1), ("fork", 3), ("spawn", 2)])
+def test_dataloader_workers_read_every_tile(data: datasets.Dataset, method: str, workers: int) -> None:
     _ = data[0]  # the store is open in the parent
     loader = torch.utils.data.DataLoader(
-        data, batch_size=2, num_workers=2, multiprocessing_context=method, collate_fn=list
+        data, batch_size=2, num_workers=workers, multiprocessing_context=method, collate_fn=list
     )
     rows = [row for batch in loader for row in batch]
     assert [row["id"] for row in rows] == sorted(S2_NAMES)
