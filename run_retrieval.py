@@ -31,7 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("models", nargs="+", metavar="MODEL", help="folder of a trained model, or Hub id; several are compared")
     add(
         "--data",
-        help="BigEarthNet LMDB, or the folder that holds it (default: the synthetic ./sample_archive, generated if absent)",
+        help="BigEarthNet LMDB, or the folder that holds it, or a folder of GeoTIFF tiles (default: the synthetic ./sample_archive, "
+        "generated if absent)",
     )
     add("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
     add("--subset", help="BEN-14K or BEN-270K (default: all tiles of the splits)")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from csmae_hf.retrieval.archive import Archive
     from csmae_hf.retrieval.hits import Hits
 
@@ -144,46 +142,18 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def load_tiles_of(data: str, split: str = "all", **options: Any) -> "Dataset":
-    """Load the tiles that a person names.
-
-    Args:
-        data: Folder of an LMDB, of its parent, or of GeoTIFFs.
-        split: A split or `all`.
-        **options: As of `load_archive`.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        FileNotFoundError: If there is nothing of the kind.
-        ValueError: As of `load_archive`.
-    """
-    from csmae_hf.data.load import ALL_TILES, load_archive, split_name
-    from csmae_hf.data.tiles import load_tiles
-
-    folder = Path(data)
-    stored = (folder / "data.mdb").is_file() or any(folder.glob("*/data.mdb"))
-    if stored or not folder.exists():
-        return load_archive(data, split, **options)
-    tiles = load_tiles(data, metadata=options.get("metadata"), splits=options.get("splits"))
-    name, limit = split_name(split), options.get("limit")
-    if name != ALL_TILES:
-        tiles = tiles.select([row for row, value in enumerate(tiles["split"]) if value == name])
-    return tiles.select(range(min(limit, len(tiles)))) if limit is not None else tiles
-
-
 def run_build(arguments: argparse.Namespace) -> None:
     """Build an archive."""
     import torch
 
+    from csmae_hf.data.load import load_archive
     from csmae_hf.retrieval.alignment import Alignment
     from csmae_hf.retrieval.archive import Archive
     from csmae_hf.retrieval.run import load_model
 
     model, processor = load_model(arguments.model)
     read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
-    dataset = load_tiles_of(arguments.data, arguments.split, limit=arguments.limit, **read)
+    dataset = load_archive(arguments.data, arguments.split, limit=arguments.limit, **read)
     archive = Archive.build(
         model,
         processor,
@@ -307,6 +277,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Namespace) -> Path:
+    from csmae_hf.data.load import ALL_TILES, load_archive
     from csmae_hf.retrieval.export import draw_hits
     from csmae_hf.retrieval.queries import bands_of_file
 
@@ -321,4 +292,4 @@ def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Name
     for query in arguments.query:
         if query not in known:
             images.update(bands_of_file(archive, query, hits.query_sensor))
-    return draw_hits(hits, load_tiles_of(data, **options), path, images)
+    return draw_hits(hits, load_archive(data, ALL_TILES, **options), path, images)
