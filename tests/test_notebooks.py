@@ -16,7 +16,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 def test_first_search_runs_at_small_size(tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     out = tmp_path / "run.ipynb"
-    settings = ["--set", "TILES=60", "--set", "EPOCHS=1", "--set", "QUERIES=1"]
+    settings = ["--set", "TILES=60", "--set", "EPOCHS=5", "--set", "QUERIES=1"]
     run = subprocess.run(
         [sys.executable, str(NOTEBOOKS / "execute.py"), "--out", str(out), *settings],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
