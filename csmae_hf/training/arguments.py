@@ -62,8 +62,8 @@ class DataArguments:
     data: str | None = field(
         default=None,
         metadata={
-            "help": "BigEarthNet LMDB, or the folder that holds it and its metadata, or a folder of GeoTIFF tiles. Default: the synthetic "
-            "sample archive, generated at ./sample_archive if it is not there."
+            "help": "BigEarthNet LMDB, or the folder that holds it and its metadata, or a folder of GeoTIFF tiles. Default: the "
+            "synthetic sample archive, generated at ./sample_archive if it is not there."
         },
     )
     metadata: str | None = field(
