@@ -16,7 +16,7 @@ TEST_JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test lint install clean milvus
+.PHONY: help demo test lint install clean milvus api
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
@@ -42,6 +42,10 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+# docs/api.md, the reference of every public class and function, from the docstrings.
+api: $(STAMP)
+	$(RUN) docs/make_api.py
 
 # A Milvus server as a wheel, in an environment of its own: it is old, and wants an old setuptools. tests/retrieval/index uses it.
 milvus: .venv-milvus/.installed

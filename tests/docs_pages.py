@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN = ("python", "console")
-SHOWN = ("text", "bibtex", "")
+SHOWN = ("text", "bibtex", "yaml", "")
 SKIP = re.compile(r"<!-- not run: \S.*-->")
 SHRINK = "DOCS_SHRINK"
 """Environment variable with arguments that make the pre-trainings of a page small."""
