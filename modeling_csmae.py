@@ -513,7 +513,7 @@ def _suits_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
         and weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
