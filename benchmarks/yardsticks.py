@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     plain = copy.deepcopy(model)
     for module in plain.modules():
         if isinstance(module, CSMAELinear):
-            module.__class__ = nn.Linear
+            module.__class__ = nn.Linear  # type: ignore[assignment]
     return plain
 
 
@@ -36,7 +37,7 @@ def plain_losses(
     Returns:
         The terms by name, as `CSMAEForPreTraining` names them.
     """
-    config, encoder = model.config, model.csmae
+    config, encoder = model.config, cast(Any, model.csmae)
     masks = make_masks(noise, config.masking, config.mask_ratio)
     grid = (config.image_size // config.patch_size,) * 2
     tokens, embeds = {}, {}
@@ -49,7 +50,7 @@ def plain_losses(
     losses = {}
     for source in images:
         for target in images:
-            decoder = model.decoders["common" if config.decoder_type == "common" else target]
+            decoder: Any = model.decoders["common" if config.decoder_type == "common" else target]
             prediction = decoder.heads[target](
                 decoder(tokens[source], masks[source].restore, grid)
             )  # (B, L, P * P * C)
@@ -83,11 +84,11 @@ class TwoViTMAE(nn.Module):
                         hidden_size=config.hidden_size,
                         num_hidden_layers=config.num_hidden_layers,
                         num_attention_heads=config.num_attention_heads,
-                        intermediate_size=config.intermediate_size,
+                        intermediate_size=cast(int, config.intermediate_size),
                         decoder_hidden_size=config.decoder_hidden_size,
                         decoder_num_hidden_layers=config.decoder_num_hidden_layers,
                         decoder_num_attention_heads=config.decoder_num_attention_heads,
-                        decoder_intermediate_size=config.decoder_intermediate_size,
+                        decoder_intermediate_size=cast(int, config.decoder_intermediate_size),
                         mask_ratio=config.mask_ratio,
                     )
                 )
@@ -110,7 +111,7 @@ def stock_vit(config: CSMAEConfig, sensor: str) -> ViTModel:
             hidden_size=config.hidden_size,
             num_hidden_layers=config.num_hidden_layers,
             num_attention_heads=config.num_attention_heads,
-            intermediate_size=config.intermediate_size,
+            intermediate_size=cast(int, config.intermediate_size),
         ),
         add_pooling_layer=False,
     )
