@@ -8,6 +8,7 @@ A module of this folder that has `measure(full: bool) -> list[dict]` is a benchm
 ("s" or "MiB": less is better; "images/s" and whatever else ends in "/s": more is), and where they apply `yardstick` with
 `yardstick_name`, `low` and `high` of ours over the repeats, `wanted` (the ratio that the project wants), `bound` and
 `fraction` (what limits it, and the share of the machine's limit that it reaches). The ratio is above 1 where ours is better.
+Any other script that `SCRIPTS` names is run as a process, and what it prints is the report.
 Threads are those that torch takes: set OMP_NUM_THREADS.
 """
 
@@ -18,6 +19,7 @@ import logging
 import pkgutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,40 +31,32 @@ from benchmarks.machine import describe, limits
 logger = logging.getLogger("benchmarks")
 FOLDER = Path(__file__).parent
 
-REPORTS: dict[str, list[dict[str, str]]] = {
-    "retrieval": [
-        {
-            "case": "metrics, precision / recall / F1 at 10",
-            "ours": "same_four_s",
-            "yardstick": "double_loop_s",
-            "yardstick_name": "the original's double loop",
-        },
-        {"case": "metrics, all of them", "ours": "all_metrics_s"},
-        {"case": "metrics, bootstrap", "ours": "bootstrap_s"},
-    ]
-}
-"""For a script that prints one JSON document and has no `measure`: the keys of its figures, in seconds."""
+SAMPLE = "{sample}"
+SCRIPTS: dict[str, list[str]] = {"data": [SAMPLE], "retrieval": [], "search": []}
+"""Benchmarks that print a report of their own, and the arguments they need; `{sample}` is a sample archive of 200 tiles."""
 
 
 def names() -> list[str]:
     """Names of the benchmarks, found by what they define."""
     found = [module.name for module in pkgutil.iter_modules([str(FOLDER)])]
-    return [name for name in found if name in REPORTS or "\ndef measure(" in (FOLDER / f"{name}.py").read_text()]
+    return [name for name in found if name in SCRIPTS or _gives_rows(name)]
 
 
-def run(name: str, full: bool) -> list[dict[str, Any]]:
-    """Run one benchmark."""
-    if "\ndef measure(" in (FOLDER / f"{name}.py").read_text():
-        return importlib.import_module(f"benchmarks.{name}").measure(full=full)
-    script = subprocess.run([sys.executable, str(FOLDER / f"{name}.py")], check=True, stdout=subprocess.PIPE, text=True)
-    report = json.loads(script.stdout)
-    rows = []
-    for columns in REPORTS[name]:
-        row: dict[str, Any] = {"case": columns["case"], "ours": report[columns["ours"]], "unit": "s"}
-        if "yardstick" in columns:
-            row |= {"yardstick": report[columns["yardstick"]], "yardstick_name": columns["yardstick_name"]}
-        rows.append(row)
-    return rows
+def _gives_rows(name: str) -> bool:
+    return "\ndef measure(full: bool" in (FOLDER / f"{name}.py").read_text()
+
+
+def run_script(name: str) -> str:
+    """Run a benchmark that prints its own report, and return that."""
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = list(SCRIPTS[name])
+        if SAMPLE in arguments:
+            from csmae_hf.data.sample import generate_sample
+
+            arguments[arguments.index(SAMPLE)] = str(generate_sample(Path(scratch) / "sample", tiles=200, seed=0))
+        command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
+        script = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return script.stdout.strip()
 
 
 def add_ratio(row: dict[str, Any]) -> dict[str, Any]:
@@ -75,11 +69,11 @@ def add_ratio(row: dict[str, Any]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Lay rows out in columns, in Markdown."""
-    header = ["case", "ours", "low - high", "yardstick", "ratio", "wanted", "share of limit"]
+    header = ["case", "ours", "low to high", "yardstick", "ratio", "wanted", "share of limit"]
     lines = [header, ["---"] * len(header)]
     for row in rows:
         unit = row["unit"]
-        spread = f"{row['low']:.4g} - {row['high']:.4g}" if "low" in row else ""
+        spread = f"{row['low']:.4g} to {row['high']:.4g}" if "low" in row else ""
         yardstick = f"{row['yardstick']:.4g} {unit} ({row['yardstick_name']})" if row.get("yardstick") else ""
         share = f"{row['fraction']:.2f} ({row['bound']})" if row.get("fraction") else ""
         ratio, wanted = (f"{row[key]:.2f}" if row.get(key) else "" for key in ("ratio", "wanted"))
@@ -114,16 +108,22 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     report: dict[str, Any] = {"machine": describe(), "limits": limit_rows(device), "benchmarks": {}}
+    machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    sys.stdout.write(f"{machine}\n\n{table(report['limits'])}\n\n")
     for name in arguments.names or names():
         logger.info("%s ...", name)
         start = time.perf_counter()
-        rows = report["benchmarks"][name] = [add_ratio(row) for row in run(name, arguments.full)]
-        logger.info("%s\n(%.0f s)\n", table(rows), time.perf_counter() - start)
+        if _gives_rows(name):
+            rows = [
+                add_ratio(row) for row in importlib.import_module(f"benchmarks.{name}").measure(full=arguments.full)
+            ]
+            report["benchmarks"][name], text = rows, table(rows)
+        else:
+            report["benchmarks"][name] = text = run_script(name)
+        sys.stdout.write(f"## {name} ({time.perf_counter() - start:.0f} s)\n\n{text}\n\n")
+        sys.stdout.flush()
         if arguments.json:  # after each: an hour of measuring is not lost to the one that fails
             arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    everything = [*report["limits"], *(row for rows in report["benchmarks"].values() for row in rows)]
-    machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
-    sys.stdout.write(f"{machine}\n\n{table(everything)}\n")
     return 0
 
 

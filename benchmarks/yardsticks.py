@@ -36,7 +36,12 @@ def plain_losses(
 
     Returns:
         The terms by name, as `CSMAEForPreTraining` names them.
+
+    Raises:
+        ValueError: If there are not two sensors.
     """
+    if len(images) != 2:
+        raise ValueError(f"The plain form is written for two sensors, and was given {', '.join(images)}.")
     config, encoder = model.config, cast(Any, model.csmae)
     masks = make_masks(noise, config.masking, config.mask_ratio)
     grid = (config.image_size // config.patch_size,) * 2
