@@ -269,7 +269,8 @@ def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch
     """
     if prediction.numel() == 0:
         return prediction.float().sum()  # the mean of nothing is NaN
-    return F.mse_loss(prediction.float(), target.float())  # patches have equally many pixels: one mean is both
+    # patches have equally many pixels: one mean is both; mse_loss would keep prediction and target, this keeps one tensor
+    return (prediction.float() - target.float()).square().mean()
 
 
 def unit_vectors(embeds: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
