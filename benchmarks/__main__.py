@@ -9,7 +9,8 @@ A module of this folder that has `measure(full: bool) -> list[dict]` is a benchm
 `yardstick_name`, `low` and `high` of ours over the repeats, `wanted` (the ratio that the project wants), `bound` and
 `fraction` (what limits it, and the share of the machine's limit that it reaches). The ratio is above 1 where ours is better.
 Any other script that `SCRIPTS` names is run as a process, and what it prints is the report.
-Threads are those that torch takes: set OMP_NUM_THREADS.
+Threads are those that torch takes: set OMP_NUM_THREADS. With one thread on a CPU, seconds are the processor's and other work on
+the machine hardly changes them; with more they are the clock's, and the machine should be idle.
 """
 
 import argparse

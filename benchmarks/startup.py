@@ -23,26 +23,29 @@ IMPORT_SECONDS = 2.5
 CHILD = """
 import sys, time
 start, folder, ours = float(sys.argv[1]), sys.argv[2], sys.argv[3] == "ours"
+
+def stage():
+    print(time.time() - start, time.process_time())
+
 if ours:
     import csmae_hf
 else:
-    import transformers
-    from transformers import AutoConfig, PreTrainedModel
-print(time.time() - start)
+    from transformers import ViTModel
+stage()
 from transformers import AutoModel
 model = AutoModel.from_pretrained(folder)
-print(time.time() - start)
+stage()
 import torch
 images = torch.zeros(1, 10, 120, 120)
 with torch.inference_mode():
     model(s2=images) if ours else model(pixel_values=images)
-print(time.time() - start)
+stage()
 """
 STAGES = ("import", "AutoModel.from_pretrained", "first embed")
 
 
 def start(folder: Path, kind: str) -> list[float]:
-    """Seconds from the start of a new process to the end of each stage."""
+    """Seconds from the start of a new process to the end of each stage: the clock's and the processor's, stage after stage."""
     command = [sys.executable, "-c", CHILD, str(time.time()), str(folder), kind]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     return [float(line) for line in lines]
@@ -64,9 +67,10 @@ def measure(full: bool = False, repeats: int = 5) -> list[Row]:
                     rounds[kind].append(seconds)
     rows = []
     for stage, name in enumerate(STAGES):
-        ours, theirs = ([seconds[stage] for seconds in rounds[kind]] for kind in folders)
-        rows.append(compare(f"new process to {name}", ours, theirs, "Transformers' ViT by the same lines"))
-    rows[0]["limit_s"] = IMPORT_SECONDS
+        for offset, clock in enumerate(("clock", "processor")):
+            ours, theirs = ([seconds[2 * stage + offset] for seconds in rounds[kind]] for kind in folders)
+            rows.append(compare(f"new process to {name}, {clock}", ours, theirs, "Transformers' ViT by the same lines"))
+    rows[0]["at_most"] = IMPORT_SECONDS
     return rows
 
 

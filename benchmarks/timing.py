@@ -1,13 +1,12 @@
 """Timing several things in turn, and the rows that become the table."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from benchmarks.machine import synchronize
+from benchmarks.machine import seconds_of
 
 Row = dict[str, Any]
 """One case: `case`, `ours`, `unit`, and where they apply `yardstick`, `yardstick_name`, `low`, `high`, `wanted`, `bound`,
@@ -26,17 +25,14 @@ def time_in_turn(
         warmups: Rounds before them that do not.
 
     Returns:
-        Wall seconds by name, one of each round.
+        Seconds by name, one of each round, as `seconds_of` counts them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(warmups + repeats):
         for name, function in functions.items():
-            synchronize(device)
-            start = time.perf_counter()
-            function()
-            synchronize(device)
+            spent = seconds_of(function, device)
             if turn >= warmups:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(spent)
     return seconds
 
 
