@@ -19,7 +19,7 @@ TEST_JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test bench lint install clean
+.PHONY: help demo test bench lint install clean milvus
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
@@ -32,7 +32,7 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --constraint constraints.txt torch
-	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev,viz,geo]'
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev,viz,geo,faiss,milvus]'
 	touch $@
 
 demo: $(STAMP)
@@ -49,6 +49,14 @@ test: $(STAMP) lint
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks $(BENCH_ARGS)
+
+# A Milvus server as a wheel, in an environment of its own: it is old, and wants an old setuptools. tests/retrieval/index uses it.
+milvus: .venv-milvus/.installed
+
+.venv-milvus/.installed:
+	test -x .venv-milvus/bin/python || $(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/python -m pip install --quiet 'milvus==2.3.5' 'setuptools<81'
+	touch $@
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,11 +1,13 @@
 """CSMAE model configuration: sensors as data, the four variants by name or by explicit fields."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import PushToHubMixin
 
 DEFAULT_SENSORS: dict[str, list[str]] = {
     "s1": ["VH", "VV"],
@@ -320,6 +322,68 @@ class CSMAEConfig(PreTrainedConfig):
             raise ValueError(f"mim_temperature = {self.mim_temperature} must be above 0.")
 
 
+class CSMAEPushMixin(PushToHubMixin):
+    """`push_to_hub` of models and processors: a new repository is private, and its card says only what is known."""
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, **kwargs: Any) -> Any:
+        """Push to the Hub, with the code; see Transformers' `push_to_hub` for all arguments.
+
+        Args:
+            repo_id: `owner/name`, or the name alone for the token's owner.
+            private: Whether a new repository is private; None is private. One that exists stays what it is.
+            **kwargs: As of Transformers.
+
+        Returns:
+            What was committed.
+        """
+        return super().push_to_hub(repo_id, private=True if private is None else private, **kwargs)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Put a short true card in the place of Transformers' form of empty fields; a card that exists is left alone."""
+        path = os.path.join(working_dir, "README.md")
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                is_form = "[More Information Needed]" in file.read()
+            if is_form:
+                with open(path, "w", encoding="utf-8") as file:
+                    owner: Any = getattr(self, "config", self)  # a model has its sensors in its configuration
+                    file.write(short_card(owner.sensors))
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+
+def short_card(sensors: Mapping[str, Sequence[str]]) -> str:
+    """Write the card of a model of which only the sensors are known; `csmae push` writes a full one.
+
+    Args:
+        sensors: Bands by sensor.
+
+    Returns:
+        The text of README.md.
+    """
+    bands = "\n".join(f"* {sensor}: {', '.join(names)}" for sensor, names in sensors.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: image-feature-extraction
+tags:
+- csmae
+- remote-sensing
+- masked-autoencoder
+- image-retrieval
+- custom_code
+- arxiv:2401.07782
+---
+
+# Cross-sensor masked autoencoder (CSMAE, arXiv 2401.07782)
+
+Bands, in the order of the input channels; `preprocessor_config.json` has their statistics:
+
+{bands}
+
+`AutoModel` and `AutoImageProcessor` load it with `trust_remote_code=True`: that runs the code of this repository, so read it, and
+pin the `revision` to the commit that you have read.
+"""
+
+
 def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} = {value!r}: expected one of {', '.join(map(repr, choices))}.")
@@ -327,4 +391,4 @@ def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 CSMAEConfig.register_for_auto_class()
 
-__all__ = ["AUTO_MAP", "DEFAULT_SENSORS", "SIZES", "VARIANTS", "CSMAEConfig"]
+__all__ = ["AUTO_MAP", "DEFAULT_SENSORS", "SIZES", "VARIANTS", "CSMAEConfig", "CSMAEPushMixin", "short_card"]

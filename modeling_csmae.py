@@ -26,11 +26,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 try:
-    from .configuration_csmae import CSMAEConfig
+    from .configuration_csmae import CSMAEConfig, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import CSMAEConfig
+    from configuration_csmae import CSMAEConfig, CSMAEPushMixin
 
 
 class PatchMask(NamedTuple):
@@ -663,6 +663,16 @@ class CSMAEEmbeddings(nn.Module):
         self.projection.in_channels = len(channels)
 
 
+class CSMAESensorEmbeddings(nn.ModuleDict):
+    """The embeddings of all sensors by name; callable, which sharded training (FSDP) asks of input embeddings."""
+
+    def forward(
+        self, sensor: str, images: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embed images of one sensor; see [`CSMAEEmbeddings`]."""
+        return self[sensor](images, positions, visible)
+
+
 class CSMAEEncoder(nn.Module):
     """Transformer blocks and the LayerNorm after them."""
 
@@ -742,7 +752,7 @@ class CSMAEDecoder(nn.Module):
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-class CSMAEPreTrainedModel(PreTrainedModel):
+class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
     """Weight initialisation and what Transformers must know of every CSMAE model."""
 
     config_class = CSMAEConfig
@@ -937,7 +947,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
 
     def __init__(self, config: CSMAEConfig):
         super().__init__(config)
-        self.embeddings = nn.ModuleDict(
+        self.embeddings = CSMAESensorEmbeddings(
             {name: CSMAEEmbeddings(config, len(bands)) for name, bands in config.sensors.items()}
         )
         self.positions = CSMAEPositionEmbeddings(config.image_size // config.patch_size, config.hidden_size)
@@ -1026,7 +1036,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
     ) -> torch.Tensor:
         image = rows.take(sensor, image).to(self.dtype)
         shown = rows.take(sensor, visible[sensor]) if visible is not None and sensor in visible else None
-        return self.embeddings[sensor](image, self.positions(grid, image.dtype), shown)
+        return self.embeddings(sensor, image, self.positions(grid, image.dtype), shown)
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:
         """The encoders to run, in order, each with the sensors it takes as one batch."""
@@ -1084,6 +1094,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             self.csmae.fc_norm.requires_grad_(False)
         if not (config.umr_weight or config.cmr_weight):
             self.decoders.requires_grad_(False)
+        if not (config.cross_sensor_encoder_depth or config.cmr_weight or config.mim_weight or config.mde_weight):
+            self.csmae.cross_sensor_encoder.requires_grad_(False)  # its LayerNorm alone would tie the sensors together
 
     @can_return_tuple
     def forward(

@@ -97,13 +97,13 @@ def measure_idle(data: Path, batch: int, workers: int) -> list[Row]:
         )
         model = build_model(ModelArguments(variant="sesd", size="base"))
         processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
-        tiles = load_tiles(DataArguments(data=str(data)), "all", list(processor.sensors), None)
+        tiles = load_tiles(DataArguments(data=str(data)), "all", None).select_columns(list(processor.sensors))
         trace = TraceSteps()
         trainer = CSMAETrainer(
             model=model,
             args=arguments,
             train_dataset=tiles,
-            data_collator=TileCollator(processor),
+            data_collator=TileCollator(processor, native=True),  # resampled on the device
             processing_class=processor,
             callbacks=[trace],
         )

@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from csmae_doctor import add_doctor_parser
+from csmae_hf.data.commands import (
+    add_encode_parser,
+    add_info_parser,
+    add_transcode_parser,
+    add_verify_parser,
+)
+from csmae_hf.data.statistics import add_stats_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
+from csmae_hf.hub.publish import add_push_parser
+from csmae_hf.hub.upload import quiet_http
+from csmae_hf.retrieval.commands import add_archive_parser, add_search_parser
+from csmae_hf.training.plots import add_plot_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,8 +37,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="the same seed gives the same archive (default: %(default)s)"
     )
     sample.set_defaults(run=run_sample)
+    add_encode_parser(commands)
+    add_transcode_parser(commands)
+    add_verify_parser(commands)
+    add_info_parser(commands)
+    add_stats_parser(commands)
     add_convert_parser(commands)
     add_export_parser(commands)
+    add_archive_parser(commands)
+    add_search_parser(commands)
+    add_plot_parser(commands)
+    add_push_parser(commands)
+    add_doctor_parser(commands)
     return parser
 
 
@@ -45,16 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line without the program's name; default that of the process.
 
     Returns:
-        The exit status: 0, or 2 where the input was at fault.
+        The exit status: that of the command (0 if all went well), or 2 where the input was at fault.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quiet_http()
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         logging.error("csmae: %s", error)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -272,8 +272,12 @@ def abbreviate(label: str, width: int = 16) -> str:
     )
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    """Make a white figure of a size in inches, outside any global state."""
+def new_figure(width: float, height: float) -> Figure:
+    """Make a white figure of a size in inches, outside any global state.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -294,7 +298,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = _new_figure(width, height)
+        self.figure = new_figure(width, height)
 
     def picture(
         self, rgb: ArrayLike, left: float, top: float, edge: float, frame: str = _FAINT, line: float = 0.6
@@ -383,7 +387,7 @@ def _draw_query(sheet: _Sheet, query: QueryPicture, top: float) -> None:
     """Draw the left column of a row."""
     sheet.text(query.title, _MARGIN, top + 0.04, 8.5, weight="bold")
     sheet.picture(query.rgb, _MARGIN, top + _HEAD, _EDGE, frame=_INK, line=1.4)
-    sheet.text("query", _MARGIN, top + _HEAD + _EDGE + 0.06, 7.5, _FAINT)
+    sheet.text("query" if query.labels else "query, no labels", _MARGIN, top + _HEAD + _EDGE + 0.06, 7.5, _FAINT)
     for line, label in enumerate(dict.fromkeys(query.labels)):
         sheet.text(abbreviate(label), _MARGIN, top + _HEAD + _EDGE + _CAPTION + line * _LINE, 7, weight="bold")
 
@@ -392,12 +396,12 @@ def _draw_result(sheet: _Sheet, query: QueryPicture, result: ResultPicture, rank
     """Draw one result: rank and score above, the picture, sign and labels below."""
     wanted = set(query.labels)
     shared = len(wanted & set(result.labels))
-    color, sign = (_HIT, "✓") if shared else (_MISS, "✗")
+    color, sign = (_HIT, "✓") if shared else (_MISS, "✗") if wanted else (_FAINT, "")  # by nothing, nothing is missed
     sheet.text(f"{rank + 1}", left, top + 0.04, 8.5, weight="bold")
     sheet.text(f"{result.score:.3f}", left + _EDGE, top + 0.05, 7.5, _FAINT, ha="right")
     sheet.picture(result.rgb, left, top + _HEAD, _EDGE, frame=color, line=2.2)
     sheet.text(sign, left, top + _HEAD + _EDGE + 0.04, 9.5, color, weight="bold")
-    words = f"{shared} of {len(wanted)} shared" if wanted else "no labels"
+    words = f"{shared} of {len(wanted)} shared" if wanted else ""
     sheet.text(words, left + 0.17, top + _HEAD + _EDGE + 0.06, 7.5, color)
     ordered = sorted(dict.fromkeys(result.labels), key=lambda name: name not in wanted)
     for line, label in enumerate(ordered):
@@ -493,7 +497,7 @@ def draw_curves(
             raise ValueError(
                 f"Curve {name!r} must have as many steps as values, and at least one: got {len(steps)} and {len(values)}."
             )
-    figure = _new_figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.add_axes((0.09, 0.13, 0.66, 0.76 if title else 0.82))
     for name, (steps, values) in series.items():
         mark = "o" if len(steps) == 1 else ""
@@ -510,7 +514,10 @@ def _dress(axes: Axes, x_label: str, y_label: str, log: bool) -> None:
     axes.set_xlabel(x_label, fontsize=9, color=_INK, family=_FONT)
     axes.set_ylabel(y_label, fontsize=9, color=_INK, family=_FONT)
     axes.set_yscale("log" if log else "linear")
-    axes.tick_params(labelsize=8, colors=_FAINT)
+    if log:  # plain numbers: powers of ten are too wide for the margin
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8, colors=_FAINT)
     axes.grid(axis="y", color="#eaeef2", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#d0d7de")

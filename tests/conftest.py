@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_double import HubDouble
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WHERE_TO_GET_IT = "no shared/ folder beside the checkout, so the real tiles are not here; BigEarthNet itself is at https://bigearth.net"
@@ -20,3 +22,10 @@ def shared() -> Path:
 def shared_data(shared: Path) -> Path:
     """Real, redistributable tiles."""
     return shared / "data"
+
+
+@pytest.fixture
+def hub() -> Iterator[HubDouble]:
+    """A loopback Hub: real HTTP, a repository of its own for each test."""
+    with HubDouble() as double:
+        yield double

@@ -143,7 +143,7 @@ def test_generated_tiles_equal_torch_interpolation_and_the_formula(processor: CS
         pixels = torch.from_numpy(tile[band].astype(np.float32))[None, None]
         resampled = F.interpolate(pixels, size=(120, 120), mode="bicubic", align_corners=True)[0, 0]
         mean, std = STATISTICS[band]
-        torch.testing.assert_close(ours[channel], (resampled - mean) / std, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours[channel], (resampled - mean) / std, rtol=0, atol=4e-5)
 
 
 def test_sixty_metre_bands_are_resampled_where_a_processor_wants_them() -> None:
@@ -169,9 +169,8 @@ def test_resampling_is_cubic_convolution_with_aligned_corners(size: int, new_siz
     weights = cubic_weights(size, new_size)
     ours = resample_bicubic(images, new_size)
     by_torch = F.interpolate(images, size=(new_size, new_size), mode="bicubic", align_corners=True)
-    torch.testing.assert_close(ours, by_torch, rtol=0, atol=1e-5)
-    by_formula = weights @ images.double().numpy() @ weights.T  # torch rounds the places it samples to float32
-    np.testing.assert_allclose(ours.numpy(), by_formula, atol=1e-4)
+    torch.testing.assert_close(ours, by_torch, rtol=0, atol=4e-5)  # torch rounds the places it samples to float32
+    np.testing.assert_allclose(ours.numpy(), weights @ images.double().numpy() @ weights.T, atol=3e-6)
     if new_size > size:
         assert torch.allclose(ours[..., 0, 0], images[..., 0, 0], atol=1e-6), "corners stay"
 
@@ -368,7 +367,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown unit": (
         {"s1": S1, "units": {"s1": "watt"}},
-        "Unknown unit 'watt' for s1: expected one of db, linear, dn, reflectance",
+        "Unknown unit 'watt' for s1: expected one of db, linear, dn, dn\\+1000, reflectance",
     ),
     "unit of an unknown sensor": ({"s1": S1, "units": {"s3": "db"}}, "Unknown sensor 's3': this processor has s1, s2"),
     "60 m band for a 10 m one": (
@@ -401,7 +400,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "dB under the name of S2 bands": (
         {"s2": {band: np.full((120, 120), -9.0) for band in S2_BANDS}},
-        "negative values are no-data",
+        "look like Sentinel-1 in dB: check that the sensors are not swapped",
     ),
     "unknown sensor": ({"s3": S1}, "Unknown sensor 's3': this processor has s1, s2"),
     "no image": ({}, "No images were given: pass one or more of s1, s2 by name"),

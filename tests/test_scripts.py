@@ -35,7 +35,8 @@ ACCELERATE = [
     "no",
 ]
 ONE_PROCESS = [*ACCELERATE, "--dynamo_backend", "no", "--num_processes", "1"]
-TWO_PROCESSES = [*ACCELERATE, "--dynamo_backend", "no", "--num_processes", "2"]
+# With --cpu instead of --multi_gpu, accelerate launch starts one process, whatever --num_processes says.
+TWO_PROCESSES = ["--multi_gpu" if word == "--cpu" else word for word in ONE_PROCESS[:-1]] + ["2"]
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -133,6 +134,7 @@ def test_a_seed_decides_everything_also_under_accelerate(sample, trained, tmp_pa
 def test_accelerate_launch_with_two_processes_trains(sample, tmp_path):
     two = pretrain(tmp_path, "--data", str(sample), "--output_dir", "two", launcher=TWO_PROCESSES)
     assert two.returncode == 0, two.stderr
+    assert "x 2 processes" in two.stderr + two.stdout
     logged = [entry for entry in history(tmp_path / "two") if "loss" in entry]
     assert len(logged) == 4
     assert [entry["loss"] for entry in logged] == pytest.approx([terms(entry) for entry in logged], rel=1e-3)

@@ -44,8 +44,8 @@ def s1_tile(seed: int = 0) -> dict[str, np.ndarray]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The matplotlib figures that are drawn, kept for inspection."""
     kept: list[Any] = []
-    original = visualize._new_figure
-    monkeypatch.setattr(visualize, "_new_figure", lambda *size: kept.append(original(*size)) or kept[-1])
+    original = visualize.new_figure
+    monkeypatch.setattr(visualize, "new_figure", lambda *size: kept.append(original(*size)) or kept[-1])
     return kept
 
 
@@ -202,7 +202,8 @@ def test_rows_of_different_length_and_queries_without_labels_are_drawn(tmp_path:
     rgb = np.zeros((8, 8, 3))
     queries = [QueryPicture(rgb, "a", []), QueryPicture(rgb, "b", ["Pastures"])]
     draw_retrieval(queries, [[ResultPicture(rgb, 1.0, ["Pastures"])], []], tmp_path / "r.png")
-    assert "no labels" in words_of(figures[0])
+    assert "query, no labels" in words_of(figures[0])
+    assert not {"✓", "✗"} & set(words_of(figures[0])), "what is wanted is not known, so nothing is hit or missed"
     with pytest.raises(ValueError, match="one list of results for each query"):
         draw_retrieval(queries, [[]], tmp_path / "r.png")
     with pytest.raises(ValueError, match="one list of results for each query"):

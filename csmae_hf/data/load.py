@@ -9,6 +9,8 @@ from datasets import Dataset
 from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.sample import generate_sample
+from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.tiles import load_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ def load_archive(
     data: str | None,
     split: str,
     *,
+    subset: str | None = None,
     metadata: str | None = None,
     splits: str | None = None,
     missing: Missing = "error",
@@ -32,8 +35,10 @@ def load_archive(
     """Load a split of an archive.
 
     Args:
-        data: Folder of the archive, as of [`load_bigearthnet`]; None generates the synthetic sample archive, once.
+        data: Folder of the archive, as of [`load_bigearthnet`], or folder or table of GeoTIFFs, as of [`load_tiles`]; None generates
+            the synthetic sample archive, once.
         split: Name of the split, or `all`.
+        subset: As of [`load_bigearthnet`].
         metadata: As of [`load_bigearthnet`].
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
@@ -43,13 +48,45 @@ def load_archive(
         The dataset.
 
     Raises:
-        ValueError: If the split is unknown, or as [`load_bigearthnet`].
+        FileNotFoundError: If there is neither.
+        ValueError: If the split is unknown, or as [`load_bigearthnet`] and [`load_tiles`].
     """
     split = split_name(split)
     path = Path(data) if data is not None else default_sample()
     name = None if split == ALL_TILES else split
-    dataset = load_bigearthnet(path, split=name, metadata=metadata, splits=splits, missing=missing)
+    if path.is_file() or (path.is_dir() and not holds_store(path)):
+        dataset = _load_geotiffs(path, name, subset, metadata, splits)
+    else:
+        dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+
+
+def holds_store(folder: Path) -> bool:
+    """Say whether a folder is an LMDB, or holds one."""
+    return (folder / DATA_FILE).is_file() or any(folder.glob(f"*/{DATA_FILE}"))
+
+
+def _load_geotiffs(
+    source: Path, split: str | None, subset: str | None, metadata: str | None, splits: str | None
+) -> Dataset:
+    """A split of a folder of GeoTIFFs, or of a table of them."""
+    if subset is not None:
+        raise ValueError(
+            f"{source} has GeoTIFFs, and subset={subset!r} is of BigEarthNet: encode it (`csmae encode`), or leave subset out."
+        )
+    try:
+        tiles = load_tiles(source, metadata=metadata, splits=splits)
+    except ValueError as error:
+        raise ValueError(f"{source} holds no LMDB ({DATA_FILE}); read as GeoTIFFs: {error}") from error
+    if split is None:
+        return tiles
+    rows = [row for row, name in enumerate(tiles["split"]) if name == split]
+    if not rows:
+        raise ValueError(
+            f"None of the {len(tiles)} tiles of {source} is of split {split!r}: give lists of splits (--splits), a table "
+            f"(--metadata), or take {ALL_TILES!r} for every tile."
+        )
+    return tiles.select(rows)
 
 
 def split_name(split: str) -> str:

@@ -39,7 +39,7 @@ MANIFEST_NAME: str = "sample.json"
 
 _SPLITS_OF_FIVE = ("train", "train", "train", "validation", "test")
 
-_SCHEMA = pa.schema(
+METADATA_SCHEMA = pa.schema(
     [
         ("patch_id", pa.string()),
         ("labels", pa.list_(pa.string())),
@@ -51,6 +51,7 @@ _SCHEMA = pa.schema(
         ("contains_cloud_or_shadow", pa.bool_()),
     ]
 )
+"""Columns of the metadata of BigEarthNet v2."""
 
 _README = """# Synthetic sample archive
 
@@ -261,7 +262,7 @@ def _write(folder: Path, manifest: dict[str, Any], processes: int) -> None:
         total=2 * parameters["tiles"],
     )
     rows.sort(key=lambda row: row["patch_id"])
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), folder / METADATA_NAME)
+    pq.write_table(pa.Table.from_pylist(rows, schema=METADATA_SCHEMA), folder / METADATA_NAME)
     note = _README.format(
         version=GENERATOR_VERSION,
         parameters=", ".join(f"{name} = {value}" for name, value in parameters.items()),

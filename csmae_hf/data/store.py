@@ -3,7 +3,8 @@
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from csmae_hf.data.codecs import (
     decode_labels,
     decode_value,
     detect_format,
+    view_value,
 )
 
 DATA_FILE = "data.mdb"
@@ -108,6 +110,27 @@ class TileStore:
         """
         with self._transaction() as transaction:
             return decode_value(self._value(transaction, key), key, bands)
+
+    @contextmanager
+    def view_many(
+        self, wanted: Mapping[str, Collection[str] | None]
+    ) -> Iterator[dict[str, dict[str, np.ndarray[Any, Any]]]]:
+        """Look at several tiles in one transaction, without copying them.
+
+        Args:
+            wanted: By key the bands to look at, as of `read`.
+
+        Yields:
+            The bands of each, by key, as `read` gives them but read-only, and valid until the end of the context alone.
+
+        Raises:
+            TileNotFoundError: As `read`.
+            CorruptTileError: As `read`.
+            StoreError: As `read`.
+        """
+        with self._transaction() as transaction:
+            # in the order of the keys, which is that of an archive on its disk
+            yield {key: view_value(self._value(transaction, key), key, wanted[key]) for key in sorted(wanted)}
 
     def read_labels(self, key: str) -> list[str] | None:
         """Read the 19-class labels inside a v1 value, touching little of its pixels.

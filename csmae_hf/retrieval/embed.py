@@ -50,7 +50,7 @@ def embed_dataset(
     Raises:
         ValueError: The model or the dataset lacks the sensor, the dataset is empty, or a tile is unusable (named).
     """
-    _check_sensor(model, dataset, sensor)
+    check_sensor(model, dataset, sensor)
     columns = [name for name in (ID_COLUMN, sensor) if name in dataset.column_names]
     own = next(model.parameters())
     target = own.device if device is None else torch.device(device)
@@ -64,13 +64,12 @@ def embed_dataset(
     embeds: NDArray[np.float32] | None = None
     done = 0
     with (
-        _evaluating(model, target),
+        evaluating(model, target),
         torch.inference_mode(),
         tqdm(total=len(dataset), desc=f"embedding {sensor}", unit="image", delay=2, disable=not progress) as bar,
     ):
         for images in loader:
-            pixels = images[sensor].to(device=target, dtype=own.dtype, non_blocking=True)
-            batch = model(**{sensor: pixels}).embeds[sensor].float().cpu().numpy()  # (B, D)
+            batch = forward_pixels(model, images[sensor], sensor, target)
             if embeds is None:
                 embeds = np.empty((len(dataset), batch.shape[1]), dtype=np.float32)
             embeds[done : done + len(batch)] = batch
@@ -83,7 +82,37 @@ def embed_dataset(
     return embeds
 
 
-def _check_sensor(model: torch.nn.Module, dataset: "Dataset", sensor: str) -> None:
+def forward_pixels(
+    model: torch.nn.Module, pixels: torch.Tensor, sensor: str, device: torch.device
+) -> NDArray[np.float32]:
+    """Embed one batch of one sensor.
+
+    Args:
+        model: On the device, in evaluation mode.
+        pixels: (B, C, H, W), standardised.
+        sensor: Whose they are.
+        device: Where the model is.
+
+    Returns:
+        (B, D) float32.
+    """
+    own = next(model.parameters())
+    outputs = model(**{sensor: pixels.to(device=device, dtype=own.dtype, non_blocking=True)})
+    embeds: NDArray[np.float32] = outputs.embeds[sensor].float().cpu().numpy()
+    return embeds
+
+
+def check_sensor(model: torch.nn.Module, dataset: "Dataset", sensor: str) -> None:
+    """Refuse a sensor that the model or the dataset lacks, and an empty dataset.
+
+    Args:
+        model: With `config.sensors`.
+        dataset: The tiles.
+        sensor: To embed.
+
+    Raises:
+        ValueError: Naming what there is instead.
+    """
     sensors = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
     if sensor not in sensors:
         raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(map(repr, sensors))}.")
@@ -97,7 +126,7 @@ def _check_sensor(model: torch.nn.Module, dataset: "Dataset", sensor: str) -> No
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """The model in evaluation mode on the device; after it every module's mode, and the model's device, as before."""
     modes = [(module, module.training) for module in model.modules()]
     home = next(model.parameters()).device

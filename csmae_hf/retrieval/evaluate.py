@@ -1,45 +1,51 @@
-"""Retrieval of every sensor by every sensor, measured: the protocol, its results, and how they are shown and written.
+"""Retrieval of every sensor by every sensor, measured: the protocol.
 
 Protocol (`method.md`, "Evaluation"): queries are one split, the archive another (validation and test unless told otherwise);
 pooled features, cosine similarity, exact search, the first k results. A tile without labels is neither query nor archive, and is
 counted. Where a query's own tile lies in the archive (small archives: both are all tiles) it is left out of that query's ranking,
-across sensors too, because the same place seen by the other sensor has the query's labels by construction.
+across sensors too, because the same place seen by the other sensor has the query's labels by construction. How well the place itself
+would have been found is a number of its own, `colocated_recall`.
 """
 
-import csv
-import io
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csmae_hf.retrieval.metrics import METRICS, BoolArray, IntArray, RandomBaseline, random_baseline, retrieval_scores
-from csmae_hf.retrieval.search import top_k
+from csmae_hf.retrieval.baseline import RandomBaseline, random_baseline
+from csmae_hf.retrieval.confidence import bootstrap_scores, intervals
+from csmae_hf.retrieval.labels import BoolArray, FloatArray, IntArray, PackedLabels, multi_hot
+from csmae_hf.retrieval.ranking import (
+    QueryScores,
+    colocated_ranks,
+    hubness,
+    mean_scores,
+    r_precision,
+    relevance_counts,
+    scores_by_query,
+    scores_over_k,
+)
+from csmae_hf.retrieval.results import DirectionResult, Group
+from csmae_hf.retrieval.search import top_k, unit_vectors
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
 QUERY_SPLIT = "validation"
 ARCHIVE_SPLIT = "test"
-RESULTS_FORMAT = "csmae-retrieval-results"
-RESULTS_VERSION = 1
 
-DEFINITIONS: dict[str, str] = {
-    "precision": "mean over the k results, then over queries, of |q & r| / |r|",
-    "recall": "mean over the k results, then over queries, of |q & r| / |q|",
-    "f1_of_means": "2PR / (P + R) of those two means (the original CSMAE's F1)",
-    "mean_pair_f1": "mean over the k results, then over queries, of 2|q & r| / (|q| + |r|)",
-}
-"""Each metric in words; q are a query's labels, r a result's. Written with the results."""
+GROUPS = ("country", "season")
+"""Columns of a dataset by whose values scores are reported apart, as of the queries."""
+
+WHOLE_RANKING_PAIRS = 20_000_000
+"""The most pairs of query and tile of which the whole ranking is made, for R-precision: beyond it, of some of the queries only."""
+
+_WHOLE_RANKING_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,22 @@ class Embedded:
         ids: N names, each once; the same tile has the same name under every sensor.
         labels: (N, C) multi-hot; an empty row is a tile whose labels are not known.
         splits: N split names (None where unknown), or None if the tiles have no splits.
+        groups: N values (None where unknown) of each property by which scores are reported apart, such as `country`.
+        class_names: C names of the classes; None numbers them.
     """
 
     embeds: NDArray[np.float32]
     ids: Sequence[str]
     labels: BoolArray
     splits: Sequence[str | None] | None = None
+    groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         counts = {"embeds": len(self.embeds), "ids": len(self.ids), "labels": len(self.labels)}
         if self.splits is not None:
             counts["splits"] = len(self.splits)
+        counts |= {name: len(values) for name, values in self.groups.items()}
         if len(set(counts.values())) != 1:
             described = ", ".join(f"{count} {name}" for name, count in counts.items())
             raise ValueError(f"Embedded got {described}; expected one of each for every tile, in the same order.")
@@ -72,13 +83,25 @@ class Embedded:
                 "itself. Keep one row of each."
             )
 
+    def with_embeds(self, embeds: NDArray[np.float32]) -> "Embedded":
+        """The same tiles with other embeds."""
+        return replace(self, embeds=embeds)
+
+    def take(self, rows: Sequence[int] | IntArray) -> "Embedded":
+        """Some of the tiles."""
+        splits = None if self.splits is None else [self.splits[row] for row in rows]
+        groups = {name: [values[row] for row in rows] for name, values in self.groups.items()}
+        ids = [self.ids[row] for row in rows]
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Embedded(self.embeds[chosen], ids, self.labels[chosen], splits, groups, self.class_names)
+
     @classmethod
     def from_dataset(cls, embeds: NDArray[np.float32], dataset: "Dataset") -> "Embedded":
         """Join embeds with the metadata of the dataset they were made of. No pixels are read.
 
         Args:
             embeds: (N, D), row i of tile i, as `embed_dataset` returns them.
-            dataset: The N tiles: columns `id`, `labels` (a sequence of ClassLabel) and, if there is one, `split`.
+            dataset: The N tiles: columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`.
 
         Returns:
             The embeds with ids, multi-hot labels and splits.
@@ -97,95 +120,12 @@ class Embedded:
             raise ValueError(
                 f"Column labels is {dataset.features['labels']}; expected a sequence of ClassLabel, which names the classes."
             )
-        columns = [name for name in ("id", "labels", "split") if name in dataset.column_names]
+        columns = [name for name in ("id", "labels", "split", *GROUPS) if name in dataset.column_names]
         table = dataset.with_format(None).select_columns(columns)[:]
-        return cls(np.asarray(embeds), table["id"], multi_hot(table["labels"], num_classes), table.get("split"))
-
-
-@dataclass(frozen=True, eq=False)
-class DirectionResult:
-    """One direction of retrieval, measured: queries of one sensor, archive of the same or another.
-
-    Attributes:
-        query_sensor: Sensor of the queries.
-        archive_sensor: Sensor of the archive.
-        k: Results per query.
-        query_split: Split of the queries, None for all tiles.
-        archive_split: Split of the archive, None for all tiles.
-        n_queries: Queries that count, all with labels.
-        n_archive: Archive tiles that count, all with labels.
-        unlabelled_queries: Tiles of the query split left out because their labels are not known.
-        unlabelled_archive: Tiles of the archive split left out because their labels are not known.
-        exclude_self: Whether queries' own tiles lay in the archive, and each was left out of its query's ranking.
-        self_excluded: For how many queries that was so.
-        precision: Precision@k.
-        recall: Recall@k.
-        f1_of_means: F1@k as the original computes it, of the two means.
-        mean_pair_f1: Mean F1 of the pairs.
-        random: What a random order scores on the same labels: mean, standard deviation, closed form.
-        query_rows: (Q,) row of each query in the `Embedded` of the query sensor.
-        ranking: (Q, k) rows of the results in the `Embedded` of the archive sensor, best first.
-        similarities: (Q, k) their cosine similarities.
-    """
-
-    query_sensor: str
-    archive_sensor: str
-    k: int
-    query_split: str | None
-    archive_split: str | None
-    n_queries: int
-    n_archive: int
-    unlabelled_queries: int
-    unlabelled_archive: int
-    exclude_self: bool
-    self_excluded: int
-    precision: float
-    recall: float
-    f1_of_means: float
-    mean_pair_f1: float
-    random: RandomBaseline
-    query_rows: IntArray
-    ranking: IntArray
-    similarities: NDArray[np.float32]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON types, without the rankings.
-
-        Returns:
-            Every number and name of this direction; `random` nested.
-        """
-        arrays = ("query_rows", "ranking", "similarities")
-        plain = {name: value for name, value in vars(self).items() if name not in arrays}
-        return plain | {"random": asdict(self.random)}
-
-
-def multi_hot(labels: Sequence[Sequence[int] | None], num_classes: int) -> BoolArray:
-    """Turn lists of class numbers into multi-hot rows.
-
-    Args:
-        labels: For each tile its class numbers, or None where they are not known.
-        num_classes: Number of classes C.
-
-    Returns:
-        (N, C) bool; an empty row where labels are None or an empty list.
-
-    Raises:
-        ValueError: A class number outside 0 to C - 1, with its row.
-    """
-    sizes = [0 if row is None else len(row) for row in labels]
-    rows = np.repeat(np.arange(len(labels)), sizes)
-    classes = np.fromiter(
-        (number for row in labels if row is not None for number in row), dtype=np.int64, count=sum(sizes)
-    )
-    wrong = np.flatnonzero((classes < 0) | (classes >= num_classes))
-    if wrong.size:
-        raise ValueError(
-            f"Row {rows[wrong[0]]} has class number {classes[wrong[0]]}; expected 0 to {num_classes - 1} "
-            f"({wrong.size} such numbers in all)."
-        )
-    result = np.zeros((len(labels), num_classes), dtype=np.bool_)
-    result[rows, classes] = True
-    return result
+        groups = {name: table[name] for name in GROUPS if any(value is not None for value in table.get(name, ()))}
+        names = dataset.features["labels"].feature.names
+        labels = multi_hot(table["labels"], num_classes)
+        return cls(np.asarray(embeds), table["id"], labels, table.get("split"), groups, names)
 
 
 def evaluate_retrieval(
@@ -195,6 +135,7 @@ def evaluate_retrieval(
     query_split: str | None = QUERY_SPLIT,
     archive_split: str | None = ARCHIVE_SPLIT,
     draws: int = 5,
+    resamples: int = 0,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
@@ -207,7 +148,8 @@ def evaluate_retrieval(
         query_split: Split of the queries; None takes every tile.
         archive_split: Split of the archive; None takes every tile. With the same tiles on both sides own tiles are left out.
         draws: Random rankings for the baseline.
-        seed: Seed of the baseline; the same for every direction.
+        resamples: Resamples of the queries for confidence intervals; 0 makes none.
+        seed: Seed of the baseline and of the resamples; the same for every direction.
         device: Where the search runs; default the CPU.
         progress: Show a bar when a search takes more than 2 seconds.
 
@@ -226,11 +168,19 @@ def evaluate_retrieval(
         query_rows, unlabelled_queries = _labelled_rows(query, query_split, query_sensor)
         archive_rows, unlabelled_archive = _labelled_rows(archive, archive_split, archive_sensor)
         exclude = _own_tiles(query, query_rows, archive, archive_rows)
+        query_embeds, archive_embeds = query.embeds[query_rows], archive.embeds[archive_rows]
         similarities, ranking = top_k(
-            query.embeds[query_rows], archive.embeds[archive_rows], k, exclude=exclude, device=device, progress=progress
+            query_embeds, archive_embeds, k, exclude=exclude, device=device, progress=progress
         )
         query_labels, archive_labels = query.labels[query_rows], archive.labels[archive_rows]
+        counts = relevance_counts(query_labels, archive_labels, exclude=exclude)
+        scores = scores_by_query(PackedLabels.of(query_labels), PackedLabels.of(archive_labels), ranking, counts)
+        bootstrap = partial(bootstrap_scores, resamples=resamples, seed=seed) if resamples else None
         self_excluded = int((exclude >= 0).sum())
+        hubs = hubness(ranking, len(archive_rows))
+        whole_ranking = _r_precision(query_embeds, archive_embeds, query_labels, archive_labels, exclude)
+        ranks = _own_ranks(query_embeds, archive_embeds, exclude, similarities, ranking)
+        own_place = query_sensor != archive_sensor and len(ranks) > 0
         results.append(
             DirectionResult(
                 query_sensor=query_sensor,
@@ -244,102 +194,114 @@ def evaluate_retrieval(
                 unlabelled_archive=unlabelled_archive,
                 exclude_self=self_excluded > 0,
                 self_excluded=self_excluded,
-                **asdict(retrieval_scores(query_labels, archive_labels, ranking)),
+                **mean_scores(scores),
                 random=baseline(query_labels, archive_labels, exclude),
                 query_rows=query_rows,
                 ranking=archive_rows[ranking],
                 similarities=similarities,
+                irrelevant_queries=int((counts[:, 1:].sum(axis=1) == 0).sum()),
+                r_precision=float(whole_ranking.mean()),
+                r_precision_queries=len(whole_ranking),
+                colocated_recall=float((ranks <= k).mean()) if own_place else None,
+                colocated_recall_at_1=float((ranks == 1).mean()) if own_place else None,
+                hubness_skewness=hubs.skewness,
+                hubness_largest=hubs.largest,
+                hubness_never=hubs.never,
+                scores=np.stack(scores, axis=1),
+                intervals=intervals(bootstrap(scores)) if bootstrap else {},
+                over_k={
+                    name: values.tolist()
+                    for name, values in scores_over_k(query_labels, archive_labels, ranking).items()
+                },
+                groups=_by_group(query, query_rows, scores, bootstrap, archive_labels[ranking]),
             )
         )
     return results
 
 
-def format_table(results: Sequence[DirectionResult]) -> str:
-    """Lay results out as a plain-text table for a terminal, with the random-order baseline below the rows it belongs to.
+def _r_precision(
+    query_embeds: NDArray[Any],
+    archive_embeds: NDArray[Any],
+    query_labels: BoolArray,
+    archive_labels: BoolArray,
+    exclude: IntArray,
+) -> FloatArray:
+    """R-precision of as many queries, evenly spread, as `WHOLE_RANKING_PAIRS` allows."""
+    rows = evenly(len(query_embeds), max(1, WHOLE_RANKING_PAIRS // len(archive_embeds)))
+    query, archive = unit_vectors(query_embeds, "query"), unit_vectors(archive_embeds, "archive")
+    step = max(1, _WHOLE_RANKING_CHUNK // len(archive))
+    values = []
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        similarities = (query[some] @ archive.T).numpy()
+        values.append(r_precision(similarities, query_labels[some], archive_labels, exclude=exclude[some]))
+    return np.concatenate(values)
+
+
+def evenly(count: int, most: int) -> IntArray:
+    """Choose rows spread evenly over all.
 
     Args:
-        results: Directions of one evaluation.
+        count: Rows in all.
+        most: The most to choose.
 
     Returns:
-        Several lines, columns aligned: the table, then what was measured and how.
-
-    Raises:
-        ValueError: No results.
+        min(count, most) different rows, ascending.
     """
-    _check_results(results)
-    k = results[0].k
-    header = ["query -> archive", "queries", "archive", f"P@{k}", f"R@{k}", f"F1@{k} of means", f"mean pair F1@{k}"]
-    rows = []
-    for place, result in enumerate(results):
-        name = f"{result.query_sensor} -> {result.archive_sensor}"
-        numbers = [f"{getattr(result, metric):.4f}" for metric in METRICS]
-        rows.append([name, str(result.n_queries), str(result.n_archive), *numbers])
-        last = place + 1 == len(results) or results[place + 1].random != result.random
-        if last:
-            random = result.random
-            spread = [f"{getattr(random.mean, metric):.4f} ±{getattr(random.std, metric):.4f}" for metric in METRICS]
-            rows.append(["random order", "", "", *spread])
-    return "\n".join([*align_table(header, rows), "", *_notes(results)])
+    chosen = min(count, most)
+    return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
 
 
-def results_as_dict(results: Sequence[DirectionResult], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Put an evaluation into JSON types, with what a reader needs to repeat it.
-
-    Args:
-        results: Directions of one evaluation.
-        metadata: What the caller knows of the run (model, revision, dataset, command, seed): JSON types.
-
-    Returns:
-        A dict of format, version, protocol, metric definitions, metadata and directions.
-
-    Raises:
-        ValueError: No results.
-    """
-    _check_results(results)
-    return {
-        "format": RESULTS_FORMAT,
-        "version": RESULTS_VERSION,
-        "protocol": {
-            "k": results[0].k,
-            "query_split": results[0].query_split,
-            "archive_split": results[0].archive_split,
-            "similarity": "cosine of pooled features, exact search",
-            "random_draws": results[0].random.draws,
-        },
-        "metrics": dict(DEFINITIONS),
-        "metadata": dict(metadata or {}),
-        "directions": [result.as_dict() for result in results],
-    }
+def _own_ranks(
+    query_embeds: NDArray[Any],
+    archive_embeds: NDArray[Any],
+    exclude: IntArray,
+    similarities: NDArray[np.float32],
+    ranking: IntArray,
+) -> IntArray:
+    """Rank at which each query's own place would have been found, of the queries whose place lies in the archive."""
+    rows = np.flatnonzero(exclude >= 0)
+    if not rows.size:
+        return np.empty(0, dtype=np.int64)
+    query = unit_vectors(query_embeds[rows], "query").double()
+    own = unit_vectors(archive_embeds[exclude[rows]], "archive").double()
+    mine = (query * own).sum(dim=1).clamp(-1, 1).float().numpy()  # as the search rounds it
+    return colocated_ranks(mine, exclude[rows], similarities[rows], ranking[rows])
 
 
-def write_results(
-    results: Sequence[DirectionResult],
-    folder: str | os.PathLike[str],
-    metadata: Mapping[str, Any] | None = None,
-) -> tuple[Path, Path]:
-    """Write `results.json` (everything) and `results.csv` (one row a direction).
+def _by_group(
+    query: Embedded,
+    rows: IntArray,
+    scores: QueryScores,
+    bootstrap: Callable[[QueryScores], dict[str, FloatArray]] | None,
+    result_labels: BoolArray,
+) -> dict[str, dict[str, Group]]:
+    """Scores of the queries of each class, and of each value of the properties that are known; values without a query are left out."""
+    labels = query.labels[rows]
+    names = query.class_names or [str(number) for number in range(labels.shape[1])]
+    groups: dict[str, dict[str, Group]] = {"class": {}}
+    for number, name in enumerate(names):
+        members = labels[:, number]
+        if members.any():
+            share = float(result_labels[members, :, number].mean())
+            groups["class"][name] = _group(scores, members, bootstrap, share)
+    for dimension, column in query.groups.items():
+        values = np.array(["" if column[row] is None else str(column[row]) for row in rows])
+        groups[dimension] = {
+            str(value): _group(scores, values == value, bootstrap) for value in np.unique(values) if value
+        }
+    return groups
 
-    Each file appears whole or not at all: it is written beside its place and renamed.
 
-    Args:
-        results: Directions of one evaluation.
-        folder: Where to write; made if it does not exist.
-        metadata: What the caller knows of the run, as for `results_as_dict`.
-
-    Returns:
-        The paths of the JSON and of the CSV file.
-
-    Raises:
-        ValueError: No results, or a number that is not finite.
-    """
-    document = json.dumps(results_as_dict(results, metadata), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    table = _as_csv(results)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = (folder / "results.json", folder / "results.csv")
-    for path, text in zip(paths, (document, table), strict=True):
-        write_atomically(path, text)
-    return paths
+def _group(
+    scores: QueryScores,
+    members: BoolArray,
+    bootstrap: Callable[[QueryScores], dict[str, FloatArray]] | None,
+    class_precision: float | None = None,
+) -> Group:
+    some = QueryScores(*(values[members] for values in scores))
+    interval = intervals(bootstrap(some))["f1_of_means"] if bootstrap else None
+    return Group(int(members.sum()), mean_scores(some), interval, class_precision)
 
 
 def _labelled_rows(embedded: Embedded, split: str | None, sensor: str) -> tuple[IntArray, int]:
@@ -382,81 +344,3 @@ def _cached(
     if key not in known:
         known[key] = compute(query_labels, archive_labels, exclude=exclude)
     return known[key]
-
-
-def _check_results(results: Sequence[DirectionResult]) -> None:
-    if not results:
-        raise ValueError("There are no results; expected the directions that evaluate_retrieval returned.")
-    protocols = {(result.k, result.query_split, result.archive_split) for result in results}
-    if len(protocols) > 1:
-        raise ValueError(
-            f"The results are of {len(protocols)} evaluations (different k or splits); show and write each by itself."
-        )
-
-
-def align_table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, numbers to the right, a rule under the header."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in [header, *rows]
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
-def _notes(results: Sequence[DirectionResult]) -> list[str]:
-    first = results[0]
-    lines = [
-        f"Queries: {_split_name(first.query_split)}; archive: {_split_name(first.archive_split)}; k = {first.k}; "
-        "cosine of pooled features, exact search.",
-        f"random order: mean ±standard deviation of {first.random.draws} random rankings on the same labels.",
-    ]
-    if any(result.exclude_self for result in results):
-        excluded = sorted({result.self_excluded for result in results})
-        count = str(excluded[0]) if len(excluded) == 1 else f"{excluded[0]} to {excluded[-1]}"
-        lines.append(
-            f"A query's own tile is left out of its ranking, across sensors too ({count} queries have theirs in the archive)."
-        )
-    queries = max(result.unlabelled_queries for result in results)
-    archive = max(result.unlabelled_archive for result in results)
-    if queries or archive:
-        lines.append(
-            f"Left out because they have no labels: {queries} queries, {archive} archive tiles (the most in any direction)."
-        )
-    return lines
-
-
-def _split_name(split: str | None) -> str:
-    return "all tiles" if split is None else f"split {split}"
-
-
-def _as_csv(results: Sequence[DirectionResult]) -> str:
-    rows = []
-    for result in results:
-        row = result.as_dict()
-        random = row.pop("random")
-        row["random_draws"] = random.pop("draws")
-        row |= {f"random_{kind}_{metric}": value for kind, scores in random.items() for metric, value in scores.items()}
-        rows.append(row)
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it the owner's alone
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

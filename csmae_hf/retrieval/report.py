@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from csmae_hf.retrieval.evaluate import DirectionResult, align_table, write_atomically
+from csmae_hf.retrieval.files import write_atomically
 from csmae_hf.retrieval.metrics import METRICS
+from csmae_hf.retrieval.results import DirectionResult, align_table
 
 Runs = Mapping[str, Sequence[DirectionResult]]
 
@@ -62,8 +63,8 @@ def format_summary(runs: Runs, untrained: Sequence[DirectionResult] | None = Non
         cells = [_with_spread(metrics[metric], len(runs)) for metric in METRICS]
         blank = f"{untrained[place].f1_of_means:.4f}" if untrained is not None else "-"
         rows.append([name, *cells, blank, f"{metrics['f1_of_means']['random']:.4f}"])
-    note = [f"±: standard deviation over {len(runs)} trainings."] if len(runs) > 1 else []
-    return "\n".join([*align_table(header, rows), "", *note])
+    note = ["", f"±: standard deviation over {len(runs)} trainings."] if len(runs) > 1 else []
+    return "\n".join([*align_table(header, rows), *note])
 
 
 def write_summary(

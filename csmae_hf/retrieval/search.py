@@ -1,4 +1,7 @@
-"""Exact nearest tiles by cosine similarity: chunked, so that the score matrix never exists as a whole, and deterministic."""
+"""Exact nearest tiles by cosine similarity: chunked, so that the score matrix never exists as a whole, and deterministic.
+
+`top_k` takes embeds as they come; `nearest` takes unit vectors, which may be memory-mapped and larger than memory.
+"""
 
 from typing import Any
 
@@ -8,11 +11,18 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from csmae_hf.retrieval.metrics import IntArray, check_k, checked_exclude
+from csmae_hf.retrieval.vectors import Vectors
 
 Embeds = NDArray[Any] | torch.Tensor
 
+SCORE_ERROR: dict[torch.dtype, float] = {torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}
+"""By how much a product of two unit vectors may be off when both, and the product, are rounded to a type: four roundings' worth."""
+
 _RERANK_MARGIN = 8
 """Candidates beyond k that are ranked again in float64: room for the own tile, and for ties that the chunked product rounds apart."""
+
+_LOW_PRECISION_MARGIN = 118
+"""The same where candidates are found in low precision: enough that float32 has seldom to be asked again."""
 
 _QUERY_CHUNK = 512
 _ARCHIVE_CHUNK = 16_384
@@ -54,6 +64,39 @@ def top_k(
         raise ValueError(
             f"Query embeds have width {query.shape[1]}, archive embeds {archive.shape[1]}; both must come from one model."
         )
+    return nearest(query, archive, k, exclude=exclude, device=device, progress=progress)
+
+
+def nearest(
+    query: torch.Tensor,
+    archive: torch.Tensor | Vectors,
+    k: int,
+    *,
+    exclude: NDArray[Any] | None = None,
+    device: str | torch.device | None = None,
+    precision: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> tuple[NDArray[np.float32], IntArray]:
+    """Find the k rows of an archive of unit vectors nearest to each query, exactly, whatever the precision of the candidates' product.
+
+    In float16 or bfloat16 the product is cheaper on a GPU and finds more candidates than are needed. Where the k-th of them, ranked in
+    float64, is not better than anything left out could be (`SCORE_ERROR`), the query is searched again in float32.
+
+    Args:
+        query: (Q, D) float32 unit vectors.
+        archive: (N, D) float32 unit vectors, in memory or memory-mapped.
+        k: Results per query.
+        exclude: (Q,) archive row that a query must not find, -1 for none; or None.
+        device: Where the product runs; default the CPU.
+        precision: Type of the product that finds candidates.
+        progress: Show a bar on the terminal when the search takes more than 2 seconds.
+
+    Returns:
+        Cosine similarities (Q, k) float32, highest first, and archive rows (Q, k) int64; equal scores by row.
+
+    Raises:
+        ValueError: k is larger than the archive available to a query.
+    """
     left_out = checked_exclude(exclude, len(query), len(archive))
     check_k(k, len(archive), left_out)
     scores = np.empty((len(query), k), dtype=np.float32)
@@ -62,10 +105,30 @@ def top_k(
         for start in range(0, len(query), _QUERY_CHUNK):
             rows = slice(start, min(start + _QUERY_CHUNK, len(query)))
             own = torch.from_numpy(left_out[rows])
-            candidates = _candidates(query[rows], archive, min(k + _RERANK_MARGIN, len(archive)), device)
-            best_scores, best_indices = _rerank(query[rows], archive, candidates, own, k)
+            best_scores, best_indices = _nearest_of_chunk(query[rows], archive, k, own, device, precision)
             scores[rows], indices[rows] = best_scores.numpy(), best_indices.numpy()
             bar.update(rows.stop - rows.start)
+    return scores, indices
+
+
+def _nearest_of_chunk(
+    query: torch.Tensor,
+    archive: torch.Tensor | Vectors,
+    k: int,
+    own: torch.Tensor,
+    device: str | torch.device | None,
+    precision: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    margin = _RERANK_MARGIN if precision == torch.float32 else _LOW_PRECISION_MARGIN
+    count = min(k + margin, len(archive))
+    candidates, worst = _candidates(query, archive, count, device, precision)
+    scores, indices = rerank(query, archive, candidates, k, exclude=own)
+    if precision == torch.float32 or count == len(archive):
+        return scores, indices
+    unsure = scores[:, -1] < worst + SCORE_ERROR[precision]
+    if unsure.any():
+        again = _candidates(query[unsure], archive, min(k + _RERANK_MARGIN, len(archive)), device, torch.float32)[0]
+        scores[unsure], indices[unsure] = rerank(query[unsure], archive, again, k, exclude=own[unsure])
     return scores, indices
 
 
@@ -114,16 +177,17 @@ def _check_lengths(lengths: torch.Tensor, name: str) -> None:
 
 def _candidates(
     query: torch.Tensor,
-    archive: torch.Tensor,
+    archive: torch.Tensor | Vectors,
     count: int,
     device: str | torch.device | None,
-) -> torch.Tensor:
-    """(q, count) archive indices of the highest float32 scores."""
-    query = query.to(device)
-    best_scores = torch.empty((len(query), 0), device=query.device)
+    precision: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
+    query = query.to(device, precision)
+    best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):
-        chunk = archive[start : start + _ARCHIVE_CHUNK].to(device)
+        chunk = archive[start : start + _ARCHIVE_CHUNK].to(device, precision)
         scores = query @ chunk.T  # (q, n)
         places = _stable_top(scores, min(count, len(chunk)))
         # Earlier chunks first: a lower place is a lower archive index among equal scores.
@@ -131,24 +195,42 @@ def _candidates(
         merged_indices = torch.cat([best_indices, places + start], dim=1)
         places = _stable_top(merged_scores, min(count, merged_scores.shape[1]))
         best_scores, best_indices = merged_scores.gather(1, places), merged_indices.gather(1, places)
-    return best_indices.cpu()
+    return best_indices.cpu(), best_scores[:, -1].float().cpu()
 
 
-def _rerank(
+def rerank(
     query: torch.Tensor,
-    archive: torch.Tensor,
+    archive: torch.Tensor | Vectors,
     candidates: torch.Tensor,
-    exclude: torch.Tensor,
     k: int,
+    *,
+    exclude: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best k of the candidates by a float64 product, rounded to float32; ties to the lower archive index."""
-    candidates = candidates.sort(dim=1).values  # by index, so that place and index agree among ties
+    """Rank candidates by a float64 product, rounded to float32; ties go to the lower archive row.
+
+    Args:
+        query: (Q, D) float32 unit vectors.
+        archive: (N, D) float32 unit vectors.
+        candidates: (Q, C) archive rows, C at least k, each once; -1 for none.
+        k: Results per query.
+        exclude: (Q,) row that a query must not find, -1 for none; or None.
+
+    Returns:
+        Scores (Q, k) float32 and rows (Q, k) int64, highest first; where there are fewer, -inf and -1 at the end.
+    """
+    # None goes last, and rows ascend, so that place and row agree among ties.
+    none = candidates < 0
+    candidates = candidates.masked_fill(none, torch.iinfo(torch.int64).max).sort(dim=1).values
+    none = none.sort(dim=1, stable=True).values
     scores = torch.empty(candidates.shape)
     for start in range(0, len(query), _RERANK_ROWS):
         rows = slice(start, start + _RERANK_ROWS)
-        vectors = archive[candidates[rows]].double()  # (r, count, D)
+        vectors = archive[candidates[rows].masked_fill(none[rows], 0)].double()  # (r, C, D)
         scores[rows] = (vectors * query[rows, None].double()).sum(dim=-1).clamp(-1, 1).float()
-    scores[candidates == exclude[:, None]] = -torch.inf
+    if exclude is not None:
+        none |= candidates == exclude[:, None]
+    scores[none] = -torch.inf
+    candidates[none] = -1
     places = _stable_top(scores, k)
     return scores.gather(1, places), candidates.gather(1, places)
 

@@ -2,21 +2,38 @@
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from datasets import Dataset
-from huggingface_hub.errors import StrictDataclassError
-from transformers import set_seed
+from safetensors import SafetensorError
+from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
-from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
+from csmae_hf.training.arguments import (
+    CSMAETrainingArguments,
+    DataArguments,
+    ModelArguments,
+    changed_arguments,
+    resolved_arguments,
+    save_arguments,
+)
+from csmae_hf.training.callbacks import Run
+from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
+from csmae_hf.training.errors import CheckpointError, InterruptedRunError
+from csmae_hf.training.eyes import build_eyes
+from csmae_hf.training.interrupt import StopOnSigterm
+from csmae_hf.training.models import build_model, build_processor
+from csmae_hf.training.plots import plot_finished_run
+from csmae_hf.training.publish import publish_run, take_hub_request
+from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
-from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForPreTraining
 
 logger = logging.getLogger(__name__)
+
+ARGUMENTS_NAME = "arguments.yaml"
+"""File of a run that says what it was made with."""
 
 
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
@@ -29,59 +46,120 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
 
     Returns:
         The folder of the trained model.
+
+    Raises:
+        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
+        ValueError: If the arguments contradict each other or the data.
+        TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
+    request = take_hub_request(training_args)
+    output_dir = Path(str(training_args.output_dir))
+    checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
-    model = build_model(model_args)
-    processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
+    model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
+    processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
-        train = load_tiles(data_args, data_args.train_split, list(processor.sensors), data_args.max_train_tiles)
+        train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
-            evaluation = load_tiles(data_args, data_args.eval_split, list(processor.sensors), data_args.max_eval_tiles)
+            evaluation = load_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
+    columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
+    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
+    on_device = training_args.on_device_preprocessing
+    on_device = training_args.device.type != "cpu" if on_device is None else on_device
     trainer = CSMAETrainer(
         model=model,
         args=training_args,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=TileCollator(processor),
+        train_dataset=run.train,
+        eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
+        data_collator=TileCollator(processor, native=on_device, with_ids=True),
         processing_class=processor,
         flips=data_args.flips,
+        callbacks=build_callbacks(run),
     )
-    result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-    metrics = {**result.metrics, "train_tiles": len(train)}
-    trainer.save_model()
-    trainer.log_metrics("train", metrics)
-    trainer.save_metrics("train", metrics)
-    trainer.save_state()
-    return Path(str(training_args.output_dir))
+    record_arguments(output_dir, run, resumed=checkpoint is not None)
+    folder = train_and_save(trainer, checkpoint)
+    publish_run(request, training_args, folder)
+    return folder
 
 
-def build_model(model_args: ModelArguments) -> CSMAEForPreTraining:
-    """Build a model from a variant and a size, or load one to go on from.
+def build_callbacks(run: Run) -> list[TrainerCallback]:
+    """Make the callbacks of a run.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The callbacks, in the order in which they are to be called.
+    """
+    return [*build_eyes(run.evaluation, run.processor, run.training_args)]
+
+
+def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
+    """Train, from a checkpoint or from the beginning, and save the model with its processor and code.
+
+    Args:
+        trainer: Ready to train.
+        checkpoint: To go on from.
+
+    Returns:
+        The folder of the trained model.
 
     Raises:
-        ValueError: If the overrides name no field of `CSMAEConfig`, or contradict each other.
+        InterruptedRunError: If the run was asked to stop before its end.
+        CheckpointError: If the trained model could not be saved.
     """
-    overrides: dict[str, Any] = dict(model_args.model_overrides or {})  # type: ignore[arg-type]
-    unknown = [name for name in overrides if not hasattr(CSMAEConfig, name) and name != "sensors"]
-    if unknown:
-        raise ValueError(f"model_overrides names {unknown}, which CSMAEConfig does not have.")
+    interrupt = StopOnSigterm()
+    trainer.add_callback(interrupt)
+    trainer.add_callback(RunSummary(trainer, checkpoint))
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    output_dir = Path(str(trainer.args.output_dir))
+    if interrupt.stopped:
+        raise InterruptedRunError(
+            f"Stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved: go on with "
+            "--auto_resume."
+        )
+    metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # an ordinary model folder
     try:
-        if model_args.model_name_or_path:
-            return CSMAEForPreTraining.from_pretrained(model_args.model_name_or_path, **overrides)
-        return CSMAEForPreTraining(CSMAEConfig.for_variant(model_args.variant, model_args.size, **overrides))
-    except StrictDataclassError as error:  # a field of another type, which is no ValueError to huggingface_hub
-        raise ValueError(f"model_overrides = {overrides}: {error}") from error
+        trainer.save_model()
+        if checkpoint is not None and result.global_step == trainer.first_step:
+            logger.info("Step %d was the last already: nothing was left to train.", result.global_step)
+            return output_dir
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"Saving the trained model in {output_dir} failed: {error}. Its last checkpoint is {last_checkpoint(output_dir)}: "
+            "make room and go on with --auto_resume."
+        ) from error
+    if trainer.is_world_process_zero():
+        plot_finished_run(output_dir)
+    return output_dir
 
 
-def load_tiles(data_args: DataArguments, split: str, sensors: list[str], limit: int | None) -> Dataset:
-    """Load a split's names and pixels; its labels stay behind, pre-training must not see them."""
-    dataset = load_archive(
+def record_arguments(output_dir: Path, run: Run, resumed: bool) -> None:
+    """Save what a run is made with beside it; of a resumed one, say what has changed."""
+    if not run.training_args.should_save:
+        return
+    resolved = resolved_arguments(run.model_args, run.data_args, run.training_args)
+    path = output_dir / ARGUMENTS_NAME
+    changed = changed_arguments(path, resolved) if resumed else []
+    if changed:
+        logger.warning("Other arguments than the run began with, so other results: %s", "; ".join(changed))
+    save_arguments(path, resolved)
+
+
+def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
+    """Load a split of the archive that the arguments name."""
+    return load_archive(
         data_args.data,
         split,
+        subset=data_args.subset,
         metadata=data_args.metadata,
         splits=data_args.splits,
         missing=cast(Missing, data_args.missing),
         limit=limit,
     )
-    return dataset.select_columns(["id", *sensors])

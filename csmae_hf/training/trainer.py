@@ -1,35 +1,43 @@
-"""The Transformers Trainer with what CSMAE needs on top: flips on the device, loss terms in the log, decay on everything."""
+"""The Transformers Trainer with what CSMAE needs on top: repeatable flips and masks, loss terms and speed in the log, decay on
+everything, whole checkpoints, and a stop at a loss that is not finite."""
 
-from collections import defaultdict
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
+from csmae_hf.training.callbacks import EvaluationCallback
+from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
+from csmae_hf.training.errors import CheckpointError
+from csmae_hf.training.flops import training_flops
+from csmae_hf.training.nonfinite import refuse_non_finite
+from csmae_hf.training.randomness import EVALUATION_SEED, draw_flips_and_noise, flip_together
+from csmae_hf.training.rng import preserved_rng
+from csmae_hf.training.sharding import shard_on_cpu
+from csmae_hf.training.terms import LossTerms, count_rows
+from csmae_hf.training.throughput import Throughput
 
-def flip_together(images: dict[str, torch.Tensor], generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
-    """Flip each place at random, horizontally and vertically with p = 0.5 each, in all its sensors alike.
+logger = logging.getLogger(__name__)
 
-    Args:
-        images: (B, C, H, W) by sensor, the same B places.
-        generator: Of the random choice; default torch's own on the CPU, which checkpoints keep.
-
-    Returns:
-        The flipped images.
-    """
-    batch = next(iter(images.values())).shape[0]
-    choices = torch.rand(2, batch, 1, 1, 1, generator=generator) < 0.5
-    flipped = {}
-    for sensor, image in images.items():
-        for choice, dim in zip(choices.to(image.device), (-1, -2), strict=True):
-            image = torch.where(choice, image.flip(dim), image)
-        flipped[sensor] = image
-    return flipped
+WINDOW_NAME = "log_window_{process}.pt"
+"""File of a checkpoint with the losses since the last line of the log, by process."""
 
 
 class CSMAETrainer(Trainer):
     """Trains [`CSMAEForPreTraining`].
+
+    Batches hold images by sensor, standardised or as `TileCollator(native=True)` stacks them, perhaps `present`, and perhaps
+    `ids`, the tiles' names, which are for messages only.
 
     Args:
         *args: As of `Trainer`.
@@ -40,7 +48,27 @@ class CSMAETrainer(Trainer):
     def __init__(self, *args: Any, flips: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.flips = flips
-        self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
+        self.model_config = self.accelerator.unwrap_model(self.model).config
+        self._model_class = type(self.model)
+        self.throughput: Throughput | None = None
+        self._terms = LossTerms(self.model_config, self.args.device)
+        self._eval_terms = LossTerms(self.model_config, self.args.device)
+        self._step, self._batches_of_step, self._eval_batches = -1, 0, 0
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Set up Accelerate, with sharding where it is asked for, on CPUs too."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp_plugin_args is not None and shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args):
+            self.is_fsdp_enabled = True
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train for an epoch, unless the run was finished when it was resumed; the Trainer would add a step each time."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
+    # Batches: what a process sees is its rows of the global batch, wherever they are computed
 
     def compute_loss(
         self,
@@ -49,26 +77,197 @@ class CSMAETrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Compute the loss of a batch and remember its terms for the log."""
-        if model.training and self.flips:
-            sensors = self.accelerator.unwrap_model(model).config.sensors
-            inputs = {**inputs, **flip_together({name: inputs[name] for name in sensors if name in inputs})}
-        outputs = model(**inputs, output_predictions=not self.args.prediction_loss_only)
-        terms = self._terms["" if model.training else "eval_"]
-        for name, value in outputs["losses"].items():
-            terms[name].append(value.detach())
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        """Compute the loss of a batch and remember its terms for the log.
+
+        Raises:
+            NonFiniteLossError: If it is NaN or infinite in training.
+        """
+        ids: Any = inputs.get("ids")
+        batch = {name: value for name, value in inputs.items() if name != "ids"}
+        batch = self._training_batch(batch) if model.training else self._evaluation_batch(batch)
+        outputs = model(**batch, output_predictions=not self.args.prediction_loss_only)
+        loss, losses = outputs["loss"], outputs["losses"]
+        (self._terms if model.training else self._eval_terms).add(losses, count_rows(batch, self.model_config))
+        if model.training:
+            run, step = Path(str(self.args.output_dir)), self.state.global_step + 1
+            refuse_non_finite(loss, losses, batch, ids, run, step, self.args.process_index)
+        return (loss, outputs) if return_outputs else loss
+
+    def _training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Flip a batch and draw its masks, by the place of its rows in the global batch of the step."""
+        if self._step != self.state.global_step:
+            self._step, self._batches_of_step = self.state.global_step, 0
+        first_row = self._first_row(self._batches_of_step, self._train_batch_size)
+        self._batches_of_step += 1
+        flips, noise = self._draw(batch, self.args.seed, self.state.global_step, first_row)
+        images = self._images(batch)
+        if self.flips:
+            images = flip_together(images, flips)
+        return {**batch, **images, "noise": noise}
+
+    def _evaluation_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Draw the masks of an evaluation batch, the same every time and in every run."""
+        first_row = self._first_row(self._eval_batches, self.args.eval_batch_size)
+        self._eval_batches += 1
+        return {**batch, "noise": self._draw(batch, EVALUATION_SEED, 0, first_row)[1]}
+
+    def _first_row(self, batches_before: int, batch_size: int) -> int:
+        return (batches_before * self.args.world_size + self.args.process_index) * batch_size
+
+    def _draw(
+        self, batch: Mapping[str, Any], seed: int, step: int, first_row: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        images = self._images(batch)
+        rows, config = next(iter(images.values())).shape[0], self.model_config
+        flips, noise = draw_flips_and_noise(seed, step, first_row, rows, config.sensors, config.num_patches)
+        return flips, {sensor: noise[sensor].to(image.device) for sensor, image in images.items()}
+
+    def _images(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: batch[name] for name in self.model_config.sensors if batch.get(name) is not None}
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor | Any]) -> dict[str, torch.Tensor | Any]:
+        """Move a batch to the device, and there resample and standardise what comes as bands at their own resolutions."""
+        inputs = super()._prepare_inputs(inputs)
+        native = {name: value for name, value in self._images(inputs).items() if isinstance(value, Mapping)}
+        if not native:
+            return inputs
+        processor: Any = self.processing_class
+        return {**inputs, **processor.process_native(native)}
+
+    @property
+    def first_step(self) -> int:
+        """Step that training began after: 0, or the checkpoint's."""
+        return self._initial_global_step
+
+    # The log
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor | Any]) -> int:
+        """Count the operations of a training step on a batch; what the Trainer assumes is true of language models."""
+        counts = {sensors: float(count) for sensors, count in count_rows(inputs, self.model_config).items()}
+        gathered = self.args.world_size if self.model_config.mim_gather else 1
+        flops = training_flops(self.model_config, counts, gathered)
+        if self.throughput is not None:
+            self.throughput.add(max(counts.values(), default=0.0), flops)
+        return int(flops)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean of each loss term since the last line, over all processes, to the log."""
-        prefix = "eval_" if "eval_loss" in logs else "" if "loss" in logs else None
-        if prefix is not None:
-            terms = self._terms[prefix]
-            for name, values in terms.items():
-                mean = self.accelerator.gather(torch.stack(values).mean().unsqueeze(0)).mean()
-                logs[f"{prefix}{name}"] = round(mean.item(), 6)
-            terms.clear()
+        """Add to a line of the training log the mean of each loss term since the last, and the speed."""
+        if "loss" in logs:
+            logs.update(self._terms.means(self._reduce))
+            if self.throughput is not None:
+                logs.update(self.throughput.rates(self._reduce, self.args.world_size))
         super().log(logs, *args, **kwargs)
+
+    def _reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up over the processes."""
+        return self.accelerator.reduce(values.to(self.args.device), reduction="sum")
+
+    # Evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as the Trainer does; the time does not count as training."""
+        with self.throughput.paused() if self.throughput is not None else nullcontext():
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate, add each loss term, and let each [`EvaluationCallback`] add what it measures."""
+        self._eval_batches = 0
+        with preserved_rng():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            measured = {**self._eval_terms.means(self._reduce), **self._callback_metrics()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        return output._replace(metrics={**(output.metrics or {}), **metrics})
+
+    def _callback_metrics(self) -> dict[str, float]:
+        """What the callbacks measure, by the main process, the same on all: they must agree on which model is best."""
+        sources = [callback for callback in self.callback_handler.callbacks if isinstance(callback, EvaluationCallback)]
+        metrics: dict[str, float] = {}
+        if sources and (self.args.process_index == 0 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            for source in sources:
+                metrics.update(source.evaluation_metrics(model, self.state))
+        if sources and self.args.world_size > 1:
+            (metrics,) = broadcast_object_list([metrics])
+        return metrics
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint as the Trainer does, but whole or not at all; the time does not count as training."""
+        with self.throughput.paused() if self.throughput is not None else nullcontext():
+            self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint, seal it when every process has written its part, and only then delete older ones."""
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        keep, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete before the seal
+        try:
+            if self.args.should_save and folder.exists():  # what an interrupted save has left
+                shutil.rmtree(folder)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            torch.save(self._window(), folder / WINDOW_NAME.format(process=self.args.process_index))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal_checkpoint(folder, self.state.global_step)
+                prune_checkpoints(folder.parent, keep, self.state.best_model_checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
+            shutil.rmtree(folder, ignore_errors=True)  # it would keep the disk full
+            raise CheckpointError(describe_failed_save(folder, error)) from error
+        finally:
+            self.args.save_total_limit = keep
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model under its own class: sharding gives it another, whose code would be saved in place of ours."""
+        sharded_class = type(self.model)
+        self.model.__class__ = self._model_class
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.__class__ = sharded_class
+
+    def _window(self) -> dict[str, Any]:
+        """What the next line of the log is made of so far."""
+        return {
+            "loss": self._tr_loss.cpu(),
+            "last_logged": self._globalstep_last_logged,
+            "terms": self._terms.sums.cpu(),
+        }
+
+    def restore_window(self, checkpoint: Path) -> None:
+        """Go on with the line of the log that a checkpoint was saved in the middle of.
+
+        Args:
+            checkpoint: The checkpoint; it may be of another number of processes.
+        """
+        windows = [
+            torch.load(path, weights_only=True) for path in sorted(checkpoint.glob(WINDOW_NAME.format(process="*")))
+        ]
+        if not windows:
+            return
+        me, device = self.args.process_index, self.args.device
+        if len(windows) == self.args.world_size:
+            mine = torch.load(checkpoint / WINDOW_NAME.format(process=me), weights_only=True)
+            loss, terms = mine["loss"], mine["terms"]
+        else:
+            loss = torch.stack([window["loss"] for window in windows]).mean()
+            terms = torch.stack([window["terms"] for window in windows]).sum(dim=0) * (me == 0)
+        self._tr_loss += loss.to(device)
+        self._total_loss_scalar -= self._reduce(self._tr_loss).item() / self.args.world_size  # of steps not run here
+        self._globalstep_last_logged = windows[0]["last_logged"]
+        self._terms.sums += terms.to(device)
+
+    # The optimiser
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay every parameter, as the original does; Transformers would leave out biases and norms."""

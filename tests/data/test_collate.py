@@ -1,24 +1,119 @@
-"""Rows to batches, and errors that name the tile."""
+"""Rows to batches, standardised here or ready for a device, and errors that name the tile."""
 
+import pickle
+from pathlib import Path
+from typing import Any
+
+import datasets
 import numpy as np
 import pytest
+import torch
 
 from csmae_hf.data.collate import TileCollator
+from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.store import TileStore
 from image_processing_csmae import CSMAEImageProcessor
 
 
-def row(name: str, level: float = -15.0) -> dict:
+def row(name: str, level: float = -15.0) -> dict[str, Any]:
     return {"id": name, "s1": {band: np.full((120, 120), level, np.float32) for band in ("VH", "VV")}}
 
 
-def test_rows_become_a_batch_in_order():
+@pytest.fixture(scope="module")
+def tiles(shared_data: Path) -> datasets.Dataset:
+    return load_bigearthnet(shared_data / "bigearthnet_v2_reben_lmdb")
+
+
+@pytest.fixture(scope="module")
+def v1_tiles(shared_data: Path) -> datasets.Dataset:
+    return load_bigearthnet(shared_data / "bigearthnet_mm_v1_lmdb").select(range(3))
+
+
+def test_rows_become_a_batch_in_order() -> None:
     batch = TileCollator(CSMAEImageProcessor(), ["s1"])([row("a", -10.0), row("b", -20.0)])
     assert batch["s1"].shape == (2, 2, 120, 120)
     assert (batch["s1"][0] > batch["s1"][1]).all()
 
 
-def test_a_bad_tile_is_named():
+@pytest.mark.parametrize("native", [False, True])
+def test_a_bad_tile_is_named(native: bool) -> None:
     bad = row("b")
     bad["s1"]["VV"][3, 4] = np.nan
     with pytest.raises(ValueError, match=r"tile b: s1 band VV .* 1 of 14400 values NaN"):
-        TileCollator(CSMAEImageProcessor(), ["s1"])([row("a"), bad, row("c")])
+        TileCollator(CSMAEImageProcessor(), ["s1"], native=native)([row("a"), bad, row("c")])
+
+
+def test_a_tile_without_an_image_is_named() -> None:
+    with pytest.raises(ValueError, match=r"1 of the 2 tiles of a batch have no s1 image, tile b for one"):
+        TileCollator(CSMAEImageProcessor(), ["s1"])([row("a"), {"id": "b", "s1": None}])
+
+
+def test_native_batches_give_the_same_images_to_the_bit(tiles: datasets.Dataset) -> None:
+    processor = CSMAEImageProcessor()
+    rows = [tiles[n] for n in range(5)]
+    native = TileCollator(processor, native=True)(rows)
+    assert {sensor: {key: (t.shape, t.dtype) for key, t in groups.items()} for sensor, groups in native.items()} == {
+        "s1": {"VH VV": ((5, 2, 120, 120), torch.float32)},
+        "s2": {
+            "B02 B03 B04 B08": ((5, 4, 120, 120), torch.uint16),
+            "B05 B06 B07 B11 B12 B8A": ((5, 6, 60, 60), torch.uint16),
+        },
+    }
+    inputs, expected = processor.process_native(native), TileCollator(processor)(rows)
+    assert inputs.keys() == expected.keys() == {"s1", "s2"}
+    assert all(torch.equal(inputs[sensor], expected[sensor]) for sensor in expected)
+    assert sum(t.nbytes for groups in native.values() for t in groups.values()) * 2.5 < sum(
+        t.nbytes for t in expected.values()
+    )
+
+
+def test_native_batches_pass_through_pinned_memory_and_workers(tiles: datasets.Dataset) -> None:
+    processor = CSMAEImageProcessor()
+    loader = torch.utils.data.DataLoader(
+        tiles.select(range(6)),  # type: ignore[arg-type]
+        batch_size=4,
+        num_workers=1,
+        multiprocessing_context="spawn",
+        collate_fn=TileCollator(processor, native=True),
+        pin_memory=torch.cuda.is_available(),
+    )
+    batches = [processor.process_native(batch)["s2"] for batch in loader]
+    assert [len(batch) for batch in batches] == [4, 2]
+    expected = TileCollator(processor)([tiles[n] for n in range(6)])["s2"]
+    torch.testing.assert_close(torch.cat(batches), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", ["tiles", "v1_tiles"])
+def test_a_batch_is_read_in_one_transaction_and_each_value_once(
+    dataset: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [request.getfixturevalue(dataset)[n] for n in range(3)]
+    transactions, decoded = [], []
+    begin, value = TileStore._transaction, TileStore._value
+    monkeypatch.setattr(TileStore, "_transaction", lambda self: transactions.append(1) or begin(self))
+    monkeypatch.setattr(TileStore, "_value", lambda self, t, key: decoded.append(key) or value(self, t, key))
+    batch = TileCollator(CSMAEImageProcessor())(rows)
+    assert len(transactions) == 1
+    assert decoded == sorted({row[sensor].key for row in rows for sensor in ("s1", "s2")})
+    assert len(decoded) == (3 if dataset == "v1_tiles" else 6)
+    for sensor in ("s1", "s2"):
+        alone = CSMAEImageProcessor()(**{sensor: [pickle.loads(pickle.dumps(row[sensor])) for row in rows]})[sensor]
+        assert torch.equal(batch[sensor], alone)
+
+
+def test_a_row_outlives_its_batch(tiles: datasets.Dataset) -> None:
+    """Within a batch its pixels are views of the store; after it, the row reads for itself again."""
+    rows = [tiles[n] for n in range(2)]
+    looked_at = rows[1]["s1"]["VV"]
+    TileCollator(CSMAEImageProcessor())(rows)
+    assert rows[0]["s1"]._pixels is None
+    assert rows[1]["s1"]["VV"] is looked_at
+    assert rows[0]["s2"]["B02"].flags.owndata or rows[0]["s2"]["B02"].flags.writeable
+    assert np.array_equal(rows[0]["s2"]["B02"], tiles[0]["s2"]["B02"])
+
+
+def test_a_broken_tile_of_a_batch_is_named_by_the_store(tiles: datasets.Dataset) -> None:
+    rows = [tiles[0], {**tiles[1], "s1": tiles.features["s1"].decode_example("S1A_nothing")}]
+    with pytest.raises(KeyError, match="S1A_nothing"):
+        TileCollator(CSMAEImageProcessor())(rows)
+    assert rows[0]["s1"]._pixels is None

@@ -21,3 +21,19 @@ def test_all_and_limit(shared_data):
     assert len(everything) == 32
     assert load_archive(archive, "all", limit=5)["id"] == everything["id"][:5]
     assert set(load_archive(archive, "val")["split"]) == {"validation"}
+
+
+def test_a_folder_of_geotiffs_is_taken_in_an_lmdbs_place(shared_data):
+    folder = str(shared_data / "bigearthnet_v1_tiff_examples")
+    tiles = load_archive(folder, "all")
+    assert len(tiles) == 6
+    assert tiles[0]["s1"]["VV"].shape == (120, 120)
+    with pytest.raises(ValueError, match=r"None of the 6 tiles of .* is of split 'train': give lists of splits"):
+        load_archive(folder, "train")
+    with pytest.raises(ValueError, match="leave subset out"):
+        load_archive(folder, "all", subset="BEN-14K")
+
+
+def test_a_folder_with_nothing_in_it_is_refused_as_both(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no LMDB \(data.mdb\); read as GeoTIFFs: "):
+        load_archive(str(tmp_path), "all")

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csmae_hf.retrieval import metrics
+from csmae_hf.retrieval import baseline, labels
+from csmae_hf.retrieval.baseline import expected_baseline, random_baseline
 from csmae_hf.retrieval.metrics import (
     METRICS,
-    expected_baseline,
     f1_of_means,
     mean_pair_f1,
     pair_scores,
     precision_at_k,
-    random_baseline,
     recall_at_k,
     retrieval_scores,
 )
@@ -108,7 +107,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
         pair_scores(query, archive, ranking),
         expected_baseline(query, archive),
     )
-    monkeypatch.setattr(metrics, "_CHUNK_PAIRS", 20)
+    monkeypatch.setattr(labels, "CHUNK_PAIRS", 20)
     assert as_tuple(retrieval_scores(query, archive, ranking)) == pytest.approx(as_tuple(whole), abs=1e-12)
     assert as_tuple(expected_baseline(query, archive)) == pytest.approx(as_tuple(expected), abs=1e-12)
     for ours, theirs in zip(pair_scores(query, archive, ranking), pairs, strict=True):
@@ -194,7 +193,7 @@ def test_same_seed_same_baseline_and_another_seed_another():
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_random_rankings_are_uniform_without_repeats_and_without_the_own_tile(k):
     exclude = np.repeat(np.array([-1, 0, 2, 5]), 6000)
-    ranking = metrics._random_ranking(np.random.default_rng(6), 6, k, exclude)
+    ranking = baseline._random_ranking(np.random.default_rng(6), 6, k, exclude)
     assert all(len(set(row)) == k for row in ranking.tolist())
     assert not (ranking == exclude[:, None]).any()
     for own in (-1, 0, 2, 5):

@@ -3,8 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from csmae_hf.training.arguments import ModelArguments, parse_arguments
+from csmae_hf.training.arguments import (
+    ModelArguments,
+    changed_arguments,
+    parse_arguments,
+    resolved_arguments,
+    save_arguments,
+)
 from csmae_hf.training.pretrain import build_model
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
@@ -43,6 +50,52 @@ def test_unknown_option_names_the_nearest():
         parse_arguments(["--trian_split", "all"])
 
 
+def test_a_mistyped_field_of_the_model_names_the_nearest(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model_overrides: {mask_ration: 0.75}\n")
+    with pytest.raises(ValueError, match=r"'mask_ration', .* did you mean 'mask_ratio'"):
+        parse_arguments([str(path)])
+
+
+def test_no_option_is_taken_for_a_longer_one():
+    with pytest.raises(ValueError, match="did you mean 'learning_rate'"):
+        parse_arguments(["--learning_rat", "1"])
+
+
+def test_an_unquoted_no_is_no_strategy(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("eval_strategy: no\n")
+    assert parse_arguments([str(path)])[2].eval_strategy == "no"
+
+
+def test_sharding_is_switched_on_by_a_plain_true(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("fsdp: true\nfsdp_config: {state_dict_type: SHARDED_STATE_DICT}\n")
+    training = parse_arguments([str(path)])[2]
+    assert training.fsdp is True
+    assert training.fsdp_plugin_args["state_dict_type"] == "SHARDED_STATE_DICT"
+    save_arguments(tmp_path / "again.yaml", resolved_arguments(*parse_arguments([str(path)])))
+    assert parse_arguments([str(tmp_path / "again.yaml")])[2].fsdp_plugin_args == training.fsdp_plugin_args
+    assert not parse_arguments(["--fsdp", "false"])[2].fsdp
+
+
+def test_what_a_run_was_made_with_can_be_passed_again(yaml_file, tmp_path):
+    given = parse_arguments(
+        [str(yaml_file), "--max_steps", "7", "--optim", "sgd", "--precision", "fp32", "--auto_resume"]
+    )
+    saved = tmp_path / "out" / "arguments.yaml"
+    resolved = resolved_arguments(*given)
+    save_arguments(saved, resolved)
+    model, data, training = again = parse_arguments([str(saved)])
+    assert (model, data) == given[:2]
+    assert (training.max_steps, training.optim, training.precision, training.seed) == (7, "sgd", "fp32", 42)
+    assert not training.auto_resume, "that a run was resumed is no part of what it was made with"
+    assert resolved_arguments(*again) == resolved
+    assert changed_arguments(saved, resolved) == []
+    other = parse_arguments([str(saved), "--learning_rate", "0.5"])
+    assert changed_arguments(saved, resolved_arguments(*other)) == ["learning_rate: 0.001 -> 0.5"]
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
         parse_arguments([str(tmp_path / "nothing.yaml")])
@@ -58,7 +111,7 @@ def test_overrides_must_be_a_json_object():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"hiden_size": 96}, r"\['hiden_size'\], which CSMAEConfig does not have"),
+        ({"hiden_size": 96}, "'hiden_size', which CSMAEConfig does not have: did you mean 'hidden_size'"),
         ({"hidden_size": "96"}, "hidden_size"),
         ({"hidden_size": 90}, "hidden_size = 90 is not a multiple of num_attention_heads = 12"),
     ],
@@ -74,6 +127,12 @@ def test_shipped_configurations_parse(path):
     assert training.num_train_epochs > 0
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_line_of_a_shipped_configuration_is_explained(path):
+    for line in path.read_text().splitlines():
+        assert "# " in line, line
+
+
 @pytest.mark.parametrize("variant", ["cecd", "cesd", "secd", "sesd"])
 def test_shipped_recipe_is_the_papers(variant):
     path = next(path for path in CONFIGS if path.stem == f"csmae_{variant}")
@@ -81,6 +140,7 @@ def test_shipped_recipe_is_the_papers(variant):
     assert (model.variant, model.size, data.flips) == (variant, "base", True)
     assert (training.num_train_epochs, training.per_device_train_batch_size, training.seed) == (150, 128, 42)
     assert (training.learning_rate, training.adam_beta1, training.adam_beta2) == (1e-4, 0.9, 0.95)
-    assert training.weight_decay == 0.05
+    assert (training.weight_decay, training.max_grad_norm) == (0.05, 0)
     assert training.lr_scheduler_type == "cosine"
-    assert training.warmup_steps == pytest.approx(10 / 150, rel=1e-5)
+    assert training.warmup_steps == 10 / 150
+    assert yaml.safe_load(path.read_text())["precision"] == "auto"

@@ -1,0 +1,147 @@
+"""What embeds depend on: a model's weights and a processor's settings, as hashes that another model or processor does not have."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+METRIC = "cosine"
+"""Similarity of an archive: the inner product of unit vectors."""
+
+_NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type")
+
+
+class ArchiveMismatchError(ValueError):
+    """A model, processor or metric that an archive was not made with."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an archive's embeds were made with.
+
+    Attributes:
+        model: Folder or Hub name of the model; empty where it never had one.
+        revision: Commit of the Hub repository, where the model came from there.
+        weights: SHA-256 of the encoder's weights (`weights_hash`).
+        processor: SHA-256 of the processor's settings (`processor_hash`).
+        metric: Similarity by which tiles are compared.
+    """
+
+    model: str
+    revision: str | None
+    weights: str
+    processor: str
+    metric: str = METRIC
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
+        """Identify a model and its processor.
+
+        Args:
+            model: The model.
+            processor: Its processor.
+            name: Folder or Hub name, where it is not the one that the model was loaded from.
+
+        Returns:
+            The identity.
+        """
+        config: Any = model.config
+        loaded_from = str(getattr(config, "_name_or_path", "") or "")
+        revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
+        return cls(name or loaded_from, revision, weights_hash(model), processor_hash(processor))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON takes it."""
+        return asdict(self)
+
+    def load_model(self) -> tuple[torch.nn.Module, Any]:
+        """Load the model of this name, and its processor; whether they are the same is not checked.
+
+        Returns:
+            Both.
+
+        Raises:
+            FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
+        """
+        from transformers import AutoImageProcessor, AutoModel
+
+        import csmae_hf  # noqa: F401 (registers the Auto classes)
+
+        if not self.model:
+            raise FileNotFoundError(
+                "This archive does not know the name of its model: pass model= and processor= to Archive.load."
+            )
+        options = {"revision": self.revision} if self.revision else {}
+        try:
+            return AutoModel.from_pretrained(self.model, **options), AutoImageProcessor.from_pretrained(
+                self.model, **options
+            )
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The archive's model {self.described} is neither a folder nor on the Hub: pass model= and processor= ({error})."
+            ) from error
+
+    def refuse_other(self, other: "Identity", where: str) -> None:
+        """Refuse a model or processor that is not this one.
+
+        Args:
+            other: What was given.
+            where: The archive, for the message.
+
+        Raises:
+            ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
+        """
+        if other.weights != self.weights:
+            raise ArchiveMismatchError(
+                f"{where} was made with the model {self.described} (weights {self.weights[:12]}), not with {other.described} "
+                f"(weights {other.weights[:12]}). Embeds of two models cannot be compared: load that model, or "
+                "build the archive again."
+            )
+        if other.processor != self.processor:
+            raise ArchiveMismatchError(
+                f"{where} was made with another processor (settings {self.processor[:12]}, given {other.processor[:12]}): bands, "
+                f"statistics, size or orientation differ. Load the processor of {self.described}, or build the archive again."
+            )
+
+    @property
+    def described(self) -> str:
+        """The model's name, and its revision where there is one."""
+        return (self.model or "a model without a name") + (f" at {self.revision[:12]}" if self.revision else "")
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Hash the weights of a model's encoder, so that a model with another head or with decoders has the same hash.
+
+    Args:
+        model: A model of Transformers, or any module.
+
+    Returns:
+        SHA-256 over names, types, shapes and bytes of all weights and buffers.
+    """
+    encoder = getattr(model, str(getattr(model, "base_model_prefix", "")) or "_", model)
+    state = encoder.state_dict()
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def processor_hash(processor: Any) -> str:
+    """Hash the settings of a processor.
+
+    Args:
+        processor: With `to_dict`, as all of Transformers.
+
+    Returns:
+        SHA-256 of its settings; how it is stored and loaded does not count.
+    """
+    settings = {
+        name: value
+        for name, value in processor.to_dict().items()
+        if not name.startswith("_") and name not in _NOT_SETTINGS
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,130 @@
+"""Unit vectors of an archive, which may lie in memory-mapped files: rows are copied when they are looked at, and only those."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+CHUNK_ROWS = 16_384
+"""Rows that are copied at a time where all are gone through."""
+
+
+class _Part(NamedTuple):
+    tensor: torch.Tensor
+    rows: IntArray | None
+
+    def __len__(self) -> int:
+        return len(self.tensor) if self.rows is None else len(self.rows)
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.tensor[rows if self.rows is None else torch.from_numpy(self.rows)[rows]]
+
+    def slice(self, start: int, stop: int) -> torch.Tensor:
+        if self.rows is None:
+            return self.tensor[start:stop]
+        return self.tensor[torch.from_numpy(self.rows[start:stop])]
+
+    def select(self, rows: IntArray) -> "_Part":
+        return _Part(self.tensor, rows if self.rows is None else self.rows[rows])
+
+
+class Vectors:
+    """Rows of one or more float32 matrices as one matrix, which is never made as a whole.
+
+    Args:
+        parts: Matrices (N_i, D) float32, whose rows follow one another.
+        width: D, where there is no part to tell it.
+
+    Raises:
+        ValueError: If the widths differ.
+    """
+
+    def __init__(self, parts: Sequence[torch.Tensor] = (), width: int | None = None):
+        self._set([_Part(part, None) for part in parts], width)
+
+    def _set(self, parts: Sequence[_Part], width: int | None) -> None:
+        widths = {part.tensor.shape[1] for part in parts} | ({width} if width is not None else set())
+        if len(widths) != 1:
+            raise ValueError(f"Vectors have the widths {sorted(widths)}; expected one width for all.")
+        self.width: int = widths.pop()
+        self._parts = [part for part in parts if len(part)]
+        self._starts = np.cumsum([0, *map(len, self._parts)])
+
+    @classmethod
+    def _of(cls, parts: Sequence[_Part], width: int) -> "Vectors":
+        vectors = cls.__new__(cls)
+        vectors._set(parts, width)
+        return vectors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return len(self), self.width
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """Copy rows: a slice without a step, or int64 indices of any shape, which give (..., D)."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            pieces = [
+                part.slice(max(start - first, 0), min(stop - first, len(part)))
+                for part, first in zip(self._parts, self._starts, strict=False)
+                if first < stop and first + len(part) > start
+            ]
+            if len(pieces) == 1:
+                return pieces[0]
+            return torch.cat(pieces) if pieces else torch.empty(0, self.width)
+        if len(self._parts) == 1:
+            return self._parts[0].take(rows)
+        flat = rows.reshape(-1)
+        taken = torch.empty(len(flat), self.width)
+        number = np.searchsorted(self._starts, flat.numpy(), side="right") - 1
+        for place in np.unique(number):
+            here = torch.from_numpy(number == place)
+            taken[here] = self._parts[place].take(flat[here] - int(self._starts[place]))
+        return taken.reshape(*rows.shape, self.width)
+
+    def select(self, rows: IntArray) -> "Vectors":
+        """Look at some rows; nothing is copied.
+
+        Args:
+            rows: (M,) row numbers, ascending.
+
+        Returns:
+            Those rows.
+        """
+        edges = np.searchsorted(rows, self._starts)
+        parts = [
+            part.select(rows[edges[place] : edges[place + 1]] - self._starts[place])
+            for place, part in enumerate(self._parts)
+        ]
+        return Vectors._of(parts, self.width)
+
+    def extend(self, other: "Vectors") -> "Vectors":
+        """Put other rows after these; nothing is copied.
+
+        Args:
+            other: (M, D).
+
+        Returns:
+            (N + M, D).
+        """
+        return Vectors._of([*self._parts, *other._parts], self.width if self.width == other.width else -1)
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[torch.Tensor]:
+        """Go through all rows.
+
+        Args:
+            rows: The most to copy at a time.
+
+        Yields:
+            (n, D), in order.
+        """
+        for start in range(0, len(self), rows):
+            yield self[start : start + rows]

@@ -1,0 +1,202 @@
+"""Checkpoints that are whole or not there: sealed when complete, checked before they are used."""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from csmae_hf.training.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+SEAL_NAME = "complete.json"
+"""File that a checkpoint gets last: what belongs to it, with sizes. Without it, saving was interrupted."""
+
+_PREFIX = "checkpoint-"
+_LEAST_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+def seal_checkpoint(folder: Path, step: int) -> None:
+    """Mark a checkpoint as complete, after all of it has reached the disk.
+
+    Args:
+        folder: The checkpoint.
+        step: Its step.
+    """
+    files = {}
+    for path in _files(folder):
+        _flush(path)
+        files[str(path.relative_to(folder))] = path.stat().st_size
+    unsealed = folder / f"{SEAL_NAME}.part"
+    unsealed.write_text(json.dumps({"step": step, "files": files}, indent=1))
+    _flush(unsealed)
+    unsealed.rename(folder / SEAL_NAME)
+    _flush(folder)
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """Say what is wrong with a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        The problem; None where there is none. A checkpoint without a seal, such as another program's, has one in any case.
+    """
+    seal = folder / SEAL_NAME
+    if not seal.is_file():
+        return f"it has no {SEAL_NAME}: saving it was interrupted"
+    try:
+        files: dict[str, int] = json.loads(seal.read_text())["files"]
+    except (ValueError, KeyError, TypeError):
+        return f"its {SEAL_NAME} cannot be read"
+    for name, size in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes where {size} were saved"
+    return None
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """Find the last complete checkpoint of a run; warn of later ones that are not.
+
+    Args:
+        output_dir: Folder of the run.
+
+    Returns:
+        The checkpoint; None where there is none.
+    """
+    for folder in reversed(_checkpoints(output_dir)):
+        problem = checkpoint_problem(folder)
+        if problem is None:
+            return folder
+        logger.warning("Passing over %s: %s.", folder, problem)
+    return None
+
+
+def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path | None:
+    """Find the checkpoint to go on from.
+
+    Args:
+        output_dir: Folder of the run.
+        requested: `last`, the path of a checkpoint, or None.
+        auto: Whether to go on from the last complete checkpoint where there is one.
+
+    Returns:
+        The checkpoint; None for a new run.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint, or no complete one.
+        FileExistsError: If a new run would mix its checkpoints with those of an earlier one.
+        CheckpointError: If the checkpoint asked for is not whole.
+    """
+    if requested is not None and requested.lower() in ("last", "true"):
+        found = last_checkpoint(output_dir)
+        if found is None:
+            raise FileNotFoundError(
+                f"{output_dir} has no complete checkpoint to resume from: leave out --resume_from_checkpoint to begin, or "
+                "use --auto_resume, which begins where there is none."
+            )
+        return found
+    if requested is not None and requested.lower() not in ("none", "false"):
+        return _named_checkpoint(Path(requested))
+    found = last_checkpoint(output_dir)
+    if found is not None and not auto:
+        raise FileExistsError(
+            f"{output_dir} has checkpoints of an earlier run, {found.name} the last: go on with "
+            "--resume_from_checkpoint last or --auto_resume, or choose another --output_dir."
+        )
+    return found
+
+
+def prune_checkpoints(output_dir: Path, keep: int | None, best: str | None) -> None:
+    """Delete the oldest complete checkpoints; what is not complete does not count, and is nobody's spare.
+
+    Args:
+        output_dir: Folder of the run, which has just saved a checkpoint.
+        keep: How many to keep; None or less than 1 for all.
+        best: One to keep in any case.
+    """
+    complete = [folder for folder in _checkpoints(output_dir) if (folder / SEAL_NAME).is_file()]
+    if keep is None or keep < 1 or not complete:
+        return
+    spare = len(complete) - keep
+    protected = {complete[-1].name, Path(best).name if best else ""}
+    for folder in complete:
+        if spare > 0 and folder.name not in protected:
+            (folder / SEAL_NAME).unlink()  # first, so that a kill leaves nothing that looks complete
+            shutil.rmtree(folder, ignore_errors=True)
+            spare -= 1
+
+
+def describe_failed_save(folder: Path, error: Exception) -> str:
+    """Say that a checkpoint could not be saved, what is left, and what to do."""
+    free = shutil.disk_usage(folder.parent).free
+    last = last_checkpoint(folder.parent)
+    left = f"The last complete checkpoint is {last}" if last else "No checkpoint is complete yet"
+    return (
+        f"Saving {folder} failed: {error} ({free / 2**20:,.0f} MiB are free there now that it is deleted). {left}. Make "
+        "room, or save elsewhere, and go on with --auto_resume."
+    )
+
+
+def _named_checkpoint(folder: Path) -> Path:
+    """Check a checkpoint that was asked for by its path; another program's has no seal, so its files are looked at."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No checkpoint {folder}: give a folder {_PREFIX}N, or 'last' for the last of the run.")
+    if (folder / SEAL_NAME).is_file():
+        problem = checkpoint_problem(folder)
+    else:
+        problem = next(filter(None, (_file_problem(folder / name) for name in _LEAST_FILES)), None)
+    if problem:
+        raise CheckpointError(f"Cannot resume from {folder}: {problem}. 'last' finds the last one that is whole.")
+    return folder
+
+
+def _file_problem(path: Path) -> str | None:
+    """Say what is wrong with one file of a checkpoint, by what it is."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                return None
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+            return None
+        return None if zipfile.is_zipfile(path) else f"{path.name} is cut short"
+    except (SafetensorError, ValueError) as error:
+        return f"{path.name} cannot be read ({error})"
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """All checkpoint folders of a run, the earliest first."""
+    if not output_dir.is_dir():
+        return []
+    numbered = [path for path in output_dir.glob(f"{_PREFIX}*") if path.is_dir() and _step(path) is not None]
+    return sorted(numbered, key=lambda path: _step(path) or 0)
+
+
+def _step(folder: Path) -> int | None:
+    number = folder.name.removeprefix(_PREFIX)
+    return int(number) if number.isdecimal() else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(SEAL_NAME))
+
+
+def _flush(path: Path) -> None:
+    """Make a file or folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

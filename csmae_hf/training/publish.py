@@ -1,0 +1,106 @@
+"""`--push_to_hub`: the push of a run, made by `csmae_hf.hub.publish` at its end and not by the Trainer.
+
+The Trainer would publish its arguments as a pickle, with the token in it if one was given, and a card of empty fields.
+"""
+
+import json
+import logging
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from csmae_hf.hub.facts import HARDWARE_FILE
+from csmae_hf.hub.publish import push_folder
+from csmae_hf.hub.upload import PublishError, ensure_repository
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HubRequest:
+    """Where a run is to be published.
+
+    Attributes:
+        repo_id: The repository.
+        private: Whether a new repository is private; None is private.
+        revision: Branch; None is `main`.
+        token: Token; None is the one of `hf auth login` or HF_TOKEN.
+    """
+
+    repo_id: str
+    private: bool | None
+    revision: str | None
+    token: str | None = field(repr=False)
+
+
+def take_hub_request(args: TrainingArguments) -> HubRequest | None:
+    """Take the wish to publish, and the token, out of the Trainer's arguments, and find out that it can be fulfilled.
+
+    The main process makes the repository now: a wrong token ends a run before its first step and not after its last.
+
+    Args:
+        args: Arguments of the Trainer; their `push_to_hub` and `hub_token` are cleared, so that the token is not saved with
+            them.
+
+    Returns:
+        The wish; None if there is none.
+
+    Raises:
+        ValueError: If checkpoints are to be pushed during the run.
+        PublishError: If the Hub refuses or does not answer.
+    """
+    token, args.hub_token = args.hub_token, None
+    getattr(args, "given", {}).pop("hub_token", None)  # the command line as it was given, which is saved too
+    if not args.push_to_hub:
+        return None
+    args.push_to_hub = False
+    if str(getattr(args.hub_strategy, "value", args.hub_strategy)) in ("checkpoint", "all_checkpoints"):
+        raise ValueError(
+            f"hub_strategy = {args.hub_strategy}: a run is pushed once, at its end. Leave hub_strategy out; `csmae push "
+            "RUN/checkpoint-N REPO` publishes a checkpoint whenever you like."
+        )
+    name = args.hub_model_id or Path(str(args.output_dir)).resolve().name
+    if args.process_index == 0:
+        name = ensure_repository(name, private=args.hub_private_repo, token=token)
+    return HubRequest(name, args.hub_private_repo, args.hub_revision, token)
+
+
+def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Path) -> None:
+    """Say beside a finished run what it ran on, and publish it if that was asked for; only the main process does anything.
+
+    Args:
+        request: Where to publish it; None for nowhere.
+        args: Arguments of the Trainer.
+        folder: The trained model.
+
+    Raises:
+        PublishError: If that fails; the message says how to repeat it without training again.
+    """
+    if args.process_index != 0:
+        return
+    (folder / HARDWARE_FILE).write_text(json.dumps(describe_hardware(args), indent=2) + "\n", encoding="utf-8")
+    if request is None:
+        return
+    try:
+        pushed = push_folder(
+            folder, request.repo_id, private=request.private, token=request.token, revision=request.revision
+        )
+    except PublishError as error:
+        raise PublishError(
+            f"{error} The trained model is in {folder}: `csmae push {folder} {request.repo_id}` publishes it."
+        ) from None
+    logger.info("Published: %s, to pin as revision %s", pushed.url, pushed.commit)
+
+
+def describe_hardware(args: TrainingArguments) -> dict[str, str | int]:
+    """What a run ran on: devices, processes and the versions that decide its speed."""
+    device = args.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or device.type
+    facts: dict[str, str | int] = {"device": f"{device.type} ({name})", "processes": args.world_size}
+    if device.type == "cpu":
+        facts |= {"processor cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+    return facts | {"torch": torch.__version__}

@@ -1,0 +1,96 @@
+"""Means of the loss terms over accumulation steps and processes, each over the tiles that had it."""
+
+from collections.abc import Callable, Mapping
+from itertools import combinations, permutations
+from typing import Any
+
+import torch
+
+from configuration_csmae import CSMAEConfig
+
+
+def term_names(config: CSMAEConfig) -> list[str]:
+    """Name every loss term that a model may give, in a fixed order: `umr_s1`, `cmr_s1_s2`, `mim`, `mde`."""
+    sensors = list(config.sensors)
+    names = [f"umr_{sensor}" for sensor in sensors] if config.umr_weight else []
+    names += [f"cmr_{source}_{target}" for source, target in permutations(sensors, 2)] if config.cmr_weight else []
+    return names + [name for name in ("mim", "mde") if getattr(config, f"{name}_weight") and len(sensors) > 1]
+
+
+def count_rows(inputs: Mapping[str, Any], config: CSMAEConfig) -> dict[frozenset[str], torch.Tensor | int]:
+    """Count the tiles of a batch that have a sensor, and those that have both of two sensors.
+
+    Args:
+        inputs: Images by sensor, also in groups of bands as the collator stacks them, and perhaps `present`.
+        config: The model's.
+
+    Returns:
+        The count by the set of one or two sensors; sensors that the batch lacks are left out.
+    """
+    present: Mapping[str, torch.Tensor] = inputs.get("present") or {}
+    given = {sensor: _length(inputs[sensor]) for sensor in config.sensors if inputs.get(sensor) is not None}
+    counts: dict[frozenset[str], torch.Tensor | int] = {}
+    for sensor, rows in given.items():
+        counts[frozenset({sensor})] = present[sensor].sum() if sensor in present else rows
+    for pair in combinations(given, 2):
+        flags = [present[sensor] for sensor in pair if sensor in present]
+        counts[frozenset(pair)] = torch.stack(flags).all(dim=0).sum() if flags else given[pair[0]]
+    return counts
+
+
+def _length(images: torch.Tensor | Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(images.values())) if isinstance(images, Mapping) else images)
+
+
+class LossTerms:
+    """Collects loss terms between two lines of the log.
+
+    Args:
+        config: The model's.
+        device: Where the terms are.
+    """
+
+    def __init__(self, config: CSMAEConfig, device: torch.device):
+        self.config = config
+        self.names = term_names(config)
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no 64 bits
+        self.sums = torch.zeros(2, len(self.names), dtype=dtype, device=device)
+
+    def add(self, losses: Mapping[str, torch.Tensor], counts: Mapping[frozenset[str], torch.Tensor | int]) -> None:
+        """Add the terms of a batch.
+
+        Args:
+            losses: By name, each a mean over the tiles that have it.
+            counts: As of [`count_rows`].
+        """
+        for place, name in enumerate(self.names):
+            if name in losses:
+                count = self._count(name, counts)
+                self.sums[0, place] += losses[name].detach().to(self.sums.dtype) * count
+                self.sums[1, place] += count
+
+    def _count(self, name: str, counts: Mapping[frozenset[str], torch.Tensor | int]) -> torch.Tensor | int:
+        kind, *sensors = name.split("_", 1)
+        if kind in ("mim", "mde"):
+            return sum(count for pair, count in counts.items() if len(pair) == 2)
+        if kind == "umr":
+            return counts[frozenset(sensors)]
+        pair = next(pair for pair in permutations(self.config.sensors, 2) if name == f"cmr_{pair[0]}_{pair[1]}")
+        return counts[frozenset(pair)]
+
+    def means(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """Take the means and begin anew.
+
+        Args:
+            reduce: Adds a tensor up over the processes. Called once by each, whatever terms its batches had.
+
+        Returns:
+            The mean of each term over all tiles that had it, by name; a term that none had is left out.
+        """
+        totals, counts = reduce(self.sums).cpu()
+        self.sums = torch.zeros_like(self.sums)
+        return {
+            name: (total / count).item()
+            for name, total, count in zip(self.names, totals, counts, strict=True)
+            if count > 0
+        }

@@ -1,0 +1,198 @@
+"""Every code block of README.md and docs/ is run, as the page says it, in a folder of its own."""
+
+import doctest
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from docs_pages import RUN, SHOWN, SHRINK, Block, commands, is_runnable, read_blocks
+from hub_double import HubDouble
+from hub_models import tiny_fields
+
+import configuration_csmae
+import image_processing_csmae
+import modeling_csmae
+from csmae_hf.data.sample import generate_sample
+
+ROOT = Path(__file__).resolve().parents[1]
+DRIVER = Path(__file__).with_name("docs_pages.py")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
+TO_COME = {
+    "data.md",
+    "tiles.md",
+    "pretraining.md",
+    "watching.md",
+    "scaling.md",
+    "results.md",
+    "evaluate.md",
+    "archive.md",
+}
+"""Pages that the index names before they are written."""
+TINY = json.dumps(tiny_fields("sesd"))
+SMALL = (
+    f"--model_overrides '{TINY}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 --max_eval_tiles 8 "
+    "--data demo/sample"
+)
+
+
+@dataclass
+class Workplace:
+    """What every page finds, and the process that runs pages."""
+
+    demo: Path
+    server: subprocess.Popen[str]
+
+    def order(self, folder: Path, page: Path | None = None, argv: Sequence[str] = (), **environment: str) -> None:
+        """Run a page, or a command, in a folder."""
+        assert self.server.stdin
+        assert self.server.stdout
+        order = {"folder": str(folder), "page": str(page) if page else None, "argv": argv, "environment": environment}
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        answer = json.loads(self.server.stdout.readline())
+        assert answer["status"] == 0, answer["said"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """A sample archive, a small model trained on it for a few steps, and a loopback Hub."""
+    base = tmp_path_factory.mktemp("docs")
+    generate_sample(base / "demo" / "sample", tiles=200, seed=0)
+    settings = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    with HubDouble() as hub:
+        server = subprocess.Popen(
+            [sys.executable, str(DRIVER)],
+            env=hub.env(base / "hf", MPLBACKEND="agg", **settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        place = Workplace(base / "demo", server)
+        train = [
+            str(ROOT / "run_pretraining.py"),
+            "--model_overrides",
+            TINY,
+            "--data",
+            "demo/sample",
+            "--max_steps",
+            "6",
+        ]
+        train += ["--per_device_train_batch_size", "16", "--learning_rate", "1e-3", "--logging_steps", "2"]
+        train += ["--save_strategy", "no", "--eval_strategy", "no", "--output_dir", "demo/model-seed42"]
+        place.order(base, argv=train)
+        yield place
+        server.communicate()
+
+
+def prepare(folder: Path, workplace: Workplace) -> None:
+    """Lay out a page's folder: the demo as a copy, since a page may write there, the archive and the code as links."""
+    (folder / "demo").mkdir()
+    (folder / "demo" / "sample").symlink_to(workplace.demo / "sample")
+    shutil.copytree(workplace.demo / "model-seed42", folder / "demo" / "model-seed42")
+    for name in ("configs", "benchmarks", "run_pretraining.py", "run_retrieval.py"):
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+
+
+def prepare_readme(folder: Path, workplace: Workplace) -> dict[str, str]:
+    """The README speaks of BigEarthNet and of an original checkpoint: give it the sample under these names, and small trainings."""
+    (folder / "BigEarthNet").symlink_to(workplace.demo / "sample")
+    workplace.order(folder, argv=["csmae", "export-original", "demo/model-seed42", "csmae-sesd-ep=149.ckpt"])
+    heads = "{backbone: {kwargs: {num_heads: 2}}, method_kwargs: {decoder_num_heads: 2}}\n"
+    (folder / "args.yaml").write_text(heads)
+    return {SHRINK: SMALL}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+def test_the_pages_blocks_run(page: Path, workplace: Workplace, tmp_path: Path) -> None:
+    prepare(tmp_path, workplace)
+    changes = prepare_readme(tmp_path, workplace) if page.name == "README.md" else {}
+    workplace.order(tmp_path, page, **changes)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    for block in read_blocks(page):
+        assert block.language in RUN + SHOWN, f"{page.name}, line {block.line}: a block of {block.language}"
+        assert block.language or block.skipped, f"{page.name}, line {block.line}: say python, console or text"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target or target.startswith(("mailto:", "#")):
+            continue
+        file, _, anchor = target.partition("#")
+        if file in TO_COME and not (page.parent / file).exists():
+            continue
+        assert (page.parent / file).exists(), f"{page.name} links to {target}"
+        if anchor and file.endswith(".md"):
+            titles = re.findall(r"^#+ (.+)$", (page.parent / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {slug(title) for title in titles}, f"{page.name} links to {target}"
+
+
+def test_the_api_reference_is_current() -> None:
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"]({page.name})" not in index]
+    assert not missing
+
+
+def test_troubleshooting_quotes_what_the_code_says() -> None:
+    """Each heading in code is a part of a message: of this project's source, unless the page says whose it is."""
+    source = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
+    source += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "csmae_hf").rglob("*.py"))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `(.+)`$", page, flags=re.MULTILINE)
+    assert len(quoted) >= 20
+    assert [words for words in quoted if words not in source] == []
+
+
+@pytest.mark.parametrize(
+    "module", [configuration_csmae, modeling_csmae, image_processing_csmae], ids=lambda one: one.__name__
+)
+def test_examples_in_docstrings_are_true(module: ModuleType) -> None:
+    found = doctest.testmod(module, extraglobs={"np": np, "torch": torch})
+    assert found.failed == 0
+
+
+def slug(title: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_pages_are_read_as_their_rules_say(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n# a remark\n$ echo one \\\n  two\n\nmake demo\n```\n<!-- not run: a reason -->\n\n```python\nbroken(\n```\n"
+        "<!-- not run: -->\n```python\nraise SystemExit('line nine')\n```\n"
+    )
+    first, second, third = read_blocks(page)
+    assert list(commands(first.text)) == ["echo one two", "make demo"]
+    assert second == Block("python", "broken(", 11, True)
+    assert is_runnable(third), "without a reason there is no leave"
+    run = subprocess.run([sys.executable, str(DRIVER), str(page)], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "line nine" in run.stderr
+    page.write_text("```console\nfalse\n```\n")
+    run = subprocess.run([sys.executable, str(DRIVER), str(page)], capture_output=True, text=True)
+    assert "page.md, line 2: `false` ended with 1" in run.stderr

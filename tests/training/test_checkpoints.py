@@ -1,0 +1,98 @@
+"""Which checkpoint is whole, which is used, which are deleted."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from csmae_hf.training.checkpoints import (
+    SEAL_NAME,
+    checkpoint_problem,
+    last_checkpoint,
+    prune_checkpoints,
+    resolve_resume,
+    seal_checkpoint,
+)
+from csmae_hf.training.errors import CheckpointError
+
+
+def write_checkpoint(run: Path, step: int, sealed: bool = True) -> Path:
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    save_file({"weight": torch.zeros(1000)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"value": torch.zeros(1000)}, folder / name)
+    (folder / "trainer_state.json").write_text("{}")
+    if sealed:
+        seal_checkpoint(folder, step)
+    return folder
+
+
+def damage(folder: Path, how: str) -> None:
+    if how == "unsealed":
+        (folder / SEAL_NAME).unlink()
+    elif how == "seal cut short":
+        (folder / SEAL_NAME).write_text('{"step": 2, "fi')
+    elif how == "gone":
+        (folder / "rng_state.pth").unlink()
+    else:
+        content = (folder / how).read_bytes()
+        (folder / how).write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    "how", ["unsealed", "seal cut short", "gone", "model.safetensors", "optimizer.pt", "trainer_state.json"]
+)
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    before = write_checkpoint(tmp_path, 9)  # 10 > 9 as numbers, not as strings
+    broken = write_checkpoint(tmp_path, 10)
+    assert last_checkpoint(tmp_path) == broken
+    damage(broken, how)
+    with caplog.at_level(logging.WARNING):
+        assert resolve_resume(tmp_path, "last", auto=False) == before
+    assert "checkpoint-10" in caplog.text
+    with pytest.raises(CheckpointError, match="checkpoint-10"):
+        resolve_resume(tmp_path, str(broken), auto=False) if how != "unsealed" else damaged_unsealed(broken)
+
+
+def damaged_unsealed(folder: Path) -> None:
+    damage(folder, "optimizer.pt")
+    resolve_resume(folder.parent, str(folder), auto=False)
+
+
+def test_another_programs_whole_checkpoint_is_taken_by_its_path(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 3, sealed=False)
+    assert checkpoint_problem(folder) is not None
+    assert resolve_resume(tmp_path, str(folder), auto=False) == folder
+
+
+def test_last_needs_one_and_auto_begins_without(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        resolve_resume(tmp_path, "last", auto=False)
+    with pytest.raises(FileNotFoundError, match="No checkpoint"):
+        resolve_resume(tmp_path, str(tmp_path / "checkpoint-7"), auto=False)
+    assert resolve_resume(tmp_path, None, auto=True) is None
+    assert resolve_resume(tmp_path / "not_there_yet", None, auto=True) is None
+    folder = write_checkpoint(tmp_path, 3)
+    assert resolve_resume(tmp_path, None, auto=True) == folder
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3)
+    with pytest.raises(FileExistsError, match="--auto_resume"):
+        resolve_resume(tmp_path, None, auto=False)
+
+
+def test_only_complete_checkpoints_count_as_spare(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        write_checkpoint(tmp_path, step)
+    write_checkpoint(tmp_path, 8, sealed=False)
+    prune_checkpoints(tmp_path, keep=2, best=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    prune_checkpoints(tmp_path, keep=1, best=str(tmp_path / "checkpoint-4"))
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+    assert (tmp_path / "checkpoint-4").is_dir(), "the best one stays"
+    prune_checkpoints(tmp_path, keep=None, best=None)
+    assert len(list(tmp_path.iterdir())) == 3
