@@ -1,17 +1,18 @@
 """How the cost grows: with tiles, processes, sensors and image size; and the exponent of each curve.
 
     python -m benchmarks.scaling
+    python -m benchmarks.scaling --size tiny
 
 An exponent of 1 is proportional. Tiles are generated embeds where they are searched, and generated images where embedded.
 """
 
+import argparse
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.machine import seconds_of
 from benchmarks.step import draw_batch, make_step
 from benchmarks.timing import Row, time_in_turn
 from configuration_csmae import DEFAULT_SENSORS, CSMAEConfig
@@ -79,13 +81,15 @@ def embed_tiles(sizes: Sequence[int], size: str, batch: int = 64) -> dict[float,
     model: Any = CSMAEModel(CSMAEConfig.for_variant("cecd", size=size)).eval()
     images = torch.randn(batch, 10, 120, 120)
     seconds: dict[float, float] = {}
-    with torch.inference_mode():
-        model(s2=images)
-        for tiles in sizes:
-            start = time.perf_counter()
+
+    def embed(tiles: int) -> None:
+        with torch.inference_mode():
             for first in range(0, tiles, batch):
                 model(s2=images[: min(batch, tiles - first)])
-            seconds[tiles] = time.perf_counter() - start
+
+    embed(batch)
+    for tiles in sizes:
+        seconds[tiles] = seconds_of(partial(embed, tiles), CPU)
     return seconds
 
 
@@ -155,9 +159,8 @@ def embed_image_sizes(edges: Sequence[int], size: str, batch: int) -> dict[float
     return seconds
 
 
-def measure(full: bool = False) -> list[Row]:
-    """All curves on a CPU; `full` takes ViT-B instead of ViT-S."""
-    size = "base" if full else "small"
+def measure_size(size: str) -> list[Row]:
+    """All curves, with an encoder of one size."""
     return [
         *curve("exact search, 100 queries, width 192, tiles", search_tiles([1_000, 10_000, 100_000, 1_000_000])),
         *curve(f"embedding, ViT-{size}, tiles", embed_tiles([250, 500, 1_000], size)),
@@ -167,9 +170,16 @@ def measure(full: bool = False) -> list[Row]:
     ]
 
 
+def measure(full: bool = False) -> list[Row]:
+    """All curves on a CPU; `full` takes ViT-B instead of ViT-S."""
+    return measure_size("base" if full else "small")
+
+
 def main() -> int:
     """Measure and print one JSON document."""
-    sys.stdout.write(json.dumps(measure(full="--full" in sys.argv), indent=2) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="small", help="of the encoder (default: %(default)s)")
+    sys.stdout.write(json.dumps(measure_size(parser.parse_args().size), indent=2) + "\n")
     return 0
 
 
