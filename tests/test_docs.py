@@ -26,7 +26,8 @@ from csmae_hf.data.sample import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(__file__).with_name("docs_pages.py")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MADE = ROOT / "docs" / "api.md"  # by `make api`
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page != MADE)]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
 TINY = json.dumps(tiny_fields("sesd"))
 SMALL = (
