@@ -786,12 +786,9 @@ def _order_guess(optical: Mapping[str, BandPixels]) -> Signs:
 
 def _overflow_guess(optical: Mapping[str, BandPixels]) -> Signs:
     small = np.max([band.high for band in optical.values()], axis=0) <= 255
-    if small.any():  # rare: the full look is for these only
-        jumps = np.mean([_jumps(band.pixels) for band in optical.values()], axis=0)
-        yield (
-            small & (jumps > MOST_JUMPS),
-            "jumps between 0 and 255: larger numbers were cut to 8 bits. Read it again in its own type",
-        )
+    for image in np.flatnonzero(small):  # rare: the full look is for these only
+        small[image] = np.mean([_jumps(band.pixels[image]) for band in optical.values()]) > MOST_JUMPS
+    yield small, "jumps between 0 and 255: larger numbers were cut to 8 bits. Read it again in its own type"
 
 
 def _coarse_guess(optical: Mapping[str, BandPixels]) -> Signs:
@@ -812,9 +809,9 @@ def _means(pixels: torch.Tensor) -> np.ndarray:
     return _array(pixels[:, ::4, ::4]).astype(np.float32).mean(axis=(1, 2))
 
 
-def _jumps(pixels: torch.Tensor) -> np.ndarray:
-    """Share of pixels that differ from their neighbour by more than 128, (B,)."""
-    return (np.abs(np.diff(_array(pixels).astype(np.float32), axis=2)) > 128).mean(axis=(1, 2))
+def _jumps(image: torch.Tensor) -> float:
+    """Share of the pixels of an image that differ from their neighbour by more than 128."""
+    return float((np.abs(np.diff(_array(image).astype(np.float32), axis=1)) > 128).mean())
 
 
 def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
