@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -195,26 +196,24 @@ def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], reference_map: boo
 
 
 def _select(stored: dict[str, Place], key: str, bands: Collection[str] | None) -> dict[str, Place]:
-    """What is stored of the bands asked for, in their order; of all in alphabetical order if none are named."""
-    names = sorted(stored) if bands is None else bands
+    """What is stored of the bands asked for, in their order; of all if none are named."""
+    if bands is None:
+        return stored
     try:
-        return {band: stored[band] for band in names}
+        return {band: stored[band] for band in bands}
     except KeyError:
-        absent = [band for band in names if band not in stored]
-        raise CorruptTileError(
-            f"Tile {key!r} has no band {', '.join(absent)}; it has {', '.join(sorted(stored))}."
-        ) from None
+        absent = [band for band in bands if band not in stored]
+        raise CorruptTileError(f"Tile {key!r} has no band {', '.join(absent)}; it has {', '.join(stored)}.") from None
 
 
 def _copy_places(value: bytes | memoryview, places: dict[str, Place]) -> dict[str, np.ndarray[Any, Any]]:
     """Copies of the arrays in memory of their own: in one piece, which is faster than one for each."""
-    sizes = [shape[0] * shape[1] * dtype.itemsize for dtype, shape, _ in places.values()]
-    copies = np.empty(sum(sizes), np.uint8)
-    source, target, start, arrays = memoryview(value), copies.data, 0, {}
-    for (name, (dtype, shape, begin)), size in zip(places.items(), sizes, strict=True):
-        target[start : start + size] = source[begin : begin + size]
+    source = memoryview(value)
+    parts = [source[begin : begin + shape[0] * shape[1] * dtype.itemsize] for dtype, shape, begin in places.values()]
+    copies, start, arrays = bytearray().join(parts), 0, {}
+    for (name, (dtype, shape, _)), part in zip(places.items(), parts, strict=True):
         arrays[name] = np.ndarray(shape, dtype, copies, start)
-        start += size
+        start += len(part)
     return arrays
 
 
@@ -233,7 +232,7 @@ _LONGEST_HEADER = 4096  # a real tile's has about 900 bytes
 
 @lru_cache(maxsize=64)
 def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place]:
-    """Where the arrays of a safetensors file of this header and size lie, checked.
+    """Where the arrays of a safetensors file of this header and size lie, in alphabetical order, checked.
 
     All tiles of an archive have the same header but for a few, so it is read once. safetensors itself judges it, on a file of zeros;
     whether a file is whole depends on nothing else.
@@ -243,7 +242,7 @@ def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place
     places = json.loads(header[8:])
     return {
         name: (_dtype(name), array.shape, len(header) + places[name]["data_offsets"][0])
-        for name, array in arrays.items()
+        for name, array in sorted(arrays.items())
     }
 
 
@@ -271,6 +270,7 @@ class _KnownValues:
 
     def _forget(self, gaps: tuple[slice, ...]) -> None:
         self._gaps = gaps  # between the arrays
+        self._take_head = itemgetter(*gaps[:-1], slice(0), slice(0))  # of one slice alone it would return no tuple
         self._heads: dict[bytes, int] = {}  # a number for the bytes before the last array
         self._tiles: dict[tuple[int, bytes], _V1Tile] = {}  # by that number and the bytes after it: the labels, mostly
         self._size = 0
@@ -297,7 +297,7 @@ class _KnownValues:
             self._tiles[self._heads.setdefault(head, len(self._heads)), tail] = tile
 
     def _split(self, view: memoryview) -> tuple[bytes, bytes]:
-        return b"".join([view[gap] for gap in self._gaps[:-1]]), bytes(view[self._gaps[-1]])
+        return b"".join(self._take_head(view)), bytes(view[self._gaps[-1]])
 
 
 _MOST_KEPT = 1 << 22  # bytes: 6,000 combinations of labels
@@ -327,14 +327,16 @@ def _patch_labels(patch: Record, key: str) -> tuple[str, ...] | None:
 
 
 def _patch_places(patch: Record, key: str) -> dict[str, Place]:
-    """Where the array of each band of a patch lies; all are checked."""
+    """Where the array of each band of a patch lies, in alphabetical order; all are checked."""
     if patch.name != MERGED:
-        return _sensor_places(patch, (S1_PATCH, S2_PATCH), key)
-    attributes = _attributes(patch, PATCHES, key)
-    return {
-        **_sensor_places(attributes.get("s1_patch"), (S1_PATCH,), key),
-        **_sensor_places(attributes.get("s2_patch"), (S2_PATCH,), key),
-    }
+        places = _sensor_places(patch, (S1_PATCH, S2_PATCH), key)
+    else:
+        attributes = _attributes(patch, PATCHES, key)
+        places = {
+            **_sensor_places(attributes.get("s1_patch"), (S1_PATCH,), key),
+            **_sensor_places(attributes.get("s2_patch"), (S2_PATCH,), key),
+        }
+    return dict(sorted(places.items()))
 
 
 def _sensor_places(patch: Any, classes: Collection[str], key: str) -> dict[str, Place]:

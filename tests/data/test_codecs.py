@@ -219,6 +219,14 @@ def test_values_that_differ_in_pixels_alone_are_interpreted_once(v1: V1Writer, m
         decode_value(v1.value(tiles[0], new_labels=["Marine waters"]), "tile_6")
 
 
+def test_bands_that_share_their_bytes_are_read_again_and_again(v1: V1Writer) -> None:
+    bands = some_bands()
+    bands["VV"] = bands["VH"]
+    value = pickle.dumps(v1.patch(bands).state["s1_patch"], protocol=4)
+    for _ in range(2):
+        assert_same_bands(decode_value(value, "tile"), {name: bands[name] for name in S1_BANDS})
+
+
 def test_a_value_like_a_known_one_gives_what_interpreting_it_gives(
     real_v1: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
