@@ -41,7 +41,7 @@ REFERENCE_MAP_NAME = "Data"
 _REFERENCE_MAP_SIZE = 120
 
 TileFormat = Literal["v1", "v2"]
-Place = tuple[np.dtype[Any], tuple[int, ...], int]  # type, shape and first byte of an array in a value
+Place = tuple[np.dtype[Any], tuple[int, ...], int, int]  # type, shape, begin and end of an array in a value
 
 
 class CorruptTileError(ValueError):
@@ -114,7 +114,7 @@ def view_value(
     places = (_v1_places if detect_format(value, key) == "v1" else _v2_places)(value, key)
     return {
         name: np.ndarray(shape, dtype, value, begin)
-        for name, (dtype, shape, begin) in _select(places, key, bands).items()
+        for name, (dtype, shape, begin, _) in _select(places, key, bands).items()
     }
 
 
@@ -209,11 +209,11 @@ def _select(stored: dict[str, Place], key: str, bands: Collection[str] | None) -
 def _copy_places(value: bytes | memoryview, places: dict[str, Place]) -> dict[str, np.ndarray[Any, Any]]:
     """Copies of the arrays in memory of their own: in one piece, which is faster than one for each."""
     source = memoryview(value)
-    parts = [source[begin : begin + shape[0] * shape[1] * dtype.itemsize] for dtype, shape, begin in places.values()]
-    copies, start, arrays = bytearray().join(parts), 0, {}
-    for (name, (dtype, shape, _)), part in zip(places.items(), parts, strict=True):
+    copies = bytearray().join([source[begin:end] for _, _, begin, end in places.values()])
+    start, arrays = 0, {}
+    for name, (dtype, shape, begin, end) in places.items():
         arrays[name] = np.ndarray(shape, dtype, copies, start)
-        start += len(part)
+        start += end - begin
     return arrays
 
 
@@ -239,11 +239,11 @@ def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place
     """
     arrays = safetensors.numpy.load(header + bytes(size - len(header)))
     _check_arrays(arrays, reference_map=reference_map)
-    places = json.loads(header[8:])
-    return {
-        name: (_dtype(name), array.shape, len(header) + places[name]["data_offsets"][0])
-        for name, array in sorted(arrays.items())
-    }
+    entries, places = json.loads(header[8:]), {}
+    for name, array in sorted(arrays.items()):
+        begin, end = entries[name]["data_offsets"]
+        places[name] = (_dtype(name), array.shape, len(header) + begin, len(header) + end)
+    return places
 
 
 class _V1Tile(NamedTuple):
@@ -286,7 +286,7 @@ class _KnownValues:
 
     def keep(self, value: bytes | bytearray | memoryview, tile: _V1Tile) -> None:
         """Remember what a value was found to hold."""
-        ends = {begin: begin + _array_size(band) for band, (_, _, begin) in tile.places.items()}
+        ends = {begin: end for _, _, begin, end in tile.places.values()}
         begins = sorted(ends)
         gaps = tuple(map(slice, (0, *(ends[begin] for begin in begins)), (*begins, None)))
         if gaps != self._gaps or self._size > _MOST_KEPT:
@@ -353,14 +353,9 @@ def _band_place(record: Any, band: str, key: str) -> Place:
         raise CorruptTileError(f"Tile {key!r}: what is stored as band {band} is not that band.")
     shape, dtype = (BAND_SIZE[band], BAND_SIZE[band]), _dtype(band)
     raw = _array_bytes(fields.get("data"), shape, dtype)
-    if raw is None or raw.end - raw.begin != _array_size(band):
+    if raw is None or raw.end - raw.begin != shape[0] * shape[1] * dtype.itemsize:
         raise CorruptTileError(f"Tile {key!r}: band {band} is not a {dtype} array of shape {shape}.")
-    return dtype, shape, raw.begin
-
-
-def _array_size(band: str) -> int:
-    """How many bytes the pixels of a band have."""
-    return int(BAND_SIZE[band] ** 2 * _dtype(band).itemsize)
+    return dtype, shape, raw.begin, raw.end
 
 
 def _array_bytes(record: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> Bytes | None:
