@@ -333,7 +333,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     def _process_sensor(self, sensor: str, groups: Mapping[str, torch.Tensor]) -> torch.Tensor:
         order = self.sensors[sensor]
         first = next(iter(groups.values()))
-        images = torch.empty(len(first), len(order), self.size, self.size, dtype=torch.float32, device=first.device)
+        images = _new_images((len(first), len(order), self.size, self.size), first.device)
         # a few images at a time where there is a cache to stay in; on other devices as many as there are
         step = _IMAGES_AT_ONCE if first.device.type == "cpu" else max(len(first), 1)
         with _without_autocast(first.device.type):
@@ -359,6 +359,13 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
 _IMAGES_AT_ONCE = 4
 
 
+def _new_images(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Memory for a batch: numpy asks for large pages, torch does not, and to get small ones may take longer than to fill them."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, dtype=torch.float32, device=device)
+
+
 def _without_autocast(device_type: str) -> Any:
     """Full precision inside a Trainer's mixed-precision step too."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
@@ -371,7 +378,7 @@ def _standardise_into(target: torch.Tensor, pixels: torch.Tensor, mean: torch.Te
     if pixels.shape[-2:] == target.shape[-2:]:
         target.copy_(pixels).sub_(mean).mul_(scale)
     else:  # standardised first: there is less of it
-        resample_bicubic(pixels.float().sub(mean).mul_(scale), target.shape[-1], out=target)
+        target.copy_(resample_bicubic(pixels.float().sub(mean).mul_(scale), target.shape[-1]))
 
 
 def collect_images(value: Bands, sensor: str, bands: Sequence[str]) -> list[dict[str, Array]]:
@@ -408,6 +415,8 @@ def _collect_mapping(image: Mapping[str, Any], sensor: str, bands: Sequence[str]
     if missing:
         raise ValueError(f"{sensor} lacks the bands {missing}: got {sorted(image)}, expected {list(bands)}.")
     arrays = {band: _as_array(image[band]) for band in bands}
+    if all(array.ndim == 2 for array in arrays.values()):
+        return arrays
     for band, array in arrays.items():
         if array.ndim not in (2, 3):
             raise ValueError(f"{sensor} band {band} has shape {tuple(array.shape)}: expected (H, W) or (batch, H, W).")
@@ -434,7 +443,7 @@ def stack_bands(images: Sequence[Mapping[str, Array]], sensor: str, bands: Seque
     """
     groups: dict[tuple[str | None, tuple[int, ...]], list[str]] = {}
     for band in bands:
-        shapes = {tuple(image[band].shape[-2:]) for image in images}
+        shapes = {tuple(shape[-2:]) for shape in {image[band].shape for image in images}}
         if len(shapes) > 1:
             raise ValueError(f"{sensor} band {band} differs in size between the images of the batch: {sorted(shapes)}.")
         groups.setdefault((BAND_UNIT.get(band), shapes.pop()), []).append(band)
@@ -451,7 +460,10 @@ def _stack_group(
     if all(isinstance(array, np.ndarray) for part in parts for array in part):  # many times faster than by tensors
         kind = np.dtype(np.float32) if len(kinds) > 1 else cast("np.dtype[Any]", kinds.pop())
         stacked = np.empty(whole, kind if kind.name in _SMALL_INTEGERS else np.float32)
-        _fill(stacked, parts, lengths)
+        if all(array.ndim == 2 for part in parts for array in part):
+            np.concatenate([array for part in parts for array in part], out=stacked.reshape(-1, shape[1]))
+        else:
+            _fill(stacked, parts, lengths)
         return torch.from_numpy(stacked)
     tensors = [[torch.as_tensor(array) for array in part] for part in parts]
     device = next(tensor.device for part in tensors for tensor in part if tensor.device.type != "cpu")
@@ -498,15 +510,17 @@ def measure_bands(groups: Mapping[str, torch.Tensor]) -> dict[str, BandPixels]:
     bands = {}
     for key, pixels in groups.items():
         lows, highs = _extremes(pixels)  # (B, bands)
-        for place, name in enumerate(key.split()):
-            bands[name] = BandPixels(pixels[:, place], lows[:, place], highs[:, place])
+        for name, *band in zip(key.split(), pixels.unbind(1), lows.T, highs.T, strict=True):
+            bands[name] = BandPixels(*band)
     return bands
 
 
 def _extremes(pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     if pixels.device.type == "cpu":  # numpy has these for every type, and many times faster than torch.aminmax
         flat = pixels.numpy().reshape(*pixels.shape[:2], -1)
-        return flat.min(axis=2), flat.max(axis=2)
+        parts = [flat[start : start + _IMAGES_AT_ONCE] for start in range(0, len(flat), _IMAGES_AT_ONCE)]
+        lows, highs = zip(*((part.min(axis=2), part.max(axis=2)) for part in parts), strict=True)
+        return np.concatenate(lows), np.concatenate(highs)
     numbers = pixels.float()
     both = torch.stack([numbers.amin(dim=(2, 3)), numbers.amax(dim=(2, 3))]).cpu().numpy()
     return both[0], both[1]
@@ -514,7 +528,7 @@ def _extremes(pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def _first(wrong: Any) -> int | None:
     """The first image that is wrong, of (B,)."""
-    return int(np.argmax(wrong)) if np.any(wrong) else None
+    return int(wrong.argmax()) if wrong.any() else None
 
 
 def check_finite(sensor: str, bands: Mapping[str, BandPixels]) -> None:
@@ -528,6 +542,8 @@ def check_finite(sensor: str, bands: Mapping[str, BandPixels]) -> None:
         ValueError: With the image, the band and the count.
     """
     for name, band in bands.items():
+        if band.low.dtype.kind != "f":
+            continue
         image = _first(~(np.isfinite(band.low) & np.isfinite(band.high)))
         if image is not None:
             finite = band.pixels[image].isfinite()
@@ -582,8 +598,8 @@ def check_units(sensor: str, bands: Mapping[str, BandPixels], unit: str | None, 
 
 def _check_range(sensor: str, unit: str, bands: Mapping[str, BandPixels], size: int) -> None:
     """Refuse the first image whose least and greatest values contradict the unit."""
-    lows = np.stack([band.low for band in bands.values()]).astype(np.float64)  # (bands, B)
-    highs = np.stack([band.high for band in bands.values()]).astype(np.float64)
+    lows = np.array([band.low for band in bands.values()], np.float64)  # (bands, B)
+    highs = np.array([band.high for band in bands.values()], np.float64)
     for wrong, reason in _RANGE_SIGNS[unit](sensor, lows, highs, _overshoot(bands, highs, size)):
         image = _first(wrong)
         if image is not None:
@@ -676,10 +692,10 @@ def check_no_data(sensor: str, bands: Mapping[str, BandPixels]) -> None:
         _refuse_no_data(sensor, counts, "pixels that are 0 in all bands")
     if radar:
         varied = np.logical_or.reduce([band.low < band.high for band in radar])
-        borders = [_border(band.pixels) for band in radar]  # (B, 4 edges) each
-        lowest = np.logical_and.reduce([edge == band.low[:, None] for edge, band in zip(borders, radar, strict=True)])
+        borders = np.stack([_border(band.pixels) for band in radar])  # (bands, B, 4 edges)
+        lowest = (borders == np.stack([band.low for band in radar])[..., None]).all(axis=0)
         _refuse_no_data(sensor, lowest.sum(axis=1) * varied, "border pixels at one lowest value in all bands")
-        zero = np.logical_and.reduce([edge == 0 for edge in borders])
+        zero = (borders == 0).all(axis=0)
         _refuse_no_data(sensor, zero.sum(axis=1), "border pixels at 0 in all bands")
 
 
@@ -770,12 +786,9 @@ def _order_guess(optical: Mapping[str, BandPixels]) -> Signs:
 
 def _overflow_guess(optical: Mapping[str, BandPixels]) -> Signs:
     small = np.max([band.high for band in optical.values()], axis=0) <= 255
-    if small.any():  # rare: the full look is for these only
-        jumps = np.mean([_jumps(band.pixels) for band in optical.values()], axis=0)
-        yield (
-            small & (jumps > MOST_JUMPS),
-            "jumps between 0 and 255: larger numbers were cut to 8 bits. Read it again in its own type",
-        )
+    for image in np.flatnonzero(small):  # rare: the full look is for these only
+        small[image] = np.mean([_jumps(band.pixels[image]) for band in optical.values()]) > MOST_JUMPS
+    yield small, "jumps between 0 and 255: larger numbers were cut to 8 bits. Read it again in its own type"
 
 
 def _coarse_guess(optical: Mapping[str, BandPixels]) -> Signs:
@@ -793,12 +806,12 @@ def _coarse_guess(optical: Mapping[str, BandPixels]) -> Signs:
 
 def _means(pixels: torch.Tensor) -> np.ndarray:
     """Mean of each image, (B,), from every 16th pixel."""
-    return _array(pixels[:, ::4, ::4]).mean(axis=(1, 2), dtype=np.float64)
+    return _array(pixels[:, ::4, ::4]).astype(np.float32).mean(axis=(1, 2))
 
 
-def _jumps(pixels: torch.Tensor) -> np.ndarray:
-    """Share of pixels that differ from their neighbour by more than 128, (B,)."""
-    return (np.abs(np.diff(_array(pixels).astype(np.float32), axis=2)) > 128).mean(axis=(1, 2))
+def _jumps(image: torch.Tensor) -> float:
+    """Share of the pixels of an image that differ from their neighbour by more than 128."""
+    return float((np.abs(np.diff(_array(image).astype(np.float32), axis=1)) > 128).mean())
 
 
 def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
@@ -807,18 +820,22 @@ def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
     Roughness is the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
     neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
-    roughness, repeated = [], []
-    for pixels in bands:
-        lines, next_lines = (_array(pixels[:, start::24]).astype(np.float32) for start in (0, 1))
-        steps = np.diff(lines, axis=2)
-        power = np.square(steps).mean(axis=(1, 2))
-        off_middle = np.square(np.diff(steps, axis=2) / 2).mean(axis=(1, 2))
-        varied = (power >= 4) & ((steps != 0).mean(axis=(1, 2)) > 0.25)
-        roughness.append(np.where(varied, off_middle / np.maximum(power, 1e-9), np.nan))
-        repeated.append((power >= 4) & (lines[:, : next_lines.shape[1]] == next_lines).all(axis=(1, 2)))
-    rough = np.stack(roughness)
-    roughest = np.max(np.nan_to_num(rough), axis=0)
-    return np.asarray(((rough < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * rough < roughest)) | np.stack(repeated))
+    lines, next_lines = (
+        np.stack([_array(pixels[:, start::24]) for pixels in bands]) for start in (0, 1)
+    )  # (bands, B, rows, W)
+    numbers = lines.astype(np.float32)
+    steps = numbers[..., 1:] - numbers[..., :-1]
+    bends = steps[..., 1:] - steps[..., :-1]
+    power, bend = (np.einsum("...hw,...hw->...", each, each) / each[0, 0].size for each in (steps, bends))
+    strong = power >= 4
+    roughness = bend / 4 / np.maximum(power, 1e-9)
+    repeated = strong & (lines[:, :, : next_lines.shape[2]] == next_lines).all(axis=(2, 3))
+    if not (strong & (roughness < SMOOTHEST)).any():  # nearly always
+        return np.asarray(repeated)
+    judged = strong & ((steps != 0).mean(axis=(2, 3)) > 0.25)
+    roughest = np.max(np.where(judged, roughness, 0), axis=0)
+    smooth = judged & (roughness < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * roughness < roughest)
+    return np.asarray(smooth | repeated)
 
 
 def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
@@ -842,46 +859,55 @@ def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
     return pixels
 
 
-def resample_bicubic(images: torch.Tensor, size: int, out: torch.Tensor | None = None) -> torch.Tensor:
+def resample_bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
     """Resample images to `size`: bicubic (a = -0.75), corners aligned, one axis after the other.
 
     Args:
         images: (..., H, W) float32.
         size: Edge of the result, pixels.
-        out: Where to put the result; default new memory.
 
     Returns:
         (..., size, size); what `torch.nn.functional.interpolate` gives, to the rounding of its places.
     """
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
-        return images if out is None else out.copy_(images)
-    if images.device.type != "cpu":
-        resampled = _weigh(_weigh(images, size, -1), size, -2)
-        return resampled if out is None else out.copy_(resampled)
-    wide = images.new_empty(*images.shape[:-1], size)
+        return images
+    if images.device.type != "cpu" or images.requires_grad:
+        return _weigh(_weigh(images, size, -1), size, -2)
+    planes = images.reshape(-1, height, width)
+    parts = [_resample_planes(part, size) for part in planes.split(_PLANES_AT_ONCE)]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(*images.shape[:-2], size, size)
+
+
+_PLANES_AT_ONCE = 24
+"""So many planes of 120 x 120 pixels leave the intermediate results in the cache of a core."""
+
+
+def _resample_planes(planes: torch.Tensor, size: int) -> torch.Tensor:
+    """Resample planes (P, H, W) on the CPU: along rows by small matrix products, along columns by weighted sums of four rows each.
+
+    An embedding bag is such a sum: the rows are its table. It does a fifth of the work of a matrix product, which multiplies zeros.
+    """
+    count, height, width = planes.shape
+    rows = planes.reshape(count * height, width)
+    wide = rows.new_empty(count * height, size)
     for block in _bicubic_blocks(width, size):
-        wide[..., block.outputs] = images[..., block.inputs] @ block.weights.T
-    out = images.new_empty(*images.shape[:-2], size, size) if out is None else out
-    for block in _bicubic_blocks(height, size):
-        out[..., block.outputs, :] = block.weights @ wide[..., block.inputs, :]
-    return out
+        torch.mm(rows[:, block.inputs], block.weights, out=wide[:, block.outputs])
+    places, weights = _bicubic_bags(height, size)
+    used = slice(count * size)
+    return torch.nn.functional.embedding_bag(places[used], wide, per_sample_weights=weights[used], mode="sum")
 
 
 def _weigh(images: torch.Tensor, size: int, axis: int) -> torch.Tensor:
     """Resample along an axis as a weighted sum of four neighbours. No matrix product: TF32 would round those to 10 bits."""
-    matrix = _bicubic_matrix(images.shape[axis], size)
-    order = matrix.abs().topk(min(4, matrix.shape[1]), dim=1).indices  # (size, 4)
-    weights = matrix.gather(1, order).to(images.device)
+    places, weights = _bicubic_taps(images.shape[axis], size)
     shape = (-1, 1) if axis == -2 else (-1,)
-    parts = zip(order.T.to(images.device), weights.T, strict=True)
-    return torch.stack([images.index_select(axis, places) * weight.reshape(shape) for places, weight in parts]).sum(
-        dim=0
-    )
+    parts = zip(places.T.to(images.device), weights.T.to(images.device), strict=True)
+    return torch.stack([images.index_select(axis, place) * weight.reshape(shape) for place, weight in parts]).sum(dim=0)
 
 
 class _Block(NamedTuple):
-    """A part of a bicubic matrix without most of its zeros: `weights` of some `outputs` on the `inputs` they depend on."""
+    """A part of a transposed bicubic matrix without most of its zeros: `weights` (inputs, outputs) of some outputs."""
 
     outputs: slice
     inputs: slice
@@ -890,14 +916,30 @@ class _Block(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _bicubic_blocks(size: int, new_size: int) -> list[_Block]:
-    """The bicubic matrix in blocks of about 40 rows: half the work for 60 to 120, since a pixel depends on four."""
+    """The bicubic matrix in blocks of about 24 outputs: a third of the work for 60 to 120, since a pixel depends on four."""
     blocks, start = [], 0
-    for rows in _bicubic_matrix(size, new_size).chunk(max(new_size // 40, 1)):
+    for rows in _bicubic_matrix(size, new_size).chunk(max(new_size // 24, 1)):
         used = (rows != 0).any(dim=0).nonzero().flatten().tolist()
         inputs = slice(used[0], used[-1] + 1)
-        blocks.append(_Block(slice(start, start + len(rows)), inputs, rows[:, inputs].contiguous()))
+        blocks.append(_Block(slice(start, start + len(rows)), inputs, rows[:, inputs].T.contiguous()))
         start += len(rows)
     return blocks
+
+
+@lru_cache(maxsize=16)
+def _bicubic_bags(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """For every new row of `_PLANES_AT_ONCE` planes the rows of all planes it depends on, and their weights: (rows, 4) each."""
+    places, weights = _bicubic_taps(size, new_size)
+    first_rows = torch.arange(_PLANES_AT_ONCE)[:, None, None] * size
+    return (first_rows + places).flatten(0, 1), weights.repeat(_PLANES_AT_ONCE, 1)
+
+
+@lru_cache(maxsize=16)
+def _bicubic_taps(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pixels that each new one depends on, in order, and their weights: (new_size, 4) each, fewer where there are fewer."""
+    matrix = _bicubic_matrix(size, new_size)
+    places = matrix.abs().topk(min(4, size), dim=1).indices.sort(dim=1).values
+    return places, matrix.gather(1, places)
 
 
 @lru_cache(maxsize=16)
@@ -920,6 +962,8 @@ def _bicubic_matrix(size: int, new_size: int) -> torch.Tensor:
 
 def _as_array(value: Any) -> Array:
     """A band or a stack of bands, from whatever holds it: a numpy array, or a tensor if it lies on another device."""
+    if type(value) is np.ndarray and value.dtype.kind in "fiu":
+        return value
     if isinstance(value, torch.Tensor):
         if value.dtype == torch.bool or value.is_complex():
             raise ValueError(f"Pixels of type {value.dtype} are no image: expected numbers.")

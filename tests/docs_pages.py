@@ -1,8 +1,8 @@
 """The code blocks of the documentation, and how one page of them is run.
 
 As a program: docs_pages.py PAGE runs the page's blocks in order in the current folder: ```python blocks in one namespace, each line of
-a ```console block as a process. Blocks of the languages in SHOWN are not run, nor what follows a line `<!-- not run: reason -->`. Without
-PAGE it serves many pages: torch and Transformers are then imported once, and not by every command of every page.
+a ```console block as a process. Blocks of the languages in SHOWN are not run, nor what follows a line `<!-- not run: reason -->`.
+Without PAGE it serves many pages: torch and Transformers are then imported once, and not by every command of every page.
 """
 
 import json

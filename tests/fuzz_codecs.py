@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,8 @@ def mutants(
     for number in range(count):
         place = number % len(values)
         mutation = mutations[int(rng.integers(len(mutations)))]
+        with suppress(CorruptTileError):  # so that the mutant is like a value read before
+            decode_value(values[place], "original")
         yield bytes(mutation(bytearray(values[place]), starts[place], rng))
 
 

@@ -175,6 +175,22 @@ def test_resampling_is_cubic_convolution_with_aligned_corners(size: int, new_siz
         assert torch.allclose(ours[..., 0, 0], images[..., 0, 0], atol=1e-6), "corners stay"
 
 
+def test_any_number_of_images_is_resampled_each_as_if_alone() -> None:
+    images = torch.randn(53, 60, 60, generator=torch.Generator().manual_seed(0))
+    together = resample_bicubic(images, 120)
+    assert together.shape == (53, 120, 120)
+    torch.testing.assert_close(together, torch.stack([resample_bicubic(image, 120) for image in images]))
+    assert resample_bicubic(images[:0], 120).shape == (0, 120, 120)
+
+
+def test_gradients_flow_through_resampling() -> None:
+    images = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    resample_bicubic(images, 120).sum().backward()
+    assert images.grad is not None
+    weights = cubic_weights(20, 120).sum(axis=0)
+    np.testing.assert_allclose(images.grad[0].numpy(), np.outer(weights, weights), rtol=1e-4, atol=1e-4)
+
+
 def test_image_of_the_right_size_is_left_as_it_is() -> None:
     images = torch.randn(1, 2, 120, 120)
     assert resample_bicubic(images, 120) is images

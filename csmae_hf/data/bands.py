@@ -40,9 +40,9 @@ class TileBands:
         self._pixels: dict[str, np.ndarray[Any, Any]] | None = None
 
     def __getitem__(self, band: str) -> np.ndarray[Any, Any]:
-        if band not in self._bands:
-            raise KeyError(band)
         if self._pixels is None:
+            if band not in self._bands:
+                raise KeyError(band)
             self._pixels = open_source(self.store).read(self.key, self._bands)
         return self._pixels[band]
 

@@ -2,27 +2,37 @@
 
 BigEarthNet v2 (rico-hdl) stores safetensors; BigEarthNet-MM v1 (bigearthnet_encoder) stores pickles of its own classes. A pickle is
 a program, and archives come from strangers, so the v1 reader here is no unpickler: it interprets the few opcodes those archives use,
-builds inert records, never imports or calls anything, and then checks every array it takes out.
+builds inert records, never imports or calls anything (pickles.py), and then checks every array it takes out.
 
 Whatever the bytes of a value, reading it takes less than 16 MiB beside the value and less than half a second of processor time:
 tests/fuzz_codecs.py measures it on 24,000 mutants of real values.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import safetensors.numpy
 
 from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS, SENSOR_OF_BAND
+from csmae_hf.data.pickles import (
+    BANDS,
+    MERGED,
+    PATCHES,
+    S1_PATCH,
+    S2_PATCH,
+    Bytes,
+    Record,
+    RefusedPickleError,
+    read_pickle,
+)
 
 MAX_VALUE_BYTES = 1 << 20
 """Values above this are refused unread; a real tile has 115,344 to 277,677 bytes."""
-
-MAX_PICKLE_OPERATIONS = 10_000
-"""Opcodes a v1 value may hold; a real tile has about 1,040. Each makes at most one object of constant size, so this bounds memory."""
 
 REFERENCE_MAP_SUFFIX = "_reference_map"
 """Ends the key of a v2 land-cover map; its only tensor is `Data`."""
@@ -31,6 +41,7 @@ REFERENCE_MAP_NAME = "Data"
 _REFERENCE_MAP_SIZE = 120
 
 TileFormat = Literal["v1", "v2"]
+Place = tuple[np.dtype[Any], tuple[int, ...], int, int]  # type, shape, begin and end of an array in a value
 
 
 class CorruptTileError(ValueError):
@@ -80,7 +91,7 @@ def decode_value(
     _check_size(value, key)
     if detect_format(value, key) == "v2":
         return view_value(bytearray(value), key, bands)  # one copy of all is cheaper than one of each
-    return {band: view.copy() for band, view in view_value(value, key, bands).items()}  # v1 arrays are unaligned
+    return _copy_places(value, _select(_v1_places(value, key), key, bands))  # v1 arrays are unaligned
 
 
 def view_value(
@@ -100,12 +111,11 @@ def view_value(
         CorruptTileError: As [`decode_value`].
     """
     _check_size(value, key)
-    arrays = _v1_views(value, key) if detect_format(value, key) == "v1" else _v2_views(value, key)
-    names = sorted(arrays) if bands is None else list(bands)
-    absent = [band for band in names if band not in arrays]
-    if absent:
-        raise CorruptTileError(f"Tile {key!r} has no band {', '.join(absent)}; it has {', '.join(sorted(arrays))}.")
-    return {band: arrays[band] for band in names}
+    places = (_v1_places if detect_format(value, key) == "v1" else _v2_places)(value, key)
+    return {
+        name: np.ndarray(shape, dtype, value, begin)
+        for name, (dtype, shape, begin, _) in _select(places, key, bands).items()
+    }
 
 
 def decode_labels(value: bytes | memoryview, key: str) -> list[str] | None:
@@ -125,12 +135,13 @@ def decode_labels(value: bytes | memoryview, key: str) -> list[str] | None:
     _check_size(value, key)
     if detect_format(value, key) == "v2":
         return None
-    labels = _attributes(_read_pickle(value, key), _PATCHES, key).get("new_labels")
-    if labels is None:
-        return None
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label in _LABEL_SET for label in labels):
-        raise CorruptTileError(f"Tile {key!r}: its new_labels are not a list of names of the 19-class nomenclature.")
-    return list(dict.fromkeys(labels)) or None
+    tile = _known.find(value)
+    if tile is None:
+        patch = _read_patch(value, key)
+        tile = _V1Tile({}, _patch_labels(patch, key))
+        with suppress(CorruptTileError):  # arrays that cannot be read are no matter here
+            _known.keep(value, tile._replace(places=_patch_places(patch, key)))
+    return None if tile.labels is None else list(tile.labels)
 
 
 def encode_safetensors(bands: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -184,83 +195,186 @@ def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], reference_map: boo
             raise ValueError(f"band {name} is {array.dtype} of shape {array.shape}; expected {dtype} of shape {shape}")
 
 
-def _v2_views(value: bytes | bytearray | memoryview, key: str) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a safetensors value, checked, as views of its bytes."""
+def _select(stored: dict[str, Place], key: str, bands: Collection[str] | None) -> dict[str, Place]:
+    """What is stored of the bands asked for, in their order; of all if none are named."""
+    if bands is None:
+        return stored
+    try:
+        return {band: stored[band] for band in bands}
+    except KeyError:
+        absent = [band for band in bands if band not in stored]
+        raise CorruptTileError(f"Tile {key!r} has no band {', '.join(absent)}; it has {', '.join(stored)}.") from None
+
+
+def _copy_places(value: bytes | memoryview, places: dict[str, Place]) -> dict[str, np.ndarray[Any, Any]]:
+    """Copies of the arrays in memory of their own: in one piece, which is faster than one for each."""
+    source = memoryview(value)
+    copies = bytearray().join([source[begin:end] for _, _, begin, end in places.values()])
+    start, arrays = 0, {}
+    for name, (dtype, shape, begin, end) in places.items():
+        arrays[name] = np.ndarray(shape, dtype, copies, start)
+        start += end - begin
+    return arrays
+
+
+def _v2_places(value: bytes | bytearray | memoryview, key: str) -> dict[str, Place]:
+    """Where the arrays of a safetensors value lie, checked."""
     start = 8 + int.from_bytes(value[:8], "little")
     try:
         read_layout = _v2_layout if start <= _LONGEST_HEADER else _v2_layout.__wrapped__  # what is kept stays small
-        layout = read_layout(bytes(value[:start]), len(value), key.endswith(REFERENCE_MAP_SUFFIX))
+        return read_layout(bytes(value[:start]), len(value), key.endswith(REFERENCE_MAP_SUFFIX))
     except Exception as error:  # SafetensorError, KeyError, MemoryError...: the bytes are anyone's
         raise CorruptTileError(f"Tile {key!r}: broken safetensors value: {error}") from error
-    return {name: np.ndarray(shape, dtype, value, start + begin) for name, dtype, shape, begin in layout}
 
 
 _LONGEST_HEADER = 4096  # a real tile's has about 900 bytes
 
 
 @lru_cache(maxsize=64)
-def _v2_layout(header: bytes, size: int, reference_map: bool) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
-    """Name, type, shape and begin of each array of a safetensors file of this header and size, checked.
+def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place]:
+    """Where the arrays of a safetensors file of this header and size lie, in alphabetical order, checked.
 
     All tiles of an archive have the same header but for a few, so it is read once. safetensors itself judges it, on a file of zeros;
     whether a file is whole depends on nothing else.
     """
     arrays = safetensors.numpy.load(header + bytes(size - len(header)))
     _check_arrays(arrays, reference_map=reference_map)
-    places = json.loads(header[8:])
-    return [
-        (name, _dtype(name), array.shape, places[name]["data_offsets"][0]) for name, array in sorted(arrays.items())
-    ]
+    entries, places = json.loads(header[8:]), {}
+    for name, array in sorted(arrays.items()):
+        begin, end = entries[name]["data_offsets"]
+        places[name] = (_dtype(name), array.shape, len(header) + begin, len(header) + end)
+    return places
 
 
-def _v1_views(value: bytes | bytearray | memoryview, key: str) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a v1 value, checked, as views of its bytes."""
-    patch = _read_pickle(value, key)
-    if patch.name != _MERGED:
-        return _sensor_views(patch, (_S1_PATCH, _S2_PATCH), key)
-    attributes = _attributes(patch, _PATCHES, key)
-    return {
-        **_sensor_views(attributes.get("s1_patch"), (_S1_PATCH,), key),
-        **_sensor_views(attributes.get("s2_patch"), (_S2_PATCH,), key),
-    }
+class _V1Tile(NamedTuple):
+    """What a v1 value holds.
+
+    Attributes:
+        places: Where the array of each band lies.
+        labels: Names of the 19-class nomenclature; None where there are none.
+    """
+
+    places: dict[str, Place]
+    labels: tuple[str, ...] | None
 
 
-def _sensor_views(patch: Any, classes: Collection[str], key: str) -> dict[str, np.ndarray[Any, Any]]:
+class _KnownValues:
+    """v1 values interpreted before, by all their bytes but those of the arrays.
+
+    The interpreter reads forward and never looks into an array, so a value of the same other bytes is of the same opcodes and holds
+    the same: only its pixels differ. All values of an archive have their arrays at the same places, and few thousand other bytes.
+    """
+
+    def __init__(self) -> None:
+        self._forget(())
+
+    def _forget(self, gaps: tuple[slice, ...]) -> None:
+        self._gaps = gaps  # between the arrays
+        self._take_head = itemgetter(*gaps[:-1], slice(0), slice(0))  # of one slice alone it would return no tuple
+        self._heads: dict[bytes, int] = {}  # a number for the bytes before the last array
+        self._tiles: dict[tuple[int, bytes], _V1Tile] = {}  # by that number and the bytes after it: the labels, mostly
+        self._size = 0
+
+    def find(self, value: bytes | bytearray | memoryview) -> _V1Tile | None:
+        """What a value holds, if one like it was kept."""
+        if not self._gaps:
+            return None
+        view = memoryview(value)
+        head, tail = self._split(view)
+        number = self._heads.get(head)
+        return None if number is None else self._tiles.get((number, tail))
+
+    def keep(self, value: bytes | bytearray | memoryview, tile: _V1Tile) -> None:
+        """Remember what a value was found to hold."""
+        ends = {begin: end for _, _, begin, end in tile.places.values()}
+        begins = sorted(ends)
+        gaps = tuple(map(slice, (0, *(ends[begin] for begin in begins)), (*begins, None)))
+        if gaps != self._gaps or self._size > _MOST_KEPT:
+            self._forget(gaps)
+        head, tail = self._split(memoryview(value))
+        if len(head) + len(tail) <= _LONGEST_HEADER:
+            self._size += len(tail) + _OVERHEAD + (0 if head in self._heads else len(head))
+            self._tiles[self._heads.setdefault(head, len(self._heads)), tail] = tile
+
+    def _split(self, view: memoryview) -> tuple[bytes, bytes]:
+        return b"".join(self._take_head(view)), bytes(view[self._gaps[-1]])
+
+
+_MOST_KEPT = 1 << 22  # bytes: 6,000 combinations of labels
+_OVERHEAD = 400  # bytes of the objects that hold one
+_known = _KnownValues()
+
+
+def _v1_places(value: bytes | bytearray | memoryview, key: str) -> dict[str, Place]:
+    """Where the arrays of a v1 value lie, checked."""
+    tile = _known.find(value)
+    if tile is None:
+        patch = _read_patch(value, key)
+        tile = _V1Tile(_patch_places(patch, key), None)
+        with suppress(CorruptTileError):  # labels that cannot be read are no matter here
+            _known.keep(value, tile._replace(labels=_patch_labels(patch, key)))
+    return tile.places
+
+
+def _patch_labels(patch: Record, key: str) -> tuple[str, ...] | None:
+    """The 19-class labels of a patch, each once, checked."""
+    labels = _attributes(patch, PATCHES, key).get("new_labels")
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label in _LABEL_SET for label in labels):
+        raise CorruptTileError(f"Tile {key!r}: its new_labels are not a list of names of the 19-class nomenclature.")
+    return tuple(dict.fromkeys(labels)) or None
+
+
+def _patch_places(patch: Record, key: str) -> dict[str, Place]:
+    """Where the array of each band of a patch lies, in alphabetical order; all are checked."""
+    if patch.name != MERGED:
+        places = _sensor_places(patch, (S1_PATCH, S2_PATCH), key)
+    else:
+        attributes = _attributes(patch, PATCHES, key)
+        places = {
+            **_sensor_places(attributes.get("s1_patch"), (S1_PATCH,), key),
+            **_sensor_places(attributes.get("s2_patch"), (S2_PATCH,), key),
+        }
+    return dict(sorted(places.items()))
+
+
+def _sensor_places(patch: Any, classes: Collection[str], key: str) -> dict[str, Place]:
     """The bands of one sensor's patch object."""
     attributes = _attributes(patch, classes, key)
-    bands = S1_BANDS if patch.name == _S1_PATCH else S2_BANDS
-    return {band: _band_view(attributes.get(f"band{band.removeprefix('B')}"), band, key) for band in bands}
+    bands = S1_BANDS if patch.name == S1_PATCH else S2_BANDS
+    return {band: _band_place(attributes.get(f"band{band.removeprefix('B')}"), band, key) for band in bands}
 
 
-def _band_view(record: Any, band: str, key: str) -> np.ndarray[Any, Any]:
-    """The array of one band object; its type, byte order, memory order, shape and length must be BigEarthNet's."""
-    fields = _attributes(record, _BANDS, key).get("__dict__")
+def _band_place(record: Any, band: str, key: str) -> Place:
+    """Where the array of one band object lies; its type, byte order, memory order, shape and length must be BigEarthNet's."""
+    fields = _attributes(record, BANDS, key).get("__dict__")
     if not isinstance(fields, dict) or fields.get("name") != band:
         raise CorruptTileError(f"Tile {key!r}: what is stored as band {band} is not that band.")
-    size, dtype = BAND_SIZE[band], _dtype(band)
-    raw = _array_bytes(fields.get("data"), (size, size), dtype)
-    if raw is None or len(raw) != size * size * dtype.itemsize:
-        raise CorruptTileError(f"Tile {key!r}: band {band} is not a {dtype} array of shape ({size}, {size}).")
-    return np.frombuffer(raw, dtype).reshape(size, size)
+    shape, dtype = (BAND_SIZE[band], BAND_SIZE[band]), _dtype(band)
+    raw = _array_bytes(fields.get("data"), shape, dtype)
+    if raw is None or raw.end - raw.begin != shape[0] * shape[1] * dtype.itemsize:
+        raise CorruptTileError(f"Tile {key!r}: band {band} is not a {dtype} array of shape {shape}.")
+    return dtype, shape, raw.begin, raw.end
 
 
-def _array_bytes(record: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> memoryview | None:
+def _array_bytes(record: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> Bytes | None:
     """The raw bytes of a pickled ndarray of just this shape and type in C order; None if it is anything else."""
-    if not isinstance(record, _Record) or record.name != "_reconstruct" or not isinstance(record.state, tuple):
+    if not isinstance(record, Record) or record.name != "_reconstruct" or not isinstance(record.state, tuple):
         return None
     if len(record.state) != 5 or record.state[:2] != (1, shape) or record.state[3] is not False:
         return None
     stored, raw = record.state[2], record.state[4]
-    if not isinstance(stored, _Record) or stored.name != "dtype" or stored.arguments[:1] != (dtype.str[1:],):
+    if not isinstance(stored, Record) or stored.name != "dtype" or stored.arguments[:1] != (dtype.str[1:],):
         return None
     if not isinstance(stored.state, tuple) or stored.state[:2] != (3, "<"):
         return None
-    return raw if isinstance(raw, memoryview) else None
+    return raw if isinstance(raw, Bytes) else None
 
 
 def _attributes(record: Any, classes: Collection[str], key: str) -> dict[Any, Any]:
     """The attributes of an object of one of these classes."""
-    if not isinstance(record, _Record) or record.name not in classes or not isinstance(record.state, dict):
+    if not isinstance(record, Record) or record.name not in classes or not isinstance(record.state, dict):
         raise CorruptTileError(
             f"Tile {key!r}: expected a stored {' or '.join(sorted(classes))} and found something else."
         )
@@ -268,287 +382,12 @@ def _attributes(record: Any, classes: Collection[str], key: str) -> dict[Any, An
 
 
 _LABEL_SET = frozenset(LABELS)
-_MERGED, _S1_PATCH, _S2_PATCH = "BigEarthNet_S1_S2_Patch", "BigEarthNet_S1_Patch", "BigEarthNet_S2_Patch"
-_PATCHES = frozenset((_MERGED, _S1_PATCH, _S2_PATCH))
-_BANDS = frozenset(("BenS1_Band", "BenS2_10mBand", "BenS2_20mBand", "BenS2_60mBand"))
-_FUNCTIONS = frozenset(("dtype", "_reconstruct"))
-_GLOBALS = frozenset(
-    {
-        ("bigearthnet_patch_interface.merged_interface", _MERGED),
-        ("bigearthnet_patch_interface.s1_interface", _S1_PATCH),
-        ("bigearthnet_patch_interface.s2_interface", _S2_PATCH),
-        *(("bigearthnet_patch_interface.band_interface", name) for name in _BANDS),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-    }
-)
-"""All that v1 archives name (data_formats.md 1.4); each becomes a name, none is ever imported."""
 
 
-class _Global(NamedTuple):
-    """A class or function that a pickle names: inert."""
-
-    name: str
-
-
-class _Record:
-    """What a pickle wanted made of a class or function: the name, the arguments and the state, and nothing done with them."""
-
-    __slots__ = ("arguments", "name", "state")
-
-    def __init__(self, name: str, arguments: tuple[Any, ...]):
-        self.name = name
-        self.arguments = arguments
-        self.state: Any = None
-
-
-class _RefusedPickleError(ValueError):
-    """A pickle does something that no v1 archive does."""
-
-
-def _read_pickle(value: bytes | bytearray | memoryview, key: str) -> _Record:
+def _read_patch(value: bytes | bytearray | memoryview, key: str) -> Record:
     """Read a v1 value into records, turning whatever goes wrong into one error."""
     try:
-        return _PickleReader(memoryview(value)).read()
+        return read_pickle(value)
     except Exception as error:  # IndexError, UnicodeDecodeError, MemoryError...: the bytes are anyone's
-        reason = error if isinstance(error, _RefusedPickleError) else f"broken pickle ({type(error).__name__})"
+        reason = error if isinstance(error, RefusedPickleError) else f"broken pickle ({type(error).__name__})"
         raise CorruptTileError(f"Tile {key!r}: {reason}. Nothing in it was run.") from error
-
-
-class _PickleReader:
-    """Interprets the opcodes that v1 archives consist of (pickle protocol 4) and refuses every other.
-
-    Nothing is imported, called, compared or hashed but strings, lengths are checked before they are used, and the work is bounded by
-    `MAX_PICKLE_OPERATIONS`. So neither code, nor deep or exponentially shared structures, nor claimed sizes do harm.
-
-    Args:
-        view: The pickle.
-    """
-
-    def __init__(self, view: memoryview):
-        self.view = view
-        self.position = 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: list[Any] = []
-
-    def read(self) -> _Record:
-        """Run to the end.
-
-        Returns:
-            The one object the pickle holds.
-
-        Raises:
-            _RefusedPickleError: If it holds an opcode, a global, a length or an object that no v1 archive has.
-            Exception: Any of those that broken bytes cause (IndexError, UnicodeDecodeError...).
-        """
-        for _ in range(MAX_PICKLE_OPERATIONS):
-            code = self._byte()
-            if code == _STOP:
-                return self._result()
-            operation = _OPERATIONS.get(code)
-            if operation is None:
-                raise _RefusedPickleError(f"opcode 0x{code:02x} at byte {self.position - 1} is in no v1 archive")
-            operation(self)
-        raise _RefusedPickleError(f"more than {MAX_PICKLE_OPERATIONS} operations, which no v1 archive has")
-
-    def _result(self) -> _Record:
-        if (
-            len(self.stack) != 1
-            or self.marks
-            or not isinstance(self.stack[0], _Record)
-            or self.position != len(self.view)
-        ):
-            raise _RefusedPickleError("it does not end in one whole patch")
-        return self.stack[0]
-
-    def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self.view):
-            raise _RefusedPickleError(f"cut short: {count} bytes wanted at {self.position} of {len(self.view)}")
-        taken = self.view[self.position : end]
-        self.position = end
-        return taken
-
-    def _byte(self) -> int:
-        byte = self.view[self.position]
-        self.position += 1
-        return byte
-
-    def _number(self, width: int) -> int:
-        return int.from_bytes(self._take(width), "little")
-
-    def _since_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def _top(self, kind: type) -> Any:
-        top = self.stack[-1]
-        if not isinstance(top, kind):
-            raise _RefusedPickleError(f"a {type(top).__name__} stands where a {kind.__name__} belongs")
-        return top
-
-    def _pop(self, kind: type) -> Any:
-        self._top(kind)
-        return self.stack.pop()
-
-    def proto(self) -> None:
-        if self._byte() != 4:
-            raise _RefusedPickleError("not of pickle protocol 4, in which v1 archives are written")
-
-    def frame(self) -> None:
-        if self._number(8) > len(self.view) - self.position:
-            raise _RefusedPickleError("cut short: a frame reaches past the end")
-
-    def memoize(self) -> None:
-        self.memo.append(self.stack[-1])
-
-    def binget(self) -> None:
-        self.stack.append(self.memo[self._byte()])
-
-    def long_binget(self) -> None:
-        self.stack.append(self.memo[self._number(4)])
-
-    def short_binunicode(self) -> None:
-        self.stack.append(str(self._take(self._byte()), "utf-8"))
-
-    def binint(self) -> None:
-        self.stack.append(int.from_bytes(self._take(4), "little", signed=True))
-
-    def binint1(self) -> None:
-        self.stack.append(self._byte())
-
-    def binbytes(self) -> None:
-        self.stack.append(self._take(self._number(4)))
-
-    def short_binbytes(self) -> None:
-        self.stack.append(self._take(self._byte()))
-
-    def newtrue(self) -> None:
-        self.stack.append(True)
-
-    def newfalse(self) -> None:
-        self.stack.append(False)
-
-    def none(self) -> None:
-        self.stack.append(None)
-
-    def empty_tuple(self) -> None:
-        self.stack.append(())
-
-    def empty_list(self) -> None:
-        self.stack.append([])
-
-    def empty_dict(self) -> None:
-        self.stack.append({})
-
-    def empty_set(self) -> None:
-        self.stack.append(set())
-
-    def mark(self) -> None:
-        self.marks.append(len(self.stack))
-
-    def tuple_since_mark(self) -> None:
-        self.stack.append(tuple(self._since_mark()))
-
-    def tuple1(self) -> None:
-        self.stack[-1:] = [(self.stack[-1],)]
-
-    def tuple2(self) -> None:
-        self.stack[-2:] = [(self.stack[-2], self.stack[-1])]
-
-    def tuple3(self) -> None:
-        self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
-
-    def append(self) -> None:
-        item = self.stack.pop()
-        self._top(list).append(item)
-
-    def appends(self) -> None:
-        items = self._since_mark()
-        self._top(list).extend(items)
-
-    def additems(self) -> None:
-        items = self._since_mark()
-        self._top(set).update(_strings(items))
-
-    def setitem(self) -> None:
-        value = self.stack.pop()
-        name = self._pop(str)
-        self._top(dict)[name] = value
-
-    def setitems(self) -> None:
-        items = self._since_mark()
-        self._top(dict).update(zip(_strings(items[::2]), items[1::2], strict=True))
-
-    def stack_global(self) -> None:
-        name, module = self._pop(str), self._pop(str)
-        if (module, name) not in _GLOBALS:
-            raise _RefusedPickleError(
-                f"it names {f'{module}.{name}'[:100]!r}, which no v1 archive does: do not trust this archive"
-            )
-        self.stack.append(_Global(name))
-
-    def newobj(self) -> None:
-        arguments, maker = self._pop(tuple), self._pop(_Global)
-        if arguments or maker.name not in _PATCHES | _BANDS:
-            raise _RefusedPickleError(f"it makes a {maker.name} in a way no v1 archive does")
-        self.stack.append(_Record(maker.name, ()))
-
-    def reduce(self) -> None:
-        arguments, maker = self._pop(tuple), self._pop(_Global)
-        if maker.name not in _FUNCTIONS:
-            raise _RefusedPickleError(f"it calls {maker.name}, which no v1 archive does")
-        self.stack.append(_Record(maker.name, arguments))
-
-    def build(self) -> None:
-        state = self.stack.pop()
-        self._top(_Record).state = state
-
-
-def _strings(items: list[Any]) -> list[str]:
-    """The items, which must be strings: hashing anything else could take forever or overflow the C stack."""
-    if not all(isinstance(item, str) for item in items):
-        raise _RefusedPickleError("a key or set member is no string")
-    return items
-
-
-_STOP = ord(".")
-_OPERATIONS: dict[int, Callable[[_PickleReader], None]] = {
-    0x80: _PickleReader.proto,
-    0x95: _PickleReader.frame,
-    0x94: _PickleReader.memoize,
-    ord("h"): _PickleReader.binget,
-    ord("j"): _PickleReader.long_binget,
-    0x8C: _PickleReader.short_binunicode,
-    ord("J"): _PickleReader.binint,
-    ord("K"): _PickleReader.binint1,
-    ord("B"): _PickleReader.binbytes,
-    ord("C"): _PickleReader.short_binbytes,
-    0x88: _PickleReader.newtrue,
-    0x89: _PickleReader.newfalse,
-    ord("N"): _PickleReader.none,
-    ord(")"): _PickleReader.empty_tuple,
-    ord("]"): _PickleReader.empty_list,
-    ord("}"): _PickleReader.empty_dict,
-    0x8F: _PickleReader.empty_set,
-    ord("("): _PickleReader.mark,
-    ord("t"): _PickleReader.tuple_since_mark,
-    0x85: _PickleReader.tuple1,
-    0x86: _PickleReader.tuple2,
-    0x87: _PickleReader.tuple3,
-    ord("a"): _PickleReader.append,
-    ord("e"): _PickleReader.appends,
-    0x90: _PickleReader.additems,
-    ord("s"): _PickleReader.setitem,
-    ord("u"): _PickleReader.setitems,
-    0x93: _PickleReader.stack_global,
-    0x81: _PickleReader.newobj,
-    ord("R"): _PickleReader.reduce,
-    ord("b"): _PickleReader.build,
-}
-"""The opcodes of real v1 archives (data_formats.md 1.4), by code."""

@@ -18,8 +18,8 @@ import safetensors.numpy
 from v1_values import V1Writer, make_classes, some_bands
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS
+from csmae_hf.data import codecs
 from csmae_hf.data.codecs import (
-    MAX_PICKLE_OPERATIONS,
     MAX_VALUE_BYTES,
     CorruptTileError,
     decode_labels,
@@ -27,6 +27,7 @@ from csmae_hf.data.codecs import (
     detect_format,
     encode_safetensors,
 )
+from csmae_hf.data.pickles import MAX_PICKLE_OPERATIONS
 from csmae_hf.data.store import TileStore
 
 
@@ -191,6 +192,67 @@ def test_real_v1_values_equal_what_the_unpickler_reads(real_v1: dict[str, bytes]
 )
 def test_v1_labels_come_once_each_or_not_at_all(v1: V1Writer, stored: dict[str, Any], read: list[str] | None) -> None:
     assert decode_labels(v1.value(some_bands(), **stored), "tile") == read
+
+
+def outcome(value: bytes) -> Any:
+    """What a value gives: labels and bands, or the error of each."""
+    found = []
+    for read in (decode_labels, decode_value):
+        try:
+            found.append(read(value, "tile"))
+        except CorruptTileError as error:
+            found.append(str(error))
+    labels, bands = found
+    return labels, {name: array.tobytes() for name, array in bands.items()} if isinstance(bands, dict) else bands
+
+
+def test_values_that_differ_in_pixels_alone_are_interpreted_once(v1: V1Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "_known", codecs._KnownValues())
+    tiles = [some_bands(seed=seed) for seed in range(3)]
+    values = [v1.value(tile, new_labels=["Pastures"]) for tile in tiles]
+    decode_value(values[0], "tile")
+    monkeypatch.setattr(codecs, "read_pickle", None)  # what calls it now is refused
+    for tile, value in zip(tiles, values, strict=True):
+        assert_same_bands(decode_value(value, "tile"), tile)
+        assert decode_labels(value, "tile") == ["Pastures"]
+    with pytest.raises(CorruptTileError, match="tile_6"):
+        decode_value(v1.value(tiles[0], new_labels=["Marine waters"]), "tile_6")
+
+
+def test_bands_that_share_their_bytes_are_read_again_and_again(v1: V1Writer) -> None:
+    bands = some_bands()
+    bands["VV"] = bands["VH"]
+    value = pickle.dumps(v1.patch(bands).state["s1_patch"], protocol=4)
+    for _ in range(2):
+        assert_same_bands(decode_value(value, "tile"), {name: bands[name] for name in S1_BANDS})
+
+
+def test_a_value_like_a_known_one_gives_what_interpreting_it_gives(
+    real_v1: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = next(iter(real_v1.values()))
+    original = np.frombuffer(value, np.uint8)
+    pixels = {begin: end for _, _, begin, end in codecs._v1_places(value, "tile").values()}
+    outside = np.ones(len(value), bool)
+    for begin, end in pixels.items():
+        outside[begin:end] = False
+    rng = np.random.default_rng(0)
+    places = [*pixels, *np.flatnonzero(outside)[::4]]
+    cut_short = [value[:-1], value[: max(pixels) + 100], value + b".", value[:-1] + b"0."]
+    mutants = []
+    for place in places:
+        mutant = original.copy()
+        mutant[place] ^= 1 << rng.integers(8)
+        mutants.append(mutant.tobytes())
+    read = 0
+    for mutant in mutants + cut_short:
+        monkeypatch.setattr(codecs, "_known", codecs._KnownValues())
+        expected = outcome(mutant)
+        monkeypatch.setattr(codecs, "_known", codecs._KnownValues())
+        outcome(value)
+        assert outcome(mutant) == expected
+        read += isinstance(expected[1], dict)
+    assert 14 <= read < len(mutants)
 
 
 @pytest.mark.parametrize("labels", [["Lava"], "Pastures", [["Pastures"]], [3]])
