@@ -23,14 +23,14 @@ def add_serve_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve",
         help="open a page on which an archive is searched and looked at",
-        description="Serve a page on which an archive is searched by images of any of its model's sensors. It is reachable from this machine "
-        "alone unless --host says otherwise, and sends nothing anywhere.",
+        description="Serve a page on which an archive is searched by images of any of its model's sensors. It is reachable from this "
+        "machine alone unless --host says otherwise, and sends nothing anywhere.",
     )
     parser.add_argument(
         "archive",
         nargs="?",
         metavar="ARCHIVE",
-        help="folder of the archive, or hub:NAME of a dataset repository (default: a generated sample, with a small model trained on it)",
+        help="folder of the archive, or hub:NAME of a dataset repository (default: a generated sample and a small model of it)",
     )
     parser.add_argument("--model", help="folder or Hub name of the model, where it is not where the archive says")
     parser.add_argument("--data", help="the tiles, for pictures, where they are not where the archive says")

@@ -1,4 +1,4 @@
-"""An archive with everything a page asks of it: answers, pictures, places, reasons and files. Shared by all visitors, changed by none."""
+"""An archive with everything that a page asks of it; shared by all visitors, changed by none."""
 
 import logging
 import threading
@@ -134,7 +134,7 @@ class Explorer:
         if not total:
             return []
         rows = np.random.default_rng(turn).permutation(total)[:count]
-        return self.archive.tiles.column("id").take(rows).to_pylist()  # type: ignore[no-any-return]
+        return self.archive.tiles.column("id").take(rows).to_pylist()
 
     def search(self, search: Search) -> Answer:
         """Answer a search.

@@ -30,8 +30,8 @@ def write_files(archive: "Archive", search: Search, hits: Hits | None, folder: P
         folder: An empty folder.
 
     Returns:
-        `search.json`; of results `results.csv` and `results.geojson`; of tiles collected `collected.csv` and `collected_dataset.zip`, a folder
-        for `datasets.load_from_disk`.
+        `search.json`; of results `results.csv` and `results.geojson`; of tiles collected `collected.csv` and
+        `collected_dataset.zip`, a folder for `datasets.load_from_disk`.
 
     Raises:
         ValueError: If a tile collected is not in the archive.

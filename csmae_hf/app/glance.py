@@ -150,7 +150,8 @@ def draw_projection(
     title = f"{len(projection.rows)} tiles, coloured by {by}"
     return (
         f'<div class="projection"><svg viewBox="0 0 {_EDGE:g} {_EDGE:g}" role="img" aria-label="Projection of {escape(title)}">'
-        f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>{_in_words(projection)}</div></div>'
+        f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>'
+        f"{_in_words(projection)}</div></div>"
     )
 
 
@@ -162,8 +163,8 @@ def _in_words(projection: Projection) -> str:
     ]
     if projection.gap is not None and projection.spread is not None:
         lines.append(
-            f"<strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between the means of "
-            "the two sensors' embeds. Where it is large, the two colours form two islands."
+            f"<strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between the "
+            "means of the two sensors' embeds. Where it is large, the two colours form two islands."
         )
         lines.append(
             f"Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated)."
@@ -211,7 +212,8 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
     if document is None:
         return (
             '<p class="quiet">No evaluation was found beside the archive or its model. <code>run_retrieval.py MODEL --data DATA '
-            "--output_dir RESULTS</code> measures all four directions; <code>csmae serve ARCHIVE --results RESULTS</code> shows them here.</p>"
+            "--output_dir RESULTS</code> measures all four directions; <code>csmae serve ARCHIVE --results "
+            "RESULTS</code> shows them here.</p>"
         )
     directions = document["directions"]
     heads = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS.values())
@@ -221,7 +223,7 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
         cells = "".join(
             f"<td>{direction[name]:.3f}{_beside(random.get(name))}</td>"
             if direction.get(name) is not None
-            else "<td>–</td>"
+            else "<td>-</td>"
             for name in _COLUMNS
         )
         name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
@@ -230,9 +232,11 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
     metadata = document.get("metadata") or {}
     model = metadata.get("model") or metadata.get("model_name") or ""
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
+    about += f"; {model}" if model else ""
+    caption = f"The last evaluation: {about}. In small: a random order of the same tiles."
     return (
-        f'<div class="wide"><table><caption>The last evaluation: {escape(about)}{escape(f"; {model}") if model else ""}. In small: a random order of '
-        f'the same tiles.</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

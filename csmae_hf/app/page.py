@@ -25,7 +25,7 @@ except ImportError as error:
     raise ImportError('The explorer needs gradio: pip install "csmae-hf[app]"') from error
 
 ASSETS = Path(__file__).with_name("assets")
-EXAMPLES = 14
+EXAMPLES = 12
 
 Changes = dict[Any, Any]
 _MISTAKES = (ValueError, FileNotFoundError, ImportError)
@@ -50,9 +50,9 @@ class Page:
             self._html(view.header(explorer))
             with gr.Tabs():
                 with gr.Tab("Search"), gr.Row():
-                    with gr.Column(scale=1, min_width=290):
+                    with gr.Column(scale=1, min_width=240):
                         self._lay_out_controls()
-                    with gr.Column(scale=4, min_width=320):
+                    with gr.Column(scale=4, min_width=240):
                         self._lay_out_results()
                 with gr.Tab("At a glance") as glance:
                     self._lay_out_glance(glance)
@@ -80,6 +80,7 @@ class Page:
         with gr.Accordion("Filter", open=False):
             self.picked: dict[str, list[Any]] = {}
             for picker in self.explorer.pickers:
+                widgets: list[Any]
                 if picker.kind == "values":
                     widgets = [gr.Dropdown(list(picker.values), multiselect=True, label=picker.label)]
                 elif picker.kind == "truth":
@@ -108,7 +109,8 @@ class Page:
             }
         with gr.Accordion("Share, repeat, export", open=False):
             self._html(
-                '<p class="quiet">The address of this page holds the whole search: send it, or keep it. An uploaded image is not in it; a saved search has it.</p>'
+                '<p class="quiet">The address of this page holds the whole search: send it, or keep it. An uploaded image is not in '
+                "it; a saved search has it.</p>"
             )
             self.export = gr.Button("Make files to take away", elem_id="export")
             self.exported = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="exported")
@@ -119,14 +121,17 @@ class Page:
         with gr.Accordion("Example tiles", open=True):
             self.examples = self._active(self._examples(0, self.begin.sensor), elem_id="examples")
             self.more = gr.Button("Other examples", size="sm", elem_id="more")
-        self.query = self._html(view.query_panel(self.explorer, self.begin, None, {}), elem_id="query")
-        self.why = self._html(elem_id="why-panel")
-        self.marks = self._active(elem_id="marks")
         with gr.Row():
-            self.again = gr.Button("Search again", elem_id="again", size="sm", min_width=120)
-            self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=120)
+            with gr.Column(min_width=240):
+                self.query = self._html(view.query_panel(self.explorer, self.begin, None, {}), elem_id="query")
+                self.marks = self._active(elem_id="marks")
+                with gr.Row():
+                    self.again = gr.Button("Search again", elem_id="again", size="sm", min_width=100)
+                    self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=100)
+            with gr.Column(min_width=240):
+                self.map = self._html(elem_id="map")
+        self.why = self._html(elem_id="why-panel")
         self.gallery = self._active(elem_id="gallery")
-        self.map = self._html(elem_id="map")
 
     def _lay_out_glance(self, tab: gr.Tab) -> None:
         self.by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")

@@ -138,7 +138,7 @@ class TilePictures:
             return {}
         count = min(MEASURED_TILES, len(self.dataset))
         rows = np.unique(np.linspace(0, len(self.dataset) - 1, count).astype(int))
-        limits = {}
+        limits: dict[Composite, Limits] = {}
         for sensor, composites in self.composites.items():
             tiles = [bands for row in rows if (bands := self._read(int(row), sensor)) is not None]
             limits |= {way: measure_limits(tiles, way) for way in composites if tiles}

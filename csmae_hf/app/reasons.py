@@ -66,17 +66,21 @@ def similarity_part(
     similarity = patch_similarity(
         patch_tokens(model, processor, query, sensor), patch_tokens(model, processor, result, target)
     )
-    low, high = float(similarity.min()), float(similarity.max())
+    best = (similarity.max(axis=1), similarity.max(axis=0))
+    low, high = (float(end(np.concatenate(best))) for end in (np.min, np.max))
     data = json.dumps(np.round(similarity, 3).tolist(), separators=(",", ":"))
-    left = _grid(explorer, query, sensor, similarity.max(axis=1), (low, high), "query")
-    right = _grid(explorer, result, target, similarity.max(axis=0), (low, high), "result")
+    left = _grid(explorer, query, sensor, best[0], (low, high), "query")
+    right = _grid(explorer, result, target, best[1], (low, high), "result")
+    words = (
+        f"Cosine between the model's {len(similarity)} patch tokens of the query ({sensor.upper()}) and of the result "
+        f"({target.upper()}). Shown first: how well each patch is matched anywhere in the other image; dark is least alike. "
+        "Choose a patch (mouse, or arrow keys once it has the focus): the other image shows how alike each of its patches is."
+    )
     return (
-        f'<div class="similarity" data-matrix="{escape(data)}" data-low="{low:.4f}" data-high="{high:.4f}">'
+        f'<div class="similarity" data-matrix="{escape(data)}">'
         f'<h3>Patches that resemble each other</h3><div class="pair">{left}{right}</div>'
         f'<p class="bar"><span>{low:.2f}</span><i></i><span>{high:.2f}</span></p>'
-        f'<p class="quiet">Cosine between the model\'s {len(similarity)} patch tokens of the query ({escape(sensor.upper())}) and of the result '
-        f"({escape(target.upper())}). Shown first: each patch's best match in the other image. Choose a patch (mouse, or arrow keys once it has the focus): "
-        'the other image shows how alike each of its patches is. <span class="chosen" role="status"></span></p></div>'
+        f'<p class="quiet">{escape(words)} <span class="chosen" role="status"></span></p></div>'
     )
 
 
@@ -116,8 +120,8 @@ def reconstruction_part(explorer: Explorer, images: Pixels, source: str, target:
     seen = "" if true else f" The true {target.upper()} image of the query is not known."
     return (
         f"<h3>What {escape(source.upper())} makes the model expect of {escape(target.upper())}</h3>"
-        f'<div class="pair">{"".join(figures)}</div><p class="quiet">Each patch is predicted while it is hidden, from the {escape(source.upper())} patches '
-        f"that are not.{escape(error)}{escape(seen)}</p>"
+        f'<div class="pair">{"".join(figures)}</div><p class="quiet">Each patch is predicted while it is hidden, from the '
+        f"{escape(source.upper())} patches that are not.{escape(error)}{escape(seen)}</p>"
     )
 
 

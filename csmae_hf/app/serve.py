@@ -59,7 +59,7 @@ def start(
         OSError: If the port is taken.
     """
     page = Page(explorer)
-    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     settings: Mapping[str, Any] = {
         "server_name": host,
         "server_port": port,
@@ -70,8 +70,8 @@ def start(
         "enable_monitoring": False,
         "max_file_size": MOST_BYTES,
         "theme": theme(),
-        "css": (ASSETS / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{script}</script>",
+        # Not as gradio's `css`, which takes selectors apart at every comma.
+        "head": f"<style>{style}</style><script>{script}</script>",
         "app_kwargs": {"middleware": [Middleware(OnlyFromHere)]},
         **options,
     }

@@ -77,7 +77,9 @@ class Search:
             The search with the mark; what is liked is collected too, and what is not any more is not.
         """
         was = {"like": tile in self.like, "unlike": tile in self.unlike}[verdict]
-        without = {name: tuple(other for other in getattr(self, name) if other != tile) for name in _URL_LISTS}
+        without: dict[str, Any] = {
+            name: tuple(other for other in getattr(self, name) if other != tile) for name in _URL_LISTS
+        }
         if not was:
             without[verdict] += (tile,)
             if verdict == "like":

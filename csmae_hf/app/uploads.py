@@ -57,7 +57,7 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
 def _named(held: Any, file: Path, bands: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
     if not hasattr(held, "keys"):
         raise ValueError(f"{file.name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
-    return held  # type: ignore[no-any-return]
+    return held
 
 
 def _refuse_others(file: Path) -> None:
@@ -86,7 +86,8 @@ def _refuse_others(file: Path) -> None:
         raise ValueError(f"{file.name} cannot be read as a GeoTIFF: {_without_folder(str(error), file)}") from error
     if count * height * width > MOST_VALUES:
         raise ValueError(
-            f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 pixels of 10 m."
+            f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 "
+            "pixels of 10 m."
         )
 
 

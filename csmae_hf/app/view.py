@@ -58,8 +58,8 @@ def query_panel(explorer: Explorer, search: Search, answer: Answer | None, uploa
     """The query: its images by every sensor, and what is known of it."""
     if not search.has_query:
         return (
-            '<div class="welcome"><h2>Ask the archive</h2><p>Choose one of the example tiles, type the id of a tile, or bring a GeoTIFF. '
-            "The query is seen by one sensor, and the archive searched by what another sensor saw.</p></div>"
+            '<div class="welcome"><h2>Ask the archive</h2><p>Choose one of the example tiles, type the id of a tile, or bring a '
+            "GeoTIFF. The query is seen by one sensor, and the archive searched by what another sensor saw.</p></div>"
         )
     if search.upload is not None:
         name, known = search.upload, {}
@@ -127,7 +127,8 @@ def _card(explorer: Explorer, session: Session, card: Card) -> str:
         None: '<span class="verdict"><span aria-hidden="true">?</span> labels not known</span>',
     }[card.hit]
     labels = "".join(
-        f'<li class="shared" title="{escape(label)}"><span aria-label="shared with the query:">✓</span> {escape(abbreviate(label, 30))}</li>'
+        f'<li class="shared" title="{escape(label)}"><span aria-label="shared with the query:">✓</span> '
+        f"{escape(abbreviate(label, 30))}</li>"
         if is_shared
         else f'<li title="{escape(label)}">{escape(abbreviate(label, 30))}</li>'
         for label, is_shared in card.labels
@@ -151,11 +152,13 @@ def _card(explorer: Explorer, session: Session, card: Card) -> str:
     return (
         f'<li class="card {kind}" data-tile="{tile}" id="card-{rank}" tabindex="-1"><div class="head"><span class="rank">{rank}</span>'
         f'{verdict}<span class="score" title="cosine similarity">{card.score:.3f}</span></div><div class="pictures">{own}</div>'
-        f'<div class="pictures" id="both-{rank}" hidden>{more}</div><ul class="labels">{labels}</ul><p class="facts">{escape(facts)}</p>'
+        f'<div class="pictures" id="both-{rank}" hidden>{more}</div><ul class="labels">{labels}</ul>'
+        f'<p class="facts">{escape(facts)}</p>'
         f'<p class="id" title="{tile}">{tile}</p><div class="actions">{_mark(session, card, "like", "Like")}'
         f"{_mark(session, card, 'unlike', 'Unlike')}{both}{where}"
         f'<button type="button" data-action="why" data-tile="{tile}" aria-label="Why result {rank}?">Why?</button>'
-        f'<button type="button" data-action="query" data-tile="{tile}" aria-label="Search by result {rank}">Search by it</button></div></li>'
+        f'<button type="button" data-action="query" data-tile="{tile}" aria-label="Search by result {rank}">'
+        "Search by it</button></div></li>"
     )
 
 
@@ -164,8 +167,8 @@ def _mark(session: Session, card: Card, verdict: str, word: str) -> str:
     sign = {"like": "+", "unlike": "−"}[verdict]  # noqa: RUF001 (a minus as wide as the plus)
     return (
         f'<button type="button" class="{verdict}" data-action="{verdict}" data-tile="{escape(card.tile)}" '
-        f'aria-pressed="{"true" if pressed else "false"}" aria-label="{word} result {card.rank}"><span aria-hidden="true">{sign}</span> '
-        f"{word}</button>"
+        f'aria-pressed="{"true" if pressed else "false"}" aria-label="{word} result {card.rank}">'
+        f'<span aria-hidden="true">{sign}</span> {word}</button>'
     )
 
 

@@ -25,8 +25,8 @@ class Reconstruction:
         source: Sensor that the model saw.
         target: Sensor that it predicts.
         predicted: (H, W) by band, in the archive's units.
-        error: Root mean square difference to the true image over all bands, in standard deviations of BigEarthNet (or of the statistics of
-            the processor); None where the truth is not known.
+        error: Root mean square difference to the true image over all bands, in the processor's standard
+            deviations; None where the truth is not known.
     """
 
     source: str
@@ -49,7 +49,7 @@ def load_reconstructor(name: str, revision: str | None = None) -> CSMAEForPreTra
         ValueError: If it was published without decoders, or was not trained to predict one sensor from another.
         FileNotFoundError: If there is no such model.
     """
-    options = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         model, report = CSMAEForPreTraining.from_pretrained(name, output_loading_info=True, **options)
     except OSError as error:
@@ -72,8 +72,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Predict what a place looks like to another sensor.
 
-    The model predicts patches it cannot see from those it can, so it is asked several times, with other patches hidden each time, until each
-    patch was hidden; what is shown of a patch is the mean of the predictions on which a loss counted in training.
+    The model predicts patches it cannot see from those it can, so it is asked several times, with other patches hidden each
+    time, until each patch was hidden. What is shown of a patch is the mean of the predictions on which a loss counted in training.
 
     Args:
         model: With its decoders.
@@ -119,7 +119,7 @@ def _shifted_noise(model: CSMAEForPreTraining, passes: int, sensors: list[str]) 
     count = model.config.num_patches
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).float() / count
     noise = torch.stack([(order + place / passes) % 1 for place in range(passes)])
-    return {sensor: noise for sensor in sensors}
+    return dict.fromkeys(sensors, noise)
 
 
 @torch.no_grad()

@@ -26,14 +26,16 @@
   const choose = (grid, patch) => {
     const box = grid.closest(".similarity");
     const matrix = (box.matrix ??= JSON.parse(box.dataset.matrix));
-    const [low, high] = [Number(box.dataset.low), Number(box.dataset.high)];
     const other = all("svg.patches", box).find((item) => item !== grid);
     const row = grid.dataset.role === "query" ? matrix[patch] : matrix.map((values) => values[patch]);
     grid.dataset.at = patch;
     all("rect", box).forEach((square) => square.classList.remove("chosen"));
     all("rect", grid)[patch].classList.add("chosen");
+    all("rect", grid).forEach((square) => square.style.setProperty("--v", 1));
+    const [low, high] = [Math.min(...row), Math.max(...row)];
     all("rect", other).forEach((square, place) => square.style.setProperty("--v", (row[place] - low) / Math.max(high - low, 1e-6)));
-    const best = row.indexOf(Math.max(...row));
+    const best = row.indexOf(high);
+    all(".bar span", box).forEach((end, place) => { end.textContent = [low, high][place].toFixed(2); });
     const side = Number(grid.dataset.side);
     const named = (place) => `row ${Math.floor(place / side) + 1}, column ${(place % side) + 1}`;
     box.querySelector(".chosen[role]").textContent =
