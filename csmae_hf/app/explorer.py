@@ -201,6 +201,20 @@ class Explorer:
         found = {sensor: self.pictures.bands(search.tile, sensor) for sensor in self.bands}
         return {sensor: bands for sensor, bands in found.items() if bands is not None}
 
+    def warm(self) -> None:
+        """Do once what the first visitor would have to wait for."""
+        if not len(self.archive):
+            return
+        try:
+            self.search(
+                Search(tile=self.archive.ids[0], sensor=self.archive.sensors[0], archive_sensor=self.archive.sensors[0])
+            )
+            self.dots  # noqa: B018 (kept once it was asked for)
+            self.projection  # noqa: B018
+            self.reconstructor()
+        except (ValueError, FileNotFoundError) as error:
+            logger.info("%s", error)
+
     def reconstructor(self) -> "CSMAEForPreTraining":
         """The model with its decoders, loaded when it is first asked for.
 

@@ -99,7 +99,7 @@ def _picked(bands: Mapping[str, Any], names: Sequence[str]) -> Image:
     return np.stack([np.asarray(bands[name], dtype=np.float32) for name in names], axis=-1)
 
 
-def to_data_uri(rgb: Image, quality: int = 90) -> str:
+def to_data_uri(rgb: Image, quality: int = 82) -> str:
     """Write a picture as a `data:` URI, which a page shows without asking anybody.
 
     Args:

@@ -1,4 +1,4 @@
-"""The explorer where nothing is named: generated tiles, and a small model trained on them for a minute. Also what a Space shows."""
+"""The explorer where nothing is named: generated tiles, and a small model trained on them. Also what a Space shows."""
 
 import logging
 from pathlib import Path
@@ -16,8 +16,8 @@ FOLDER = Path("sample_explorer")
 
 TILES = 300
 NOTICE = (
-    "These tiles are generated, and the model is small and was trained on them for a minute: this shows how the page works, "
-    "not how well CSMAE retrieves."
+    "These tiles are generated, and the model is small and was trained on them for a short time: this shows how the page "
+    "works, not how well CSMAE retrieves."
 )
 
 TRAINING: dict[str, Any] = {
@@ -67,7 +67,9 @@ def _make(folder: Path, tiles: int, training: dict[str, Any]) -> None:
     from csmae_hf.training.pretrain import pretrain
 
     logger.warning(
-        "No archive was named: generating %d tiles and training a small model in %s, about a minute.", tiles, folder
+        "No archive was named: generating %d tiles and training a small model in %s; this is done once, and takes minutes.",
+        tiles,
+        folder,
     )
     data, model_folder = folder / "tiles", folder / "model"
     generate_sample(data, tiles=tiles, seed=0)

@@ -1,6 +1,7 @@
 """Start the page: on this machine alone unless told otherwise, and without a word to anybody else."""
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,7 @@ def start(
         "quiet": True,
         "ssr_mode": False,
         "enable_monitoring": False,
+        "run_history": False,
         "max_file_size": MOST_BYTES,
         "theme": theme(),
         # Not as gradio's `css`, which takes selectors apart at every comma.
@@ -76,6 +78,7 @@ def start(
         **options,
     }
     _, address, _ = page.blocks.launch(prevent_thread_lock=True, **settings)
+    threading.Thread(target=explorer.warm, daemon=True).start()
     logger.info("Explorer: %s (end it with Ctrl+C)", address)
     if block:
         page.blocks.block_thread()

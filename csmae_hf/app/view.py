@@ -17,6 +17,10 @@ Pixels = Mapping[str, Mapping[str, Any]]
 def header(explorer: Explorer) -> str:
     """What the page is of."""
     archive = explorer.archive
+    model = archive.identity.described
+    model = (
+        model.rpartition("/")[2] if model.startswith("/") else model
+    )  # where it lies on the server is nobody's business
     sensors = " and ".join(sensor.upper() for sensor in archive.sensors)
     notice = f'<p class="notice">{escape(explorer.notice)}</p>' if explorer.notice else ""
     pixels = (
@@ -28,7 +32,7 @@ def header(explorer: Explorer) -> str:
     )
     return (
         f"<header><h1>CSMAE explorer</h1><p>{len(archive):,} tiles, embedded by {escape(sensors)}; model "
-        f"{escape(archive.identity.described)}.</p>{notice}{pixels}</header>"
+        f"{escape(model)}.</p>{notice}{pixels}</header>"
     )
 
 

@@ -236,7 +236,7 @@ def bad_uploads(folder, tile):
         (write_tiff(folder / "size.tif", {name: layer[:50, :50] for name, layer in good.items()}), "50"),
         (
             write_tiff(folder / "bytes.tif", {name: (layer + 60).astype(np.uint8) for name, layer in good.items()}),
-            "8-bit",
+            "bytes.tif",
         ),
     ]
 
