@@ -235,7 +235,8 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
     about += f"; {model}" if model else ""
     caption = f"The last evaluation: {about}. In small: a random order of the same tiles."
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
+        f'<caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

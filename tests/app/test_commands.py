@@ -11,7 +11,6 @@ from csmae_hf.app.commands import open_explorer
 from csmae_hf.app.sample import NOTICE, sample_explorer
 from csmae_hf.cli import build_parser, main
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -11,6 +11,8 @@ from explorers import make_archive
 from served import Served, browser, outside
 
 from csmae_hf.data.load import load_archive
+from csmae_hf.retrieval.options import RetrievalOptions
+from csmae_hf.retrieval.run import retrieve
 
 pytest.importorskip("gradio", reason="no gradio: pip install csmae-hf[app]")
 rasterio = pytest.importorskip("rasterio")
@@ -19,6 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::rasterio.err
 WAIT = 30_000
 SHOTS = os.environ.get("CSMAE_SCREENSHOTS")
 """Where to keep the screenshots, for whoever wants to look at them."""
+
+SHOWN = os.environ.get("CSMAE_ARCHIVE")
+"""Another archive to show on them: `-k readable` makes the picture of the documentation."""
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +37,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("page")
 
 
+def evaluated(archive):
+    """The archive, with an evaluation of its model beside it."""
+    folder = archive.parent
+    options = {"output_dir": str(folder / "results"), "k": 3, "pictures": 0, "resamples": 0, "alignment": "none"}
+    retrieve([str(folder / "model")], RetrievalOptions(data=str(folder / "tiles"), **options))
+    return archive
+
+
 @pytest.fixture(scope="module")
 def served(chromium, folder):
-    started = Served(make_archive(folder))
+    started = Served(Path(SHOWN) if SHOWN else evaluated(make_archive(folder)))
     yield started
     started.kill()
 
@@ -328,9 +341,13 @@ def test_every_control_has_a_name(visitor, tiles):
 
 
 @pytest.mark.parametrize("width", [400, 1600])
-def test_the_page_is_readable_narrow_and_wide(chromium, served, tiles, width):
+def test_the_page_is_readable_narrow_and_wide(chromium, served, width):
     visitor = Visitor(chromium, served, width=width)
-    visitor.query(tiles[3]["id"])
+    visitor.page.locator("#examples button").nth(1).click()
+    visitor.see("#gallery .card")
+    visitor.page.get_by_role("button", name="Example tiles").click()
+    visitor.page.wait_for_timeout(500)  # until it is closed
+    visitor.shot(f"results_{width}")
     visitor.page.get_by_role("button", name="Why result 1?").click()
     visitor.see("#why svg.patches")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -351,7 +368,7 @@ def test_the_page_is_readable_narrow_and_wide(chromium, served, tiles, width):
     visitor.page.get_by_role("tab", name="At a glance").click()
     visitor.see("#projection svg")
     visitor.see("#projection p", "Gap between the sensors")
-    visitor.see("#evaluation", "run_retrieval.py")
+    visitor.see("#evaluation tbody th", "S1 → S2")
     visitor.shot(f"glance_{width}")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
     visitor.context.close()
