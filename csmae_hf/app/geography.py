@@ -145,6 +145,8 @@ class _View:
         for place in _multiples(max(self.middle[1] - half_high, -90), min(self.middle[1] + half_high, 90), step):
             y = self.to_page((0.0, place))[1]
             lines.append(f"M0 {y:.1f}H{_WIDTH:g}")
+            if y < 16:  # no room for words above the line
+                continue
             words.append(f'<text x="4" y="{y - 3:.1f}">{_degrees(place, "N", "S", step)}</text>')
         return f'<path class="grid" d="{"".join(lines)}"/><g class="degrees">{"".join(words)}</g>'
 

@@ -230,7 +230,7 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     first = directions[0]
     metadata = document.get("metadata") or {}
-    model = metadata.get("model") or metadata.get("model_name") or ""
+    model = Path(str(metadata.get("model") or "")).name
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
     about += f"; {model}" if model else ""
     caption = f"The last evaluation: {about}. In small: a random order of the same tiles."

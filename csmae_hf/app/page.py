@@ -41,7 +41,9 @@ class Page:
     def __init__(self, explorer: Explorer):
         self.explorer = explorer
         self.begin = explorer.begin()
-        with gr.Blocks(title="CSMAE explorer", analytics_enabled=False) as self.blocks:
+        # What visitors brought and took away is deleted: looked for every hour, after a day, and at the end.
+        self._scratch = tempfile.TemporaryDirectory(prefix="csmae-explorer-")
+        with gr.Blocks(title="CSMAE explorer", analytics_enabled=False, delete_cache=(3600, 86_400)) as self.blocks:
             # Of each visitor; nothing else changes.
             self.session = gr.State(Session(self.begin, self.begin))
             self.uploads = gr.State({})
@@ -349,7 +351,7 @@ class Page:
     def _export(self, session: Session) -> tuple[list[str] | None, str]:
         try:
             hits = self.explorer.search(session.shown).hits if session.shown.has_query else None
-            folder = Path(tempfile.mkdtemp(prefix="csmae-search-"))
+            folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
             files = write_files(self.explorer.archive, session.current, hits, folder)
         except _MISTAKES as error:
             return None, view.message(str(error), "error")
