@@ -2,7 +2,7 @@
 
 python -m benchmarks.explorer MODEL DATA [--tiles 10000]
 
-The tiles of DATA are repeated until there are enough, each time under other ids and with noise on their embeds: what costs time is their
+The tiles of DATA are repeated until there are enough, under other ids and with noise on their embeds: what costs time is their
 number. It needs the extras `app` and `geo`, Playwright, and Debian's Chromium.
 """
 

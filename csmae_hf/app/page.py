@@ -179,7 +179,7 @@ class Page:
         keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
 
         def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
-            done = event(self._guarded(handler), inputs, shown, show_progress="minimal", **options)
+            done = event(self._guarded(handler), inputs, shown, show_progress="minimal", queue=False, **options)
             return done.then(None, [self.url], None, js=keep)
 
         on(self.go.click, self._search, asked)
