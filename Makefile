@@ -10,17 +10,21 @@ DEMO_TILES ?= 1000
 DEMO_SEEDS ?= 42 43 44
 DEMO_ARGS ?=
 
+# Passed to `make bench`: names of benchmarks, --full, --json FILE.
+BENCH_ARGS ?=
+
 # Test files run side by side, one thread each; 0 runs them one after another.
 TEST_JOBS ?= 2
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test lint install clean milvus
+.PHONY: help demo test bench lint install clean milvus api
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
 	@echo "make test   the whole test suite, with the linters"
+	@echo "make bench  measure speed beside the yardsticks; about half an hour on two cores"
 
 install: $(STAMP)
 
@@ -42,6 +46,8 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+.PHONY: help demo test bench lint install clean milvus api
 
 # A Milvus server as a wheel, in an environment of its own: it is old, and wants an old setuptools. tests/retrieval/index uses it.
 milvus: .venv-milvus/.installed

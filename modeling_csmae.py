@@ -5,6 +5,7 @@ encoder, E width of a decoder, C bands of a sensor, P edge of a patch.
 """
 
 import copy
+import functools
 import itertools
 import math
 import os
@@ -269,7 +270,8 @@ def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch
     """
     if prediction.numel() == 0:
         return prediction.float().sum()  # the mean of nothing is NaN
-    return F.mse_loss(prediction.float(), target.float())  # patches have equally many pixels: one mean is both
+    # patches have equally many pixels: one mean is both; mse_loss would keep prediction and target, this keeps one tensor
+    return (prediction.float() - target.float()).square().mean()
 
 
 def unit_vectors(embeds: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
@@ -464,6 +466,112 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+_PLAIN_ATTENTION_MOST_TOKENS = 128
+"""Tokens of an image up to which attention weights are no burden to the memory."""
+
+
+def _suits_plain_attention(query: torch.Tensor) -> bool:
+    """Whether plain matrix products beat sdpa: for few tokens in bfloat16 on a CPU, where sdpa is five times slower."""
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and query.shape[2] <= _PLAIN_ATTENTION_MOST_TOKENS
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def plain_attention_forward(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    """[`eager_attention_forward`] in place of sdpa, so without the weights."""
+    return eager_attention_forward(*args, **kwargs)[0], None
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """A linear layer by oneDNN. In float32 `F.linear` goes to MKL, which leaves half of an AVX-512 CPU that is not Intel's idle."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.has_bias = bias is not None
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grads: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        inputs, weight = ctx.saved_tensors
+        rows, grad_rows = inputs.flatten(0, -2), grads[0].flatten(0, -2)
+        wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad
+        grad_inputs = grad_weight = grad_bias = None
+        if torch.is_grad_enabled():  # somebody differentiates the gradient itself: oneDNN's has none
+            grad_inputs = grads[0] @ weight if wants_inputs else None
+            grad_weight = grad_rows.T @ rows if wants_weight else None
+            return grad_inputs, grad_weight, grad_rows.sum(0) if wants_bias else None
+        if wants_inputs:
+            grad_inputs = torch.ops.mkldnn._linear_pointwise(grads[0], weight.T, None, "none", [], "")
+        if wants_weight:
+            grad_weight, grad_bias = torch.ops.aten.mkldnn_linear_backward_weights(
+                grad_rows.to_mkldnn(), rows.to_mkldnn(), weight, wants_bias
+            )
+        elif wants_bias:
+            grad_bias = grad_rows.sum(0)
+        return grad_inputs, grad_weight, grad_bias
+
+
+_ONEDNN_LEAST_PRODUCTS = 2**24
+"""Multiplications below which a call of oneDNN costs more than it saves."""
+
+
+def _suits_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a linear layer is large, in float32 on an AVX-512 CPU, and really computed here and now."""
+    return (
+        inputs.device.type == "cpu"
+        and inputs.dtype == weight.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and inputs.numel() * weight.shape[0] >= _ONEDNN_LEAST_PRODUCTS
+        and type(inputs) is torch.Tensor  # no fake or sharded one
+        and type(weight) is nn.Parameter
+        and weight.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and _onednn_agrees()
+    )
+
+
+@functools.cache
+def _onednn_agrees() -> bool:
+    """Whether this torch has the operators that are used, which are not its public ones, and they give what `F.linear` gives."""
+    try:
+        answers = []
+        with torch.inference_mode(False), torch.enable_grad():
+            generator = torch.Generator().manual_seed(0)
+            inputs, weight, bias = (
+                torch.randn(size, generator=generator, device="cpu", dtype=torch.float32)
+                for size in ((2, 3, 8), (4, 8), (4,))
+            )
+            for linear in (_OneDNNLinear.apply, F.linear):
+                leaves = [tensor.clone().requires_grad_() for tensor in (inputs, weight, bias)]
+                output = linear(*leaves)
+                answers.append([output, *torch.autograd.grad(output.square().sum(), leaves)])
+        return all(torch.allclose(ours, plain, atol=1e-4) for ours, plain in zip(*answers, strict=True))
+    except Exception:  # whatever another version of torch says to it, the public function is there
+        return False
+
+
+class CSMAELinear(nn.Linear):
+    """A linear layer that takes the faster of torch's two libraries where it matters: a CPU in float32."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Transform the last dimension."""
+        if _suits_onednn(input, self.weight):
+            return _OneDNNLinear.apply(input, self.weight, self.bias)
+        return F.linear(input, self.weight, self.bias)
+
+
 class CSMAEAttention(nn.Module):
     """Multi-head self-attention with one projection for query, key and value."""
 
@@ -474,8 +582,8 @@ class CSMAEAttention(nn.Module):
         self.head_dim = hidden_size // num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
-        self.proj = nn.Linear(hidden_size, hidden_size)
+        self.qkv = CSMAELinear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
+        self.proj = CSMAELinear(hidden_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend among the tokens of each image, (N, tokens, D)."""
@@ -487,6 +595,8 @@ class CSMAEAttention(nn.Module):
         )
         if batch == 0:  # no sample has the sensor; the other implementations fail on that
             attend = eager_attention_forward
+        elif self.config._attn_implementation == "sdpa" and _suits_plain_attention(query):
+            attend = plain_attention_forward
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         attended, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.proj(attended.reshape(batch, tokens, width)), weights
@@ -497,9 +607,9 @@ class CSMAEMLP(nn.Module):
 
     def __init__(self, config: CSMAEConfig, hidden_size: int, intermediate_size: int):
         super().__init__()
-        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc1 = CSMAELinear(hidden_size, intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.fc2 = CSMAELinear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Transform each token, (N, tokens, D)."""
@@ -617,13 +727,13 @@ class CSMAEDecoder(nn.Module):
             config.decoder_intermediate_size,
             config.decoder_layer_norm_eps,
         )
-        self.embed = nn.Linear(config.hidden_size, width)
+        self.embed = CSMAELinear(config.hidden_size, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = CSMAEPositionEmbeddings(config.image_size // config.patch_size, width)
         self.layers = nn.ModuleList(CSMAELayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
         self.layernorm = nn.LayerNorm(width, eps=config.decoder_layer_norm_eps)
         self.heads = nn.ModuleDict(
-            {target: nn.Linear(width, config.patch_size**2 * bands) for target, bands in target_bands.items()}
+            {target: CSMAELinear(width, config.patch_size**2 * bands) for target, bands in target_bands.items()}
         )
 
     def forward(self, tokens: torch.Tensor, restore: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -12,10 +12,10 @@ import logging
 import signal
 import sys
 
-from csmae_hf.hub.upload import quiet_http
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.errors import InterruptedRunError, TrainingError
 from csmae_hf.training.pretrain import pretrain
+from csmae_hf.upload import quiet_http
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from real_archive import build_real_archive
 
 from csmae_hf.data.sample import generate_sample
-from csmae_hf.retrieval.evaluate import write_atomically
+from csmae_hf.retrieval.files import write_atomically
 from csmae_hf.retrieval.run import RetrievalOptions, retrieve
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.pretrain import pretrain

@@ -1,27 +1,41 @@
 """CSMAE for Hugging Face Transformers: cross-sensor masked autoencoders for remote-sensing image retrieval.
 
-Importing this package registers the classes, after which `AutoModel.from_pretrained` needs no `trust_remote_code`.
+Importing this package registers the classes, after which `AutoModel.from_pretrained` needs no `trust_remote_code`. The models
+and the processor are imported when they are first used, so that the import alone is quick.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from configuration_csmae import CSMAEConfig
-from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
+from csmae_hf.registration import register_all
+
+if TYPE_CHECKING:
+    from image_processing_csmae import CSMAEImageProcessor
+    from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
 __version__ = "0.1.0"
 
-AutoConfig.register("csmae", CSMAEConfig, exist_ok=True)
-AutoModel.register(CSMAEConfig, CSMAEModel, exist_ok=True)
-AutoModelForPreTraining.register(CSMAEConfig, CSMAEForPreTraining, exist_ok=True)
-AutoModelForImageClassification.register(CSMAEConfig, CSMAEForImageClassification, exist_ok=True)
-AutoImageProcessor.register(CSMAEConfig, image_processor_classes={"pil": CSMAEImageProcessor}, exist_ok=True)
+_MODULES = {
+    "CSMAEForImageClassification": "modeling_csmae",
+    "CSMAEForPreTraining": "modeling_csmae",
+    "CSMAEImageProcessor": "image_processing_csmae",
+    "CSMAEModel": "modeling_csmae",
+}
+
+register_all()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
 
 __all__ = [
     "CSMAEConfig",

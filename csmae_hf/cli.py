@@ -17,9 +17,9 @@ from csmae_hf.data.commands import (
 from csmae_hf.data.statistics import add_stats_parser
 from csmae_hf.hub.convert import add_convert_parser, add_export_parser
 from csmae_hf.hub.publish import add_push_parser
-from csmae_hf.hub.upload import quiet_http
 from csmae_hf.retrieval.commands import add_archive_parser, add_search_parser
 from csmae_hf.training.plots import add_plot_parser
+from csmae_hf.upload import quiet_http
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
 """Write docs/api.md, the API reference, from the docstrings of the source.
 
-python docs/make_api.py             writes it
-python docs/make_api.py --check     ends with status 1 if it is not current
+python docs/make_api.py [FILE]
+
+The page is made when it is wanted (`make api`) and is not kept in the repository: it would only repeat the source.
 """
 
 import argparse
@@ -124,18 +125,13 @@ def escape(line: str) -> str:
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write the page."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the page is not current")
-    text = write_reference()
-    if parser.parse_args().check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        logging.error("%s is not current: run `python docs/make_api.py`.", PAGE.relative_to(ROOT))
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    logging.info("%s", PAGE.relative_to(ROOT))
+    parser.add_argument("page", nargs="?", type=Path, default=PAGE, help="where to write it (default: docs/api.md)")
+    page = parser.parse_args().page
+    page.write_text(write_reference(), encoding="utf-8")
+    logging.info("%s", page)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The code blocks of the documentation, and how one page of them is run.
 
 As a program: docs_pages.py PAGE runs the page's blocks in order in the current folder: ```python blocks in one namespace, each line of
-a ```console block as a process. ```text and ```bibtex blocks are not run, nor what follows a line `<!-- not run: reason -->`. Without
+a ```console block as a process. Blocks of the languages in SHOWN are not run, nor what follows a line `<!-- not run: reason -->`. Without
 PAGE it serves many pages: torch and Transformers are then imported once, and not by every command of every page.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN = ("python", "console")
-SHOWN = ("text", "bibtex", "")
+SHOWN = ("text", "bibtex", "yaml", "bash", "")
 SKIP = re.compile(r"<!-- not run: \S.*-->")
 SHRINK = "DOCS_SHRINK"
 """Environment variable with arguments that make the pre-trainings of a page small."""

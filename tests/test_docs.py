@@ -26,19 +26,9 @@ from csmae_hf.data.sample import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(__file__).with_name("docs_pages.py")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MADE = ROOT / "docs" / "api.md"  # by `make api`
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page != MADE)]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
-TO_COME = {
-    "data.md",
-    "tiles.md",
-    "pretraining.md",
-    "watching.md",
-    "scaling.md",
-    "results.md",
-    "evaluate.md",
-    "archive.md",
-}
-"""Pages that the index names before they are written."""
 TINY = json.dumps(tiny_fields("sesd"))
 SMALL = (
     f"--model_overrides '{TINY}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 --max_eval_tiles 8 "
@@ -136,19 +126,24 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" in target or target.startswith(("mailto:", "#")):
             continue
         file, _, anchor = target.partition("#")
-        if file in TO_COME and not (page.parent / file).exists():
-            continue
         assert (page.parent / file).exists(), f"{page.name} links to {target}"
         if anchor and file.endswith(".md"):
             titles = re.findall(r"^#+ (.+)$", (page.parent / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
             assert anchor in {slug(title) for title in titles}, f"{page.name} links to {target}"
 
 
-def test_the_api_reference_is_current() -> None:
-    check = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], capture_output=True, text=True, check=False
-    )
-    assert check.returncode == 0, check.stderr
+def test_the_api_reference_has_everything_public(tmp_path: Path) -> None:
+    page = tmp_path / "api.md"
+    subprocess.run([sys.executable, str(ROOT / "docs" / "make_api.py"), str(page)], check=True)
+    text = page.read_text(encoding="utf-8")
+    for words in (
+        "`csmae_hf.data.dataset`",
+        "### `load_bigearthnet(",
+        "### `class CSMAEModel",
+        "#### `Archive.search(",
+        "**Raises**",
+    ):
+        assert words in text, f"{words} is not in the reference"
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,22 +161,6 @@ def test_several_trainings_are_summarised(sample, trained, tmp_path):
     values = [run["directions"][1]["f1_of_means"] for run in runs]
     assert summary["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(sum(values) / 2)
     assert len(summary["untrained"]) == 4
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs(sample, trained, tmp_path):
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "sample").symlink_to(sample)
-    (tmp_path / "demo" / "model-seed42").symlink_to(trained / "seed7")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    script = (
-        "\n".join([blocks[0], "first = embeds", blocks[1], "embeds = {**first, 'rgb': embeds['s2']}"])
-        + "\nprint({sensor: tuple(value.shape) for sensor, value in embeds.items()})"
-    )
-    shown = run([sys.executable, "-c", script], tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert "{'s1': (1, 32), 's2': (1, 32), 'rgb': (1, 32)}" in shown.stdout
 
 
 @pytest.mark.slow

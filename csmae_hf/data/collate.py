@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csmae_hf.data.tile import read_together
+from csmae_hf.data.bands import read_together
 from image_processing_csmae import CSMAEImageProcessor
 
 
@@ -69,7 +69,9 @@ class TileCollator:
 
     def _process(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         images: dict[str, Any] = {sensor: [row[sensor] for row in rows] for sensor in self.sensors}
-        return dict(self.processor.stack_native(**images) if self.native else self.processor(**images))
+        return dict(
+            self.processor.stack_native(**images) if self.native else self.processor(**images, return_tensors="pt")
+        )
 
     def _named(self, rows: Sequence[Mapping[str, Any]], error: ValueError) -> ValueError:
         """The error with the name of the first tile that is refused by itself."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
+from csmae_hf.data.bands import TileBands, open_store
 from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
 from csmae_hf.data.labels import read_v1_labels
 from csmae_hf.data.metadata import (
@@ -23,7 +24,7 @@ from csmae_hf.data.metadata import (
 )
 from csmae_hf.data.store import DATA_FILE, TileStore
 from csmae_hf.data.subsets import select_subset
-from csmae_hf.data.tile import Tile, TileBands, open_store
+from csmae_hf.data.tile import Tile
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from datasets import Dataset
 
+from csmae_hf.data.bands import TIFF_PREFIX, TileBands, open_source
 from csmae_hf.data.dataset import to_dataset
 from csmae_hf.data.geotiff import BAND_ORDER, Footprint, TiffFolder, TiffImage, in_order
 from csmae_hf.data.sources import Sources, find_tiles
-from csmae_hf.data.tile import TIFF_PREFIX, Tile, TileBands, open_source
+from csmae_hf.data.tile import Tile
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.hub.facts import Facts
@@ -108,60 +108,6 @@ from transformers import AutoModel
 
 model = AutoModel.from_pretrained("{repo_id}", subfolder=FOLDER, trust_remote_code=True)
 ```"""
-    return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
-
-
-def archive_card(info: Mapping[str, Any]) -> str:
-    """Write the card of a dataset repository that holds an archive of embeds.
-
-    Args:
-        info: What is known, each key optional: `repo_id`, `name`, `tiles` (number), `sensors` (bands by sensor), `dimension`,
-            `model` (`id`, `revision`, `weights_sha256`), `processor_sha256`, `metric`, `index`, `data` (what the tiles are),
-            `synthetic`, `license`, `datasets` (Hub names), `columns` (names, or meanings by name), `files` (meanings by
-            name), `filters` (an example of a filter).
-
-    Returns:
-        The text of README.md, metadata first.
-    """
-    repo_id = str(info.get("repo_id") or info.get("name") or "archive")
-    sensors: Mapping[str, Sequence[str]] = info.get("sensors") or {}
-    tags = ["csmae", "image-retrieval", "remote-sensing", "embeddings", *_sensor_tags(sensors)]
-    metadata = DatasetCardData(
-        license=info.get("license"),
-        source_datasets=list(info.get("datasets") or []) or None,
-        task_categories=["image-feature-extraction"],
-        tags=tags,
-        pretty_name=info.get("name"),
-    )
-    model: Mapping[str, Any] = info.get("model") or {}
-    rows = {
-        "tiles": info.get("tiles"),
-        "sensors": "; ".join(f"{sensor}: {', '.join(bands)}" for sensor, bands in sensors.items()),
-        "what they are": info.get("data"),
-        "model": model.get("id"),
-        "revision of the model": model.get("revision"),
-        "sha256 of its weights": model.get("weights_sha256"),
-        "sha256 of the processor's settings": info.get("processor_sha256"),
-        "width of the embeds": info.get("dimension"),
-        "similarity": info.get("metric"),
-        "index": info.get("index"),
-    }
-    sections = [
-        f"# {info.get('name') or repo_id.split('/')[-1]}",
-        "An archive of image embeds that can be searched with an image of the same or of another sensor, made by csmae-hf. It "
-        "opens only with the model and the processor it was made with: anything else would give wrong results without a sign.",
-        "The tiles are generated: no satellite images, and nothing found here says anything of real land."
-        if info.get("synthetic")
-        else "",
-        _table(("what", "value"), ((name, value) for name, value in rows.items() if value)),
-        "## Search it\n\n" + _archive_usage(repo_id, sensors, info.get("filters")),
-        _section("## Columns", _listing(info.get("columns"))),
-        _section("## Files", _listing(info.get("files"))),
-        "## Licence\n\n"
-        + (f"{info['license']}, as its publisher says." if info.get("license") else "Its publisher has not said any.")
-        + " Embeds are made of the tiles' pixels: the licence of the imagery goes on to apply where it asks for that.",
-    ]
-    body = "\n\n".join(section for section in sections if section)
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
 
 
@@ -408,17 +354,6 @@ def _sensor_tags(sensors: Iterable[str]) -> list[str]:
 
 
 # Pieces
-
-
-def _archive_usage(repo_id: str, sensors: Mapping[str, Sequence[str]], where: str | None) -> str:
-    sensor = next(iter(sensors), "s2")
-    condition = f", filter={where!r}" if where else ""
-    return f"""```python
-from csmae_hf.retrieval.archive import Archive
-
-archive = Archive.from_hub("{repo_id}")
-hits = archive.search(query, sensor="{sensor}", k=10{condition})
-```"""
 
 
 def _section(title: str, body: str) -> str:

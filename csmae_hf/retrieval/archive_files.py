@@ -30,6 +30,10 @@ TENSOR = "embeds"
 _OWN_FILE = re.compile(r"(?:embeds|tiles|index|alignment)[\w-]*-[0-9a-f]{12}\.[a-z]+|\.writing-\w+")
 
 
+OWN_FILES = ("embeds*-*.safetensors", "tiles*-*.parquet", "index*-*.*", "alignment*-*.*")
+"""Patterns of the files of an archive besides its JSON; their names hold a hash of what is in them."""
+
+
 class ArchiveCorruptError(ValueError):
     """A file of an archive that is not what was written."""
 

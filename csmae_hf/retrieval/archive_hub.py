@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csmae_hf.retrieval.archive_files import MANIFEST, is_stray, read_manifest
+from huggingface_hub import DatasetCardData
+
+from csmae_hf.retrieval.archive_files import MANIFEST, OWN_FILES, read_manifest
+from csmae_hf.upload import ensure_repository, upload_folder
 
 if TYPE_CHECKING:
     from csmae_hf.retrieval.archive import Archive
@@ -33,7 +36,7 @@ def push_archive(
     Args:
         archive: The archive. Its model should have a name that others can load.
         repo_id: Name of the dataset repository, made where there is none.
-        private: Whether a new repository is private; default as the account's.
+        private: Whether a new repository is private; None is private. One that exists stays what it is.
         token: Of the Hub; default the one logged in with.
         commit_message: Of the commit.
         license: Licence of the data, for the card.
@@ -42,27 +45,28 @@ def push_archive(
         URL of the commit.
 
     Raises:
-        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+        PublishError: If the Hub refuses or does not answer.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
     if Path(archive.identity.model).exists() or not archive.identity.model:
         logger.warning(
             "The archive's model %r is no name on the Hub: who downloads the archive must have that folder, or pass the model. "
             "Publish the model, and build the archive with model_name= its name.",
             archive.identity.model,
         )
-    api = HfApi(token=token)
-    repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+    repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
     with tempfile.TemporaryDirectory() as scratch:
         folder = for_publication(archive).save(Path(scratch, "archive"))
         (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
-        names = {path.name for path in folder.iterdir()}
-        old = {name for name in api.list_repo_files(repo, repo_type="dataset") if is_stray(name)} - names
-        operations: list[Any] = [CommitOperationAdd(name, str(folder / name)) for name in sorted(names)]
-        operations += [CommitOperationDelete(name) for name in sorted(old)]
-        commit = api.create_commit(repo, operations, commit_message=commit_message, repo_type="dataset")
-    return str(commit.commit_url)
+        pushed = upload_folder(
+            folder,
+            repo,
+            repo_type="dataset",
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            managed=OWN_FILES,
+        )
+    return f"{pushed.url}/commit/{pushed.commit}"
 
 
 def for_publication(archive: "Archive") -> "Archive":
@@ -127,41 +131,55 @@ def make_card(archive: "Archive", repo_id: str, manifest: dict[str, Any], licens
     Returns:
         Markdown with the header that the Hub reads.
     """
-    header = [
-        "---",
-        *([f"license: {license}"] if license else []),
-        "tags:",
-        *(f"- {tag}" for tag in ("csmae", "image-retrieval", "remote-sensing", "embeddings")),
-        "configs:",
-        "- config_name: tiles",
-        f"  data_files: {manifest['tiles']['file']}",
-        "---",
-    ]
-    sensor = archive.sensors[0]
-    name = (
-        os.path.basename(archive.identity.model)
-        if Path(archive.identity.model).exists()
-        else archive.identity.described
+    identity = for_publication(archive).identity
+    metadata = DatasetCardData(
+        license=license,
+        task_categories=["image-feature-extraction"],
+        tags=["csmae", "image-retrieval", "remote-sensing", "embeddings"],
+        configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
     )
-    rows = "\n".join(
+    facts = {
+        "tiles": len(archive),
+        "sensors": ", ".join(archive.sensors),
+        "width of the embeds": archive.width,
+        "similarity": identity.metric,
+        "model": identity.model,
+        "revision of the model": identity.revision,
+        "sha256 of its weights": identity.weights,
+        "sha256 of the processor's settings": identity.processor,
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
+    recall = "\n".join(
         f"| {item.query_sensor} | {item.archive_sensor} | {item.share:.1%} | {item.recall:.3f} |"
         for item in archive.recall
     )
-    measured = f"\n\n| query | archive | filter keeps | recall@10 |\n|---|---|---|---|\n{rows}" if rows else ""
-    body = f"""# Searchable archive of {len(archive)} tiles
+    measured = f"\n\n| query | archive | filter keeps | recall@10 |\n|---|---|---|---|\n{recall}" if recall else ""
+    licence = f"{license}, as its publisher says." if license else "Its publisher has not said any."
+    return f"""---
+{metadata.to_yaml()}
+---
 
-Embeds of {len(archive)} tiles by {", ".join(archive.sensors)}, made with the model {name}, and the tiles' metadata. It holds no
-pixels. Width {archive.width}, similarity: {archive.identity.metric}.
+# Searchable archive of {len(archive)} tiles
+
+Embeds of image tiles and the tiles' metadata, to be searched with an image of the same or of another sensor. It holds no pixels. It
+opens only with the model and the processor it was made with: anything else would give wrong results without a sign.
+
+| what | value |
+|---|---|
+{rows}
 
 ```python
 from csmae_hf.retrieval.archive import Archive
 
 archive = Archive.from_hub("{repo_id}")
-hits = archive.search("tile.tif", sensor="{sensor}", k=10)
+hits = archive.search("tile.tif", sensor="{archive.sensors[0]}", k=10)
 print(hits.to_text())
 ```
 
 `tiles-*.parquet` is the metadata, `embeds-*.safetensors` the unit vectors in the same order, `{MANIFEST}` says what they were made
-with; a query by another model or processor is refused.{measured}
+with.{measured}
+
+## Licence
+
+{licence} Embeds are made of the tiles' pixels: the licence of the imagery goes on to apply where it asks for that.
 """
-    return "\n".join(header) + "\n\n" + body

@@ -70,7 +70,7 @@ def add_archive_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     push.add_argument("archive", type=Path, metavar="ARCHIVE", help="folder of the archive")
     push.add_argument("repo", metavar="REPO", help="name of the dataset repository, such as someone/archive")
-    push.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    push.add_argument("--public", action="store_true", help="make a new repository public; it is private otherwise")
     push.add_argument("--license", help="licence of the data, for the card")
     push.set_defaults(run=run_push)
     return parser
@@ -200,7 +200,7 @@ def run_push(arguments: argparse.Namespace) -> None:
     from csmae_hf.retrieval.archive import Archive
 
     archive = Archive.load(arguments.archive)
-    url = archive.push_to_hub(arguments.repo, private=arguments.private, license=arguments.license)
+    url = archive.push_to_hub(arguments.repo, private=False if arguments.public else None, license=arguments.license)
     logger.info("Published: %s", url)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from csmae_hf.data.bands import open_source
 from csmae_hf.data.geotiff import Footprint, TiffFolder
-from csmae_hf.data.tile import Tile, open_source
+from csmae_hf.data.tile import Tile
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas

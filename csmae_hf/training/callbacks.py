@@ -1,4 +1,4 @@
-"""What a pre-training run does besides training: its callbacks, and metrics of theirs that can choose the best model."""
+"""What a callback of a pre-training run may know, and how what it measures can choose the best model."""
 
 from dataclasses import dataclass
 
@@ -49,17 +49,3 @@ class EvaluationCallback(TrainerCallback):
             Values by name, without the prefix `eval_`.
         """
         raise NotImplementedError(f"{type(self).__name__} must say what it measures.")
-
-
-def build_callbacks(run: Run) -> list[TrainerCallback]:
-    """Make the callbacks of a run.
-
-    Args:
-        run: The run.
-
-    Returns:
-        The callbacks, in the order in which they are to be called.
-    """
-    from csmae_hf.training.eyes import build_eyes  # which imports this module
-
-    return [*build_eyes(run.evaluation, run.processor, run.training_args)]

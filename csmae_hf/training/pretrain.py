@@ -6,7 +6,7 @@ from typing import cast
 
 from datasets import Dataset
 from safetensors import SafetensorError
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
@@ -19,9 +19,10 @@ from csmae_hf.training.arguments import (
     resolved_arguments,
     save_arguments,
 )
-from csmae_hf.training.callbacks import Run, build_callbacks
+from csmae_hf.training.callbacks import Run
 from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
 from csmae_hf.training.errors import CheckpointError, InterruptedRunError
+from csmae_hf.training.eyes import build_eyes
 from csmae_hf.training.interrupt import StopOnSigterm
 from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.plots import plot_finished_run
@@ -80,6 +81,18 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
+
+
+def build_callbacks(run: Run) -> list[TrainerCallback]:
+    """Make the callbacks of a run.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The callbacks, in the order in which they are to be called.
+    """
+    return [*build_eyes(run.evaluation, run.processor, run.training_args)]
 
 
 def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from hub_double import HubDouble
 from hub_models import run_python, save_tiny
-from huggingface_hub import DatasetCard, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
-from csmae_hf.hub.card import archive_card, collection_card, model_card
+from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.facts import Facts, read_facts, without_paths
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -97,8 +97,6 @@ def test_the_hubs_validator_takes_every_card(hub: HubDouble, facts: Facts, bare:
         "full.md": model_card(facts, "me/full", picture="example.png"),
         "bare.md": model_card(bare, "me/bare"),
         "all.md": collection_card(facts, "me/all"),
-        "archive.md": archive_card({"repo_id": "me/archive", "sensors": {"s2": ["B02"]}, "license": "mit"}),
-        "archive_bare.md": archive_card({}),
     }
     for name, text in cards.items():
         (tmp_path / name).write_text(text)
@@ -203,33 +201,6 @@ def test_a_conversion_is_reported(facts: Facts) -> None:
     assert "`csmae.ckpt` (sha256 `abc`)" in card
     assert "88 tensors equal the source's bit for bit" in card
     assert "at most 1e-09" in card
-
-
-def test_an_archives_card_names_what_it_opens_with() -> None:
-    info = {
-        "repo_id": "me/tiles",
-        "tiles": 1000,
-        "sensors": {"s1": ["VH", "VV"]},
-        "model": {"id": "me/model", "revision": "abc123"},
-        "metric": "cosine",
-        "synthetic": True,
-        "columns": {"country": "where"},
-        "datasets": ["tester/tiles"],
-    }
-    card = archive_card(info)
-    data = DatasetCard(card).data
-    assert data.task_categories == ["image-feature-extraction"]
-    assert data.source_datasets == ["tester/tiles"]
-    for line in (
-        "| tiles | 1000 |",
-        "| model | me/model |",
-        "| revision of the model | abc123 |",
-        "* `country`: where",
-    ):
-        assert line in card
-    assert 'Archive.from_hub("me/tiles")' in card
-    assert "generated" in card
-    assert "processor's settings" not in card
 
 
 def test_paths_of_a_machine_become_their_last_part() -> None:

@@ -24,7 +24,10 @@ def make_processor(**overrides):
 
 def make_tile(rng):
     return {
-        "s1": {band: rng.normal(-14, 4, (SIZE, SIZE)).astype(np.float32) for band in TWO_SENSORS["s1"]},
+        "s1": {
+            band: rng.normal(mean, 4, (SIZE, SIZE)).astype(np.float32)
+            for band, mean in zip(TWO_SENSORS["s1"], (-20, -13), strict=True)  # VV is brighter than VH
+        },
         "s2": {band: rng.uniform(100, 4000, (SIZE, SIZE)).astype(np.float32) for band in TWO_SENSORS["s2"]},
     }
 

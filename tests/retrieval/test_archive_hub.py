@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 from retrieval.test_archive_files import make_archive
 
 from csmae_hf.retrieval.archive_hub import for_publication, make_card
@@ -17,7 +18,7 @@ PROGRAM = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetCard, HfApi
 from csmae_hf.retrieval.archive import Archive
 
 folder, other = sys.argv[1:]
@@ -30,6 +31,9 @@ assert (found.vectors["s2"][:] == archive.vectors["s2"][:]).all()
 assert found.indexes["s2"].backend == "faiss"
 assert found.search("tile_0_3", sensor="s2").ids == archive.search("tile_0_3", sensor="s2").ids
 before = HfApi().repo_info("tester/archive", repo_type="dataset").sha
+assert HfApi().repo_info("tester/archive", repo_type="dataset").private
+assert first.endswith(f"datasets/tester/archive/commit/{before}")
+DatasetCard.load("tester/archive").validate()
 Archive.load(other).push_to_hub("tester/archive")
 assert Archive.from_hub("tester/archive").ids == Archive.load(other).ids
 assert Archive.from_hub("tester/archive", revision=before).ids == archive.ids
@@ -73,8 +77,12 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     folder = for_publication(archive).save(tmp_path / "archive")
     manifest = json.loads((folder / "archive.json").read_text())
     card = make_card(archive, "someone/archive", manifest, "cc-by-4.0")
-    assert card.startswith("---\nlicense: cc-by-4.0\n")
-    assert f"data_files: {manifest['tiles']['file']}" in card
+    data = DatasetCard(card).data
+    assert data.license == "cc-by-4.0"
+    assert data.task_categories == ["image-feature-extraction"]
+    assert data.configs == [{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}]
+    assert f"| sha256 of its weights | {archive.identity.weights} |" in card
+    assert "has not said any" in make_card(archive, "someone/archive", manifest)
     assert 'Archive.from_hub("someone/archive")' in card
     assert manifest["source"] == {"split": "train"}
     assert "/home" not in card + json.dumps(manifest)

@@ -21,6 +21,7 @@ from csmae_hf.training.checkpoints import SEAL_NAME, last_checkpoint
 from csmae_hf.training.errors import CheckpointError, NonFiniteLossError
 from csmae_hf.training.pretrain import pretrain
 from csmae_hf.training.terms import count_rows
+from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
 pytestmark = pytest.mark.slow
@@ -215,7 +216,7 @@ def test_a_finished_run_is_not_run_again(plain: Path, data: Path) -> None:
 
 def test_every_batch_has_all_its_rows(data: Path) -> None:
     dataset = pretrain_module.load_tiles(parse_arguments(["--data", str(data)])[1], "train", 4)
-    processor = pretrain_module.CSMAEImageProcessor()
+    processor = CSMAEImageProcessor()
     for native in (False, True):
         batch = TileCollator(processor, native=native, with_ids=True)([dataset[i] for i in range(4)])
         assert batch["ids"] == dataset["id"][:4]

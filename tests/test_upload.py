@@ -7,13 +7,13 @@ import pytest
 from hub_double import HubDouble
 from hub_models import run_python
 
-from csmae_hf.hub.upload import without_token
+from csmae_hf.upload import without_token
 
 PUSH_EACH = """
 import json, logging, os, sys, time, traceback
 logging.basicConfig(level=logging.DEBUG)  # all that any library has to say
 time.sleep = lambda seconds: None
-from csmae_hf.hub.upload import upload_folder
+from csmae_hf.upload import upload_folder
 
 folder, outcome = sys.argv[1], {}
 for name in sys.argv[2:]:

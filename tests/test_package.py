@@ -1,0 +1,62 @@
+"""`import csmae_hf`: quick, light, and whichever way round the Auto classes are imported, they know the classes."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "pandas",
+    "matplotlib",
+    "faiss",
+    "rasterio",
+    "sklearn",
+    "scipy",
+    "datasets",
+    "modeling_csmae",
+    "transformers.modeling_utils",
+)
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def test_the_import_brings_in_nothing_heavy_and_the_names_are_there_when_asked_for() -> None:
+    loaded = f"[name for name in {HEAVY} if name in sys.modules]"
+    lines = run(
+        f"import sys, csmae_hf; print({loaded}); print(sorted(set(csmae_hf.__all__) - set(dir(csmae_hf))));"
+        "from csmae_hf import *; import modeling_csmae; print(CSMAEModel is modeling_csmae.CSMAEModel);"
+        f"print([name for name in {HEAVY[:4]} if name in sys.modules])"
+    ).splitlines()
+    assert lines == ["[]", "[]", "True", "[]"]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import csmae_hf
+
+    with pytest.raises(AttributeError, match="'csmae_hf' has no attribute 'CSMAEModels'"):
+        _ = csmae_hf.CSMAEModels
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import csmae_hf; from transformers import AutoModel, AutoImageProcessor, AutoConfig",
+        "from transformers import AutoModel, AutoImageProcessor, AutoConfig; import csmae_hf",
+        "import csmae_hf; from transformers import pipeline, AutoModel, AutoImageProcessor, AutoConfig",
+    ],
+    ids=["package_first", "transformers_first", "pipeline"],
+)
+def test_the_auto_classes_know_the_classes(imports: str, tmp_path) -> None:
+    code = f"""{imports}
+import sys
+config = AutoConfig.for_model("csmae", hidden_size=32, num_attention_heads=2, image_size=30)
+model = AutoModel.from_config(config)
+model.save_pretrained({str(tmp_path)!r})
+csmae_hf.CSMAEImageProcessor(size=30).save_pretrained({str(tmp_path)!r})
+print(type(AutoModel.from_pretrained({str(tmp_path)!r})) is csmae_hf.CSMAEModel)
+print(type(AutoImageProcessor.from_pretrained({str(tmp_path)!r})) is csmae_hf.CSMAEImageProcessor)
+print(sys.modules["transformers.models.auto.image_processing_auto"].__loader__.__class__.__name__)
+"""
+    assert run(code).splitlines() == ["True", "True", "SourceFileLoader"]
