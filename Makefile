@@ -32,7 +32,7 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --constraint constraints.txt torch
-	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev,viz,geo,faiss,milvus]'
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[dev,viz,geo,faiss,milvus,app]'
 	touch $@
 
 demo: $(STAMP)

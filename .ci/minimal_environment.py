@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 import csmae_hf
 from csmae_hf import CSMAEConfig, CSMAEForPreTraining, CSMAEImageProcessor
 
-OPTIONAL = ("matplotlib", "rasterio", "sklearn", "faiss", "pytest")
+OPTIONAL = ("matplotlib", "rasterio", "sklearn", "faiss", "gradio", "pytest")
 SHOWN = (
     "torch",
     "transformers",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csmae_doctor import add_doctor_parser
+from csmae_hf.app.commands import add_serve_parser
 from csmae_hf.data.commands import (
     add_encode_parser,
     add_info_parser,
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_export_parser(commands)
     add_archive_parser(commands)
     add_search_parser(commands)
+    add_serve_parser(commands)
     add_plot_parser(commands)
     add_push_parser(commands)
     add_doctor_parser(commands)

@@ -1,0 +1,13 @@
+let last = null;
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (!button) return;
+  last = button.dataset;
+  trigger("click", { action: last.action, tile: last.tile });
+});
+watch("value", () => {
+  const again = last && [...element.querySelectorAll("[data-action]")].find(
+    (button) => button.dataset.action === last.action && button.dataset.tile === last.tile);
+  last = null;
+  if (again) again.focus({ preventScroll: true });
+});

@@ -1,0 +1,279 @@
+"""An archive with everything that a page asks of it; shared by all visitors, changed by none."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from csmae_hf.app.cards import Card, make_cards
+from csmae_hf.app.filters import Picker, pickers_of
+from csmae_hf.app.geography import Place, place_of
+from csmae_hf.app.glance import Projection, draw_projection, groups_by, project, sample_rows
+from csmae_hf.app.pictures import TilePictures
+from csmae_hf.app.state import Search
+from csmae_hf.retrieval.hits import Hits
+from csmae_hf.retrieval.queries import embed_images
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # at run time it would import pandas
+
+    from csmae_hf.retrieval.archive import Archive
+    from modeling_csmae import CSMAEForPreTraining
+
+logger = logging.getLogger(__name__)
+
+MOST_DOTS = 500
+"""Tiles of the archive that are on the map beside the results, evenly spread."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        hits: As the archive gave them.
+        cards: The same for a person, best first.
+        place: Where the query lies.
+        labels: Classes of the query; none where they are not known.
+        seconds: How long the archive searched.
+    """
+
+    hits: Hits
+    cards: list[Card]
+    place: Place | None
+    labels: tuple[str, ...]
+    seconds: float
+
+
+class Explorer:
+    """An archive to be looked at.
+
+    Args:
+        archive: The archive.
+        dataset: Its tiles, with their pixels; None where they are not at hand: then there are no pictures.
+        evaluation: What `run_retrieval.py` wrote, where it was run.
+        notice: A sentence that stands above everything, such as that the tiles are generated.
+    """
+
+    def __init__(
+        self,
+        archive: "Archive",
+        dataset: "Dataset | None" = None,
+        evaluation: Mapping[str, Any] | None = None,
+        notice: str = "",
+    ):
+        self.archive, self.dataset, self.evaluation, self.notice = archive, dataset, evaluation, notice
+        self._lock = threading.Lock()
+        self._reconstructor: CSMAEForPreTraining | None = None
+        self._no_reconstructor: ValueError | FileNotFoundError | None = None
+        self.no_model: str | None = None
+        try:
+            _, processor = archive.load_model()
+            bands: dict[str, Sequence[str]] = dict(processor.sensors)
+        except FileNotFoundError as error:
+            self.no_model = str(error)
+            logger.warning("Without uploads, and without reasons: %s", error)
+            features = {} if dataset is None else dataset.features
+            bands = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
+        self.bands = bands
+        self.pictures = TilePictures(dataset, {sensor: names for sensor, names in bands.items() if names})
+
+    @property
+    def query_sensors(self) -> list[str]:
+        """Sensors that a query may be of."""
+        return list(self.bands)
+
+    @cached_property
+    def pickers(self) -> list[Picker]:
+        """How the archive's metadata is picked."""
+        return pickers_of(self.archive.tiles)
+
+    def begin(self) -> Search:
+        """The search that a page begins with: nothing asked yet, across sensors where there are two."""
+        sensors = self.query_sensors
+        return Search(
+            sensor=sensors[0],
+            archive_sensor=next(
+                (name for name in reversed(self.archive.sensors) if name != sensors[0]), self.archive.sensors[0]
+            ),
+        )
+
+    def completed(self, search: Search) -> Search:
+        """A search with sensors where it names none.
+
+        Raises:
+            ValueError: If it names a sensor that there is not.
+        """
+        begin = self.begin()
+        sensor, target = search.sensor or begin.sensor, search.archive_sensor or begin.archive_sensor
+        if sensor not in self.query_sensors:
+            raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(self.query_sensors)}.")
+        if target not in self.archive.sensors:
+            raise ValueError(f"The archive has no embeds of {target!r}; it has {', '.join(self.archive.sensors)}.")
+        fields = {name: getattr(search, name) for name in Search.__dataclass_fields__}
+        return Search(**{**fields, "sensor": sensor, "archive_sensor": target})
+
+    def metadata(self, tile: str) -> dict[str, Any]:
+        """Metadata of a tile.
+
+        Raises:
+            ValueError: If it is not in the archive.
+        """
+        row = int(self.archive.rows_of([tile])[0])
+        held: dict[str, Any] = self.archive.tiles.slice(row, 1).to_pylist()[0]
+        return held
+
+    def examples(self, count: int, turn: int = 0) -> list[str]:
+        """Ids of some tiles to begin with: others at each turn, the same for everybody."""
+        total = len(self.archive)
+        if not total:
+            return []
+        rows = np.random.default_rng(turn).permutation(total)[:count]
+        return self.archive.tiles.column("id").take(rows).to_pylist()
+
+    def search(self, search: Search) -> Answer:
+        """Answer a search.
+
+        Args:
+            search: With something to search by.
+
+        Returns:
+            The answer.
+
+        Raises:
+            ValueError: If a tile, sensor or column is unknown, or there is nothing to search by.
+        """
+        if not search.has_query:
+            raise ValueError("There is nothing to search by yet: choose a tile, type an id, or upload an image.")
+        known = self.metadata(search.tile) if search.tile is not None else {}
+        query: Any = search.tile
+        if search.embed is not None:
+            query = np.array(search.embed, dtype=np.float32)
+        elif search.tile is not None and search.sensor not in self.archive.sensors:
+            query = self.bands_of(search)[search.sensor]
+        started = time.perf_counter()
+        hits = self.archive.search(
+            query,
+            sensor=search.sensor,
+            archive_sensor=search.archive_sensor,
+            k=search.k,
+            filter=search.where or None,
+            like=search.like,
+            unlike=search.unlike,
+            include_self=search.include_self,
+        )
+        seconds = time.perf_counter() - started
+        labels = tuple(str(label) for label in known.get("labels") or ())
+        place = place_of(known) if known else None
+        return Answer(hits, make_cards(hits[0], search.archive_sensor, labels, place), place, labels, seconds)
+
+    def embed_upload(self, bands: Mapping[str, Any], sensor: str, name: str) -> tuple[float, ...]:
+        """Embed an uploaded image.
+
+        Args:
+            bands: (H, W) by band.
+            sensor: Its sensor.
+            name: What to call it in errors.
+
+        Returns:
+            (D,) the embed, before any alignment.
+
+        Raises:
+            ValueError: If the processor refuses it.
+            FileNotFoundError: If there is no model.
+        """
+        embeds = embed_images(*self.archive.load_model(), [dict(bands)], sensor, [name])
+        return tuple(float(value) for value in embeds[0])
+
+    def bands_of(
+        self, search: Search, uploads: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, Mapping[str, Any]]:
+        """Pixels of a query, of every sensor that has them: bands by name, by sensor."""
+        if search.upload is not None:
+            return dict(uploads or {})
+        if search.tile is None:
+            return {}
+        found = {sensor: self.pictures.bands(search.tile, sensor) for sensor in self.bands}
+        return {sensor: bands for sensor, bands in found.items() if bands is not None}
+
+    def warm(self) -> None:
+        """Do once what the first visitor would have to wait for."""
+        if not len(self.archive):
+            return
+        try:
+            self.search(
+                Search(tile=self.archive.ids[0], sensor=self.archive.sensors[0], archive_sensor=self.archive.sensors[0])
+            )
+            self.dots  # noqa: B018 (kept once it was asked for)
+            self.projection  # noqa: B018
+            self.reconstructor()
+        except (ValueError, FileNotFoundError) as error:
+            logger.info("%s", error)
+
+    def reconstructor(self) -> "CSMAEForPreTraining":
+        """The model with its decoders, loaded when it is first asked for.
+
+        Raises:
+            ValueError: If it has none that predict one sensor from another.
+            FileNotFoundError: If there is no model.
+        """
+        from csmae_hf.app.why import load_reconstructor
+
+        with self._lock:
+            if self._no_reconstructor is not None:
+                raise self._no_reconstructor
+            if self._reconstructor is None:
+                model, _ = self.archive.load_model()
+                name = str(getattr(model, "name_or_path", "") or self.archive.identity.model or "")
+                try:
+                    self._reconstructor = load_reconstructor(name, self.archive.identity.revision)
+                except (ValueError, FileNotFoundError) as error:
+                    self._no_reconstructor = error
+                    raise
+            return self._reconstructor
+
+    @cached_property
+    def dots(self) -> list[Place]:
+        """Places of some tiles of the archive."""
+        tiles = self.archive.tiles.take(sample_rows(len(self.archive), MOST_DOTS)).to_pylist()
+        return [place for tile in tiles if (place := place_of(tile)) is not None]
+
+    @cached_property
+    def projection(self) -> Projection:
+        """The archive's embeds on a plane."""
+        return project(self.archive.vectors)
+
+    def colorings(self) -> list[str]:
+        """By what the projection can be coloured."""
+        found = ["sensor"]
+        for picker in self.pickers:
+            if picker.kind != "values":
+                continue
+            many = self.archive.tiles.schema.field(picker.column).type.num_fields > 0
+            found += [f"{picker.column}: {value}" for value in picker.values] if many else [picker.column]
+        return found
+
+    def draw_projection(self, by: str) -> str:
+        """Draw the projection.
+
+        Args:
+            by: One of `colorings()`.
+
+        Returns:
+            An SVG.
+        """
+        projection = self.projection
+        column, _, value = by.partition(": ")
+        if by not in self.colorings() or by == "sensor":
+            return draw_projection(projection)
+        values = self.archive.tiles.column(column).take(projection.rows).to_pylist()
+        if value:
+            groups, group_of = [value], np.array([0 if value in (held or ()) else -1 for held in values])
+        else:
+            groups, group_of = groups_by(values)
+        return draw_projection(projection, groups, group_of, by.replace("_", " "))

@@ -1,0 +1,84 @@
+"""What a person takes away: the search itself, its results on a map, and the tiles collected, as a table and as a Dataset."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.csv
+
+from csmae_hf.app.state import Search
+from csmae_hf.retrieval.export import to_geojson
+from csmae_hf.retrieval.hits import Hits
+
+if TYPE_CHECKING:
+    from csmae_hf.retrieval.archive import Archive
+
+logger = logging.getLogger(__name__)
+
+
+def write_files(archive: "Archive", search: Search, hits: Hits | None, folder: Path) -> list[Path]:
+    """Write everything that can be taken away.
+
+    Args:
+        archive: The archive.
+        search: With the tiles collected.
+        hits: The results that are shown, if any.
+        folder: An empty folder.
+
+    Returns:
+        `search.json`; of results `results.csv` and `results.geojson`; of tiles collected `collected.csv` and
+        `collected_dataset.zip`, a folder for `datasets.load_from_disk`.
+
+    Raises:
+        ValueError: If a tile collected is not in the archive.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "search.json"]
+    files[0].write_text(search.to_json(), encoding="utf-8")
+    if hits is not None:
+        files.append(_write_csv(hits.to_table(), folder / "results.csv"))
+        try:
+            text = json.dumps(to_geojson(hits), ensure_ascii=False)
+            files.append(folder / "results.geojson")
+            files[-1].write_text(text, encoding="utf-8")
+        except ImportError as error:
+            logger.warning("No map was written. %s", error)
+    if search.collected:
+        tiles = tiles_of(archive, search.collected)
+        files += [_write_csv(tiles, folder / "collected.csv"), _write_dataset(tiles, folder / "collected_dataset")]
+    return files
+
+
+def tiles_of(archive: "Archive", ids: Sequence[str]) -> pa.Table:
+    """Metadata of some tiles, in the order of their ids.
+
+    Raises:
+        ValueError: If one is not in the archive.
+    """
+    return archive.tiles.take(pa.array(archive.rows_of(ids)))
+
+
+def _write_csv(table: pa.Table, path: Path) -> Path:
+    """A table as CSV, lists joined by "; "."""
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            texts = [None if held is None else "; ".join(map(str, held)) for held in column.to_pylist()]
+            column = pa.chunked_array([pa.array(texts, pa.string())])
+        columns[name] = column
+    pa.csv.write_csv(pa.table(columns), path)
+    return path
+
+
+def _write_dataset(tiles: pa.Table, folder: Path) -> Path:
+    from datasets import Dataset
+
+    Dataset(tiles.combine_chunks()).save_to_disk(str(folder))
+    packed = shutil.make_archive(str(folder), "zip", folder)
+    shutil.rmtree(folder)
+    return Path(packed)

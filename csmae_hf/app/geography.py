@@ -1,0 +1,187 @@
+"""Where tiles lie, as a page needs it: rings in degrees, distances, and a map drawn without a tile server."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from csmae_hf.app.html import escape
+from csmae_hf.retrieval.footprints import geometry_of
+
+EARTH_RADIUS = 6371.0
+"""Kilometres, of the sphere of equal volume."""
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT, _MARGIN = 640.0, 400.0, 26.0
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile lies.
+
+    Attributes:
+        ring: Its corners, (longitude, latitude) in degrees; one where only a point is known.
+    """
+
+    ring: tuple[Point, ...]
+
+    @property
+    def centre(self) -> Point:
+        """(longitude, latitude) of its middle."""
+        return (
+            sum(point[0] for point in self.ring) / len(self.ring),
+            sum(point[1] for point in self.ring) / len(self.ring),
+        )
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A tile to be shown on a map.
+
+    Attributes:
+        tile: Its id.
+        place: Where it lies.
+        label: What stands on it: a rank, or "Q" for the query.
+        kind: "query", "hit", "miss" or "plain".
+    """
+
+    tile: str
+    place: Place
+    label: str
+    kind: str
+
+
+def place_of(tile: Mapping[str, Any]) -> Place | None:
+    """Say where a tile lies.
+
+    Args:
+        tile: Its metadata.
+
+    Returns:
+        The place; None where it is not known, or rasterio, which knows coordinate systems, is missing.
+    """
+    try:
+        geometry = geometry_of(tile)
+    except ImportError:
+        return None
+    if geometry is None:
+        return None
+    if geometry["type"] == "Point":
+        return Place((tuple(geometry["coordinates"]),))
+    corners = geometry["coordinates"][0]
+    return Place(tuple((float(point[0]), float(point[1])) for point in (corners[:-1] or corners)))
+
+
+def distance(first: Place, second: Place) -> float:
+    """Measure the way between two places along a great circle (haversine), in kilometres."""
+    (lon, lat), (other_lon, other_lat) = (
+        tuple(map(math.radians, first.centre)),
+        tuple(map(math.radians, second.centre)),
+    )
+    half = math.sin((other_lat - lat) / 2) ** 2
+    half += math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
+    return 2 * EARTH_RADIUS * math.asin(math.sqrt(min(1.0, half)))
+
+
+def draw_map(markers: Sequence[Marker], others: Sequence[Place] = (), name: str = "Map of the results") -> str:
+    """Draw a map of footprints: equirectangular, true to scale in its middle, north up.
+
+    Args:
+        markers: The query and its results.
+        others: Further tiles of the archive, as faint dots.
+        name: For those who cannot see it.
+
+    Returns:
+        An SVG; each marker has the attribute `data-tile`, by which the page links it with its card.
+    """
+    if not markers:
+        return '<p class="quiet">None of these tiles has a known place.</p>'
+    view = _View([point for marker in markers for point in marker.place.ring])
+    dots = "".join(
+        f"M{x:.1f} {y:.1f}h0" for x, y in (view.to_page(other.centre) for other in others) if view.holds(x, y)
+    )
+    drawn = "".join(_draw_marker(marker, view) for marker in reversed(markers))
+    return (
+        f'<svg class="map" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="group" aria-label="{escape(name)}">'
+        f'<rect width="{_WIDTH:g}" height="{_HEIGHT:g}" class="sea"/>{view.grid()}'
+        f'<path class="others" d="{dots}"/>{drawn}{view.scale_bar()}</svg>'
+    )
+
+
+class _View:
+    """From degrees to the page: all of some points, with room around them."""
+
+    def __init__(self, points: Sequence[Point]):
+        west, east = min(point[0] for point in points), max(point[0] for point in points)
+        south, north = min(point[1] for point in points), max(point[1] for point in points)
+        self.middle = ((west + east) / 2, (south + north) / 2)
+        self.squeeze = max(math.cos(math.radians(self.middle[1])), 0.05)
+        wide = max((east - west) * self.squeeze, 0.04) * 1.15
+        high = max(north - south, 0.04) * 1.15
+        self.scale = min((_WIDTH - 2 * _MARGIN) / wide, (_HEIGHT - 2 * _MARGIN) / high)
+
+    def to_page(self, point: Point) -> Point:
+        return (
+            _WIDTH / 2 + (point[0] - self.middle[0]) * self.squeeze * self.scale,
+            _HEIGHT / 2 - (point[1] - self.middle[1]) * self.scale,
+        )
+
+    def holds(self, x: float, y: float) -> bool:
+        return 0 <= x <= _WIDTH and 0 <= y <= _HEIGHT
+
+    def grid(self) -> str:
+        """Meridians and parallels, with their degrees."""
+        half_wide = _WIDTH / 2 / self.scale / self.squeeze
+        half_high = _HEIGHT / 2 / self.scale
+        lines, words = [], []
+        step = next((step for step in _STEPS if 2 * half_wide / step <= 6), _STEPS[-1])
+        for place in _multiples(self.middle[0] - half_wide, self.middle[0] + half_wide, step):
+            x = self.to_page((place, 0.0))[0]
+            lines.append(f"M{x:.1f} 0V{_HEIGHT:g}")
+            words.append(f'<text x="{x + 3:.1f}" y="{_HEIGHT - 6:g}">{_degrees(place, "E", "W", step)}</text>')
+        step = next((step for step in _STEPS if 2 * half_high / step <= 5), _STEPS[-1])
+        for place in _multiples(max(self.middle[1] - half_high, -90), min(self.middle[1] + half_high, 90), step):
+            y = self.to_page((0.0, place))[1]
+            lines.append(f"M0 {y:.1f}H{_WIDTH:g}")
+            if y < 16:  # no room for words above the line
+                continue
+            words.append(f'<text x="4" y="{y - 3:.1f}">{_degrees(place, "N", "S", step)}</text>')
+        return f'<path class="grid" d="{"".join(lines)}"/><g class="degrees">{"".join(words)}</g>'
+
+    def scale_bar(self) -> str:
+        """A bar of a round length in kilometres, true in the middle of the map."""
+        per_kilometre = self.scale / (math.pi / 180 * EARTH_RADIUS)
+        wanted = 120 / per_kilometre
+        power = 10.0 ** math.floor(math.log10(wanted))
+        length = max(round_ * power for round_ in (1, 2, 5) if round_ * power <= wanted)
+        x = _WIDTH - 14 - length * per_kilometre
+        return (
+            f'<g class="scale"><path d="M{x:.1f} 14v5H{_WIDTH - 14:g}v-5"/>'
+            f'<text x="{_WIDTH - 14:g}" y="34" text-anchor="end">{length:,g} km</text></g>'
+        )
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _degrees(value: float, above: str, below: str, step: float) -> str:
+    digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
+    return f"{abs(value):.{digits}f}°{above if value > 0 else below if value < 0 else ''}"
+
+
+def _draw_marker(marker: Marker, view: _View) -> str:
+    x, y = view.to_page(marker.place.centre)
+    ring = " ".join(f"{a:.1f},{b:.1f}" for a, b in map(view.to_page, marker.place.ring))
+    shape = f'<rect x="{x - 9:.1f}" y="{y - 9:.1f}" width="18" height="18" rx="3"/>'
+    if marker.kind != "query":
+        shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
+    what = "Query" if marker.kind == "query" else f"Result {marker.label}"
+    sign = {"hit": ", shares a label", "miss": ", shares no label"}.get(marker.kind, "")
+    return (
+        f'<g class="marker {marker.kind}" data-tile="{escape(marker.tile)}" tabindex="0" role="button" '
+        f'aria-label="{escape(f"{what}{sign}: {marker.tile}")}"><polygon points="{ring}"/>{shape}'
+        f'<text x="{x:.1f}" y="{y + 3.5:.1f}" text-anchor="middle">{escape(marker.label)}</text></g>'
+    )

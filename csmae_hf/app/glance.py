@@ -1,0 +1,245 @@
+"""The archive at a glance: where the embeds lie, how far the sensors are apart, and what the last evaluation gave."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from csmae_hf.app.html import escape
+from csmae_hf.retrieval.diagnostics import alignment, sensor_gap
+from csmae_hf.retrieval.results import RESULTS_FORMAT
+
+MOST_TILES = 5000
+"""Tiles that are projected; of larger archives so many, evenly spread."""
+
+COLORS = ("#0b6bcb", "#c2410c", "#15803d", "#7c3aed", "#b45309", "#0e7490", "#be185d", "#4d7c0f")
+_REST = "#b6bec8"
+_EDGE = 460.0
+_INSET = 14.0
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Embeds of some tiles on the two directions along which they vary most.
+
+    Attributes:
+        rows: (n,) rows of the archive.
+        points: (n, 2) by sensor.
+        explained: Share of the variance along each direction.
+        gap: Distance between the sensors' means (0 to 2); None of one sensor.
+        spread: Mean squared distance between the two embeds of a tile (0 to 4); None of one sensor.
+    """
+
+    rows: NDArray[np.int64]
+    points: dict[str, NDArray[np.float64]]
+    explained: tuple[float, float]
+    gap: float | None
+    spread: float | None
+
+
+def sample_rows(total: int, most: int = MOST_TILES) -> NDArray[np.int64]:
+    """Choose rows evenly: all, or `most` of them."""
+    return np.arange(total) if total <= most else np.linspace(0, total - 1, most).astype(np.int64)
+
+
+def project(vectors: Mapping[str, Any], most: int = MOST_TILES) -> Projection:
+    """Project embeds of all sensors together on their first two principal components.
+
+    Args:
+        vectors: (N, D) unit vectors by sensor, row i of tile i; `torch.Tensor` or `Vectors`.
+        most: Tiles to take.
+
+    Returns:
+        The projection; each component points to where its largest loading is positive.
+
+    Raises:
+        ValueError: If there are fewer than two tiles.
+    """
+    total = len(next(iter(vectors.values())))
+    if total < 2:
+        raise ValueError(f"A projection needs at least two tiles; the archive has {total}.")
+    rows = sample_rows(total, most)
+    parts = {sensor: part[torch.from_numpy(rows)].double() for sensor, part in vectors.items()}
+    stacked = torch.cat(list(parts.values()))
+    middle = stacked.mean(dim=0)
+    centred = stacked - middle
+    values, directions = torch.linalg.eigh(centred.T @ centred)
+    axes = directions[:, [-1, -2]] if directions.shape[1] > 1 else directions.repeat(1, 2)
+    largest = axes.abs().argmax(dim=0)
+    axes = axes * axes.gather(0, largest[None]).sign()
+    whole = max(float(values.sum()), 1e-12)
+    explained = (float(values[-1]) / whole, float(values[-2]) / whole if len(values) > 1 else 0.0)
+    pair = list(parts.values())[:2]
+    return Projection(
+        rows,
+        {sensor: ((part - middle) @ axes).numpy() for sensor, part in parts.items()},
+        explained,
+        sensor_gap(*pair) if len(pair) == 2 else None,
+        alignment(*pair) if len(pair) == 2 else None,
+    )
+
+
+def groups_by(values: Sequence[Any], most: int = len(COLORS)) -> tuple[list[str], NDArray[np.int64]]:
+    """Sort values into the most frequent ones, and the rest.
+
+    Args:
+        values: Text, or None.
+        most: Groups, at the most.
+
+    Returns:
+        Names of the groups, and the group of each value, -1 for the rest.
+    """
+    names, counts = np.unique([str(value) for value in values if value is not None], return_counts=True)
+    chosen = [str(names[place]) for place in sorted(np.argsort(-counts, kind="stable")[:most])]
+    places = {name: number for number, name in enumerate(chosen)}
+    return chosen, np.array(
+        [places.get(str(value), -1) if value is not None else -1 for value in values], dtype=np.int64
+    )
+
+
+def draw_projection(
+    projection: Projection, groups: Sequence[str] = (), group_of: NDArray[np.int64] | None = None, by: str = "sensor"
+) -> str:
+    """Draw a projection: a shape for each sensor, a colour for each group, or for each sensor where there are no groups.
+
+    Args:
+        projection: The points.
+        groups: Names of the groups.
+        group_of: (n,) group of each tile, -1 for none.
+        by: What the colours mean.
+
+    Returns:
+        An SVG with its legend.
+    """
+    every = np.concatenate(list(projection.points.values()))
+    low, high = every.min(axis=0), every.max(axis=0)
+    scale = (_EDGE - 2 * _INSET) / max(float((high - low).max()), 1e-9)
+    offset = (_EDGE - (high - low) * scale) / 2
+    size = 7.0 if len(every) < 1000 else 5.0 if len(every) < 4000 else 3.5
+    paths, legend = [], []
+    for number, (sensor, points) in enumerate(projection.points.items()):
+        placed = (points - low) * scale + offset
+        placed[:, 1] = _EDGE - placed[:, 1]
+        cap = ("round", "square", "butt")[min(number, 2)]
+        shape = ("●", "■", "▬")[min(number, 2)]
+        own = np.full(len(points), number) if group_of is None else group_of
+        for group in np.unique(own):
+            color = _REST if group < 0 else COLORS[group % len(COLORS)]
+            paths.append((group >= 0, color, cap, placed[own == group]))
+        color = COLORS[number] if group_of is None else "currentColor"
+        legend.append(
+            f'<li><span style="color:{color}" aria-hidden="true">{shape}</span> {escape(sensor.upper())}</li>'
+        )
+    for number, name in enumerate(groups if group_of is not None else ()):
+        legend.append(
+            f'<li><span class="swatch" style="background:{COLORS[number % len(COLORS)]}"></span> {escape(name)}</li>'
+        )
+    if group_of is not None and (group_of < 0).any():
+        legend.append(f'<li><span class="swatch" style="background:{_REST}"></span> others</li>')
+    drawn = "".join(
+        f'<path d="{"".join(f"M{x:.0f} {y:.0f}h.1" for x, y in points)}" stroke="{color}" stroke-width="{size:g}" '
+        f'stroke-linecap="{cap}"/>'
+        for _, color, cap, points in sorted(paths, key=lambda path: path[0])
+    )
+    title = f"{len(projection.rows)} tiles, coloured by {by}"
+    return (
+        f'<div class="projection"><svg viewBox="0 0 {_EDGE:g} {_EDGE:g}" role="img" aria-label="Projection of {escape(title)}">'
+        f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>'
+        f"{_in_words(projection)}</div></div>"
+    )
+
+
+def _in_words(projection: Projection) -> str:
+    first, second = projection.explained
+    lines = [
+        f"{len(projection.rows):,} tiles on the two directions along which the embeds of all sensors vary most (PCA); they hold "
+        f"{first:.0%} and {second:.0%} of the variance.",
+    ]
+    if projection.gap is not None and projection.spread is not None:
+        lines.append(
+            f"<strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between the "
+            "means of the two sensors' embeds. Where it is large, the two colours form two islands."
+        )
+        lines.append(
+            f"Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated)."
+        )
+    return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read what an evaluation wrote.
+
+    Args:
+        folder: With `results.json`, or that file.
+
+    Returns:
+        The document; None where there is none.
+
+    Raises:
+        ValueError: If the file is something else.
+    """
+    path = Path(folder)
+    path = path / "results.json" if path.is_dir() else path
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != RESULTS_FORMAT:
+        raise ValueError(f"{path} is no evaluation: expected what run_retrieval.py writes.")
+    return document
+
+
+_COLUMNS = {"f1_of_means": "F1", "map": "mAP", "ndcg": "NDCG", "precision": "Precision", "recall": "Recall"}
+
+
+def evaluation_table(document: Mapping[str, Any] | None) -> str:
+    """Show an evaluation: a row a direction.
+
+    Args:
+        document: As of `read_evaluation`.
+
+    Returns:
+        HTML, that says how to get one where there is none.
+    """
+    if document is None:
+        return (
+            '<p class="quiet">No evaluation was found beside the archive or its model. <code>run_retrieval.py MODEL --data DATA '
+            "--output_dir RESULTS</code> measures all four directions; <code>csmae serve ARCHIVE --results "
+            "RESULTS</code> shows them here.</p>"
+        )
+    directions = document["directions"]
+    heads = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS.values())
+    rows = []
+    for direction in directions:
+        random = (direction.get("random") or {}).get("mean") or {}
+        cells = "".join(
+            f"<td>{direction[name]:.3f}{_beside(random.get(name))}</td>"
+            if direction.get(name) is not None
+            else "<td>-</td>"
+            for name in _COLUMNS
+        )
+        name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    first = directions[0]
+    metadata = document.get("metadata") or {}
+    model = Path(str(metadata.get("model") or "")).name
+    about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
+    about += f"; {model}" if model else ""
+    caption = f"The last evaluation: {about}. In small: a random order of the same tiles."
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
+        f'<caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _beside(value: float | None) -> str:
+    return "" if value is None else f" <small>{value:.3f}</small>"

@@ -1,0 +1,364 @@
+"""The page: which widget calls what. What is shown is made in `view`, `reasons` and `glance`; what is asked is kept in `state`."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from csmae_hf.app import view
+from csmae_hf.app.explorer import Answer, Explorer
+from csmae_hf.app.files import write_files
+from csmae_hf.app.filters import compose_filter
+from csmae_hf.app.glance import evaluation_table
+from csmae_hf.app.reasons import why_panel
+from csmae_hf.app.state import MOST_RESULTS, Search, Session
+from csmae_hf.app.uploads import read_upload
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError('The explorer needs gradio: pip install "csmae-hf[app]"') from error
+
+ASSETS = Path(__file__).with_name("assets")
+EXAMPLES = 12
+
+Changes = dict[Any, Any]
+_MISTAKES = (ValueError, FileNotFoundError, ImportError)
+
+
+class Page:
+    """The widgets of the explorer, and what they do.
+
+    Args:
+        explorer: The archive.
+    """
+
+    def __init__(self, explorer: Explorer):
+        self.explorer = explorer
+        self.begin = explorer.begin()
+        # What visitors brought and took away is deleted: looked for every hour, after a day, and at the end.
+        self._scratch = tempfile.TemporaryDirectory(prefix="csmae-explorer-")
+        with gr.Blocks(title="CSMAE explorer", analytics_enabled=False, delete_cache=(3600, 86_400)) as self.blocks:
+            # Of each visitor; nothing else changes.
+            self.session = gr.State(Session(self.begin, self.begin))
+            self.uploads = gr.State({})
+            self.turn = gr.State(0)
+            self.url = gr.Textbox(visible=False)
+            self._html(view.header(explorer))
+            with gr.Tabs():
+                with gr.Tab("Search"), gr.Row():
+                    with gr.Column(scale=1, min_width=240):
+                        self._lay_out_controls()
+                    with gr.Column(scale=4, min_width=240):
+                        self._lay_out_results()
+                with gr.Tab("At a glance") as glance:
+                    self._lay_out_glance(glance)
+            self._connect()
+        self.blocks.queue(default_concurrency_limit=4)
+
+    def _html(self, value: str = "", **options: Any) -> gr.HTML:
+        return gr.HTML(value, elem_classes=["explorer"], apply_default_css=False, js_on_load=None, **options)
+
+    def _active(self, value: str = "", **options: Any) -> gr.HTML:
+        """HTML whose buttons with `data-action` ask the server."""
+        script = (ASSETS / "actions.js").read_text(encoding="utf-8")
+        return gr.HTML(value, elem_classes=["explorer"], apply_default_css=False, js_on_load=script, **options)
+
+    def _lay_out_controls(self) -> None:
+        named = [(sensor.upper(), sensor) for sensor in self.explorer.query_sensors]
+        held = [(sensor.upper(), sensor) for sensor in self.explorer.archive.sensors]
+        self.sensor = gr.Radio(named, value=self.begin.sensor, label="Query seen by", elem_id="sensor")
+        self.archive_sensor = gr.Radio(
+            held, value=self.begin.archive_sensor, label="Search the archive as seen by", elem_id="archive-sensor"
+        )
+        self.tile = gr.Textbox(label="Id of the query's tile", elem_id="tile", max_lines=1)
+        self.k = gr.Slider(1, MOST_RESULTS, value=self.begin.k, step=1, label="Results", elem_id="k")
+        self.include_self = gr.Checkbox(label="A tile may find itself", elem_id="include-self")
+        with gr.Accordion("Filter", open=False):
+            self.picked: dict[str, list[Any]] = {}
+            for picker in self.explorer.pickers:
+                widgets: list[Any]
+                if picker.kind == "values":
+                    widgets = [gr.Dropdown(list(picker.values), multiselect=True, label=picker.label)]
+                elif picker.kind == "truth":
+                    widgets = [gr.Radio(["any", "yes", "no"], value="any", label=picker.label)]
+                else:
+                    first, last = picker.span or ("", "")
+                    with gr.Row():
+                        widgets = [
+                            gr.Textbox(label=f"{picker.label} from", placeholder=first, max_lines=1, min_width=110),
+                            gr.Textbox(label=f"{picker.label} to", placeholder=last, max_lines=1, min_width=110),
+                        ]
+                self.picked[picker.column] = widgets
+            self.where = gr.Textbox(
+                label="And, typed", placeholder="country = 'Austria' and season != 'Winter'", elem_id="where", lines=2
+            )
+        self.go = gr.Button("Search", variant="primary", elem_id="go")
+        with gr.Accordion("Bring an image", open=False):
+            self.files = {
+                sensor: gr.File(
+                    label=f"{sensor.upper()} GeoTIFF, or one for each of its bands",
+                    file_count="multiple",
+                    height=120,
+                    elem_id=f"upload-{sensor}",
+                )
+                for sensor in self.explorer.query_sensors
+            }
+        with gr.Accordion("Share, repeat, export", open=False):
+            self._html(
+                '<p class="quiet">The address of this page holds the whole search: send it, or keep it. An uploaded image is not in '
+                "it; a saved search has it.</p>"
+            )
+            self.export = gr.Button("Make files to take away", elem_id="export")
+            self.exported = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="exported")
+            self.saved = gr.File(label="Open a saved search (search.json)", height=120, elem_id="saved")
+
+    def _lay_out_results(self) -> None:
+        self.status = self._html(view.message(""), elem_id="status")
+        with gr.Accordion("Example tiles", open=True):
+            self.examples = self._active(self._examples(0, self.begin.sensor), elem_id="examples")
+            self.more = gr.Button("Other examples", size="sm", elem_id="more")
+        with gr.Row():
+            with gr.Column(min_width=240):
+                self.query = self._html(view.query_panel(self.explorer, self.begin, None, {}), elem_id="query")
+                self.marks = self._active(elem_id="marks")
+                with gr.Row():
+                    self.again = gr.Button("Search again", elem_id="again", size="sm", min_width=100)
+                    self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=100)
+            with gr.Column(min_width=240):
+                self.map = self._html(elem_id="map")
+        self.why = self._html(elem_id="why-panel")
+        self.gallery = self._active(elem_id="gallery")
+
+    def _lay_out_glance(self, tab: gr.Tab) -> None:
+        self.by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
+        self.projection = self._html(elem_id="projection")
+        self._html("<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation), elem_id="evaluation")
+        for event in (tab.select, self.by.input):
+            event(self._drawn_projection, [self.by], [self.projection], show_progress="hidden")
+
+    def _drawn_projection(self, by: str) -> str:
+        try:
+            return self.explorer.draw_projection(by)
+        except ValueError as error:
+            return view.message(str(error), "error")
+
+    def _examples(self, turn: int, sensor: str) -> str:
+        return view.example_strip(self.explorer, self.explorer.examples(EXAMPLES, turn), sensor)
+
+    def _connect(self) -> None:
+        widgets = [widget for group in self.picked.values() for widget in group]
+        asked = [
+            self.session,
+            self.uploads,
+            self.sensor,
+            self.archive_sensor,
+            self.tile,
+            self.k,
+            self.include_self,
+            self.where,
+            *widgets,
+        ]
+        shown = [
+            self.session,
+            self.uploads,
+            self.url,
+            self.status,
+            self.query,
+            self.why,
+            self.marks,
+            self.gallery,
+            self.map,
+        ]
+        shown += [self.sensor, self.archive_sensor, self.tile, self.k, self.include_self, self.where, *widgets]
+        keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
+
+        def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
+            done = event(self._guarded(handler), inputs, shown, show_progress="minimal", queue=False, **options)
+            return done.then(None, [self.url], None, js=keep)
+
+        on(self.go.click, self._search, asked)
+        on(self.tile.submit, self._search, asked)
+        on(self.where.submit, self._search, asked)
+        for widget in (self.sensor, self.archive_sensor):
+            on(widget.input, self._switch, asked)
+        for part in (self.gallery, self.marks, self.examples):
+            on(part.click, self._act, asked)
+        on(self.again.click, self._again, [self.session, self.uploads])
+        on(self.undo.click, self._undo, [self.session, self.uploads])
+        for sensor, file in self.files.items():
+            on(file.upload, self._uploaded(sensor), [self.session, self.uploads, self.archive_sensor, self.k, file])
+        on(self.saved.upload, self._opened, [self.session, self.saved])
+        on(
+            self.blocks.load,
+            self._opened_link,
+            [self.session, self.url],
+            js="(session, url) => [session, location.search.slice(1)]",
+        )
+        self.sensor.change(self._examples, [self.turn, self.sensor], [self.examples], show_progress="hidden")
+        self.more.click(
+            lambda turn, sensor: (turn + 1, self._examples(turn + 1, sensor)),
+            [self.turn, self.sensor],
+            [self.turn, self.examples],
+            show_progress="hidden",
+        )
+        self.export.click(self._export, [self.session], [self.exported, self.status])
+
+    def _guarded(self, handler: Callable[..., Changes]) -> Callable[..., Changes]:
+        """A handler whose mistakes are told on the page, where everything else stays as it is."""
+
+        @wraps(handler)
+        def guarded(*values: Any, **options: Any) -> Changes:
+            try:
+                return handler(*values, **options)
+            except _MISTAKES as error:
+                return {self.status: view.message(str(error), "error")}
+
+        return guarded
+
+    def _show(self, session: Session, uploads: Mapping[str, Any], *, filters: bool = False) -> Changes:
+        """Everything that a session shows.
+
+        Raises:
+            ValueError: If its search cannot be answered.
+        """
+        search = session.shown
+        answer: Answer | None = self.explorer.search(search) if search.has_query else None
+        changes: Changes = {
+            self.session: session,
+            self.uploads: dict(uploads),
+            self.url: search.to_url() if session.current.has_query else "",
+            self.status: view.message(view.status_of(answer) if answer is not None else ""),
+            self.query: view.query_panel(self.explorer, search, answer, uploads),
+            self.why: "",
+            self.marks: view.marks(self.explorer, session) if answer is not None else "",
+            self.gallery: view.gallery(self.explorer, session, answer) if answer is not None else "",
+            self.map: view.results_map(self.explorer, search, answer) if answer is not None else "",
+            self.tile: search.tile or "",
+            self.sensor: search.sensor,
+            self.archive_sensor: search.archive_sensor,
+            self.k: search.k,
+            self.include_self: search.include_self,
+        }
+        if filters:
+            changes[self.where] = search.where
+            for picker in self.explorer.pickers:
+                empty: Any = {"values": [], "truth": "any", "time": ""}[picker.kind]
+                changes |= dict.fromkeys(self.picked[picker.column], empty)
+        return changes
+
+    def _asked(self, search: Search, values: tuple[Any, ...]) -> Search:
+        """A search as the widgets say."""
+        sensor, archive_sensor, _, k, include_self, where, *picked = values
+        held, place = {}, 0
+        for column, widgets in self.picked.items():
+            own = picked[place : place + len(widgets)]
+            held[column] = own if len(own) > 1 else own[0]
+            place += len(widgets)
+        return replace(
+            search,
+            sensor=sensor,
+            archive_sensor=archive_sensor,
+            k=int(k),
+            include_self=bool(include_self),
+            where=compose_filter(held, self.explorer.pickers, where or ""),
+        )
+
+    def _by_sensor(self, search: Search, uploads: Mapping[str, Any]) -> Search:
+        """A search by an upload, by the image of the sensor that it names."""
+        if search.upload is None or not uploads:
+            return search
+        if search.sensor not in uploads:
+            raise ValueError(
+                f"You have not brought an {search.sensor.upper()} image: bring one, or query by {', '.join(uploads).upper()}."
+            )
+        embed = self.explorer.embed_upload(uploads[search.sensor], search.sensor, search.upload)
+        return replace(search, embed=embed)
+
+    def _search(self, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
+        tile = (values[2] or "").strip()
+        search = session.current
+        if tile and tile != search.tile:
+            search = search.by_tile(tile)
+        asked = self._by_sensor(self._asked(search, values), uploads)
+        if not asked.has_query:
+            raise ValueError("There is nothing to search by yet: choose a tile, type an id, or bring an image.")
+        return self._show(session.searched(asked), uploads)
+
+    def _switch(self, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
+        """Another sensor was chosen: search again where there is a query."""
+        if not session.current.has_query:
+            begin = replace(session.current, sensor=values[0], archive_sensor=values[1])
+            return {self.session: Session(begin, begin)}
+        return self._show(session.searched(self._by_sensor(self._asked(session.current, values), uploads)), uploads)
+
+    def _act(self, event: gr.EventData, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
+        """A button of a card, of the marks or of the examples."""
+        action, tile = str(event.action), str(event.tile)
+        self.explorer.metadata(tile)
+        if action == "why":
+            answer = self.explorer.search(session.shown)
+            score = next((card.score for card in answer.cards if card.tile == tile), None)
+            return {self.why: why_panel(self.explorer, session.shown, tile, score, uploads)}
+        if action == "query":
+            return self._show(session.searched(self._asked(session.current.by_tile(tile), values)), {})
+        if action not in ("like", "unlike"):
+            raise ValueError(f"Unknown action {action!r}.")
+        marked = session.marked(tile, action)  # type: ignore[arg-type]
+        shown = self._show(marked, uploads)
+        return {part: shown[part] for part in (self.session, self.marks, self.gallery)}
+
+    def _again(self, session: Session, uploads: dict[str, Any]) -> Changes:
+        return self._show(session.searched(session.current), uploads)
+
+    def _undo(self, session: Session, uploads: dict[str, Any]) -> Changes:
+        if not session.past:
+            raise ValueError("There is nothing to undo.")
+        return self._show(session.undone(), uploads, filters=True)
+
+    def _uploaded(self, sensor: str) -> Callable[..., Changes]:
+        def uploaded(
+            session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
+        ) -> Changes:
+            bands = read_upload(files, self.explorer.bands[sensor])
+            name = Path(files[0]).name
+            embed = self.explorer.embed_upload(bands, sensor, name)
+            # Two images are a pair where the second comes to an upload; else a new query begins.
+            pair = {**(uploads if session.current.upload is not None else {}), sensor: bands}
+            search = replace(session.current.by_upload(name, embed, sensor), archive_sensor=archive_sensor, k=int(k))
+            return self._show(session.searched(search), pair)
+
+        return uploaded
+
+    def _opened(self, session: Session, file: str) -> Changes:
+        path = Path(file)
+        if path.stat().st_size > 16 * 2**20:
+            raise ValueError(f"{path.name} is too large for a saved search.")
+        search = self.explorer.completed(Search.from_json(path.read_text(encoding="utf-8", errors="replace")))
+        return self._show(session.searched(search), {}, filters=True)
+
+    def _opened_link(self, session: Session, url: str) -> Changes:
+        search = self.explorer.completed(Search.from_url(url or ""))
+        if not search.has_query:
+            return {self.url: url or ""}
+        return self._show(session.searched(search), {}, filters=True)
+
+    def _export(self, session: Session) -> tuple[list[str] | None, str]:
+        try:
+            hits = self.explorer.search(session.shown).hits if session.shown.has_query else None
+            folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
+            files = write_files(self.explorer.archive, session.current, hits, folder)
+        except _MISTAKES as error:
+            return None, view.message(str(error), "error")
+        return [str(file) for file in files], view.message(f"{len(files)} files are ready, below the button.")
+
+
+def theme() -> gr.Theme:
+    """The page's look: fonts that every system has, so that none is fetched."""
+    fonts = ["system-ui", "Segoe UI", "DejaVu Sans", "Arial", "sans-serif"]
+    return gr.themes.Default(font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "Consolas", "monospace"])

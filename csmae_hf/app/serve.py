@@ -1,0 +1,85 @@
+"""Start the page: on this machine alone unless told otherwise, and without a word to anybody else."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from csmae_hf.app.explorer import Explorer
+from csmae_hf.app.page import ASSETS, Page, theme
+from csmae_hf.app.uploads import MOST_BYTES
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self'; form-action 'self'; object-src 'none'; base-uri 'self'"
+)
+"""What the browser may fetch: from this server and nowhere else."""
+
+
+class OnlyFromHere:
+    """Sends `POLICY` with every answer, so that even a mistake of ours, or of gradio's, fetches nothing from elsewhere."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message = {**message, "headers": [*message.get("headers", []), *more]}
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def start(
+    explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True, **options: Any
+) -> tuple[Page, str]:
+    """Serve the page.
+
+    Args:
+        explorer: What is shown.
+        host: Address to listen on; the default is reachable from this machine alone.
+        port: Where; default the first free one from 7860.
+        block: Whether to return only when the server ends.
+        **options: Further ones of gradio's `launch`.
+
+    Returns:
+        The page, and its address.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    page = Page(explorer)
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    settings: Mapping[str, Any] = {
+        "server_name": host,
+        "server_port": port,
+        "share": False,
+        "inbrowser": False,
+        "quiet": True,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "max_file_size": MOST_BYTES,
+        "theme": theme(),
+        # Not as gradio's `css`, which takes selectors apart at every comma.
+        "head": f"<style>{style}</style><script>{script}</script>",
+        "app_kwargs": {"middleware": [Middleware(OnlyFromHere)]},
+        **options,
+    }
+    _, address, _ = page.blocks.launch(prevent_thread_lock=True, **settings)
+    threading.Thread(target=explorer.warm, daemon=True).start()
+    logger.info("Explorer: %s (end it with Ctrl+C)", address)
+    if block:
+        page.blocks.block_thread()
+    return page, address

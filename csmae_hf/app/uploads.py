@@ -1,0 +1,95 @@
+"""Images that a person brings: read as GeoTIFFs and nothing else, and never larger than such a tile can be."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csmae_hf.retrieval.queries import RASTERS, read_image_file
+
+MOST_BYTES = 64 * 2**20
+"""A tile of 120 x 120 pixels has under 1 MB; larger files are refused before they are read."""
+
+MOST_VALUES = 16 * 2**20
+"""Most pixels times bands: a compressed file of few bytes can hold far more."""
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
+    """Read an uploaded image of one sensor.
+
+    Args:
+        paths: One GeoTIFF with all bands, or a GeoTIFF for each band, named `..._B02.tif`.
+        bands: The sensor's bands, in the model's order.
+
+    Returns:
+        (H, W) by band; whether they are what the model takes, the processor says.
+
+    Raises:
+        ValueError: If a file is no TIFF, is too large or broken, or bands are missing.
+        ImportError: If rasterio is missing.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise ValueError("No file was given: expected a GeoTIFF.")
+    for file in files:
+        _refuse_others(file)
+    if len(files) == 1:
+        return dict(_named(read_image_file(files[0], bands), files[0], bands))
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            target = Path(folder, file.name)
+            if target.exists():
+                raise ValueError(
+                    f"Two of the {len(files)} files are named {file.name}: expected a GeoTIFF for each band."
+                )
+            shutil.copyfile(file, target)
+        try:
+            return dict(read_image_file(folder, bands))
+        except ValueError as error:
+            raise ValueError(str(error).replace(folder, f"The set of {len(files)} files")) from error
+
+
+def _named(held: Any, file: Path, bands: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
+    if not hasattr(held, "keys"):
+        raise ValueError(f"{file.name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
+    return held
+
+
+def _refuse_others(file: Path) -> None:
+    """Refuse what is no TIFF by its first bytes: GDAL would open a file that names other files, or places on the network."""
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{file.name} has {size / 2**20:,.0f} MB: the most are {MOST_BYTES // 2**20}. A tile of 120 x 120 pixels has under 1 MB; "
+            "cut it out of the scene first."
+        )
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if file.suffix.lower() not in RASTERS or start not in _TIFF_STARTS:
+        raise ValueError(
+            f"{file.name} is no GeoTIFF: expected a file that ends with .tif or .tiff, with the sensor's bands as measured; a picture "
+            "such as a JPEG or PNG no longer holds them."
+        )
+    try:
+        import rasterio
+    except ImportError as error:
+        raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
+    try:
+        with rasterio.open(file, driver="GTiff") as source:
+            count, height, width = source.count, source.height, source.width
+    except rasterio.errors.RasterioIOError as error:
+        raise ValueError(f"{file.name} cannot be read as a GeoTIFF: {_without_folder(str(error), file)}") from error
+    if count * height * width > MOST_VALUES:
+        raise ValueError(
+            f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 "
+            "pixels of 10 m."
+        )
+
+
+def _without_folder(text: str, file: Path) -> str:
+    return text.replace(str(file), file.name)
