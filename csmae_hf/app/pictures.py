@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from csmae_hf.visualize import Image, Limits, common_limits, stretch, to_rgb
+from csmae_hf.visualize import GAMMA, Image, Limits, common_limits, stretch, to_rgb
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
 MEASURED_TILES = 48
-"""Tiles, evenly spread over the archive, whose percentiles all pictures are stretched by."""
+"""Tiles, evenly spread over the archive, by whose percentiles all pictures are stretched."""
 
 _MOST_KEPT = 4000
 _FALSE_COLOR = ("B08", "B04", "B03")
@@ -74,12 +74,14 @@ def paint(bands: Mapping[str, Any], composite: Composite, limits: Limits) -> Ima
         (H, W, 3) float32 in 0..1.
     """
     if composite.bands is not None:
-        return stretch(_picked(bands, composite.bands), limits)
+        return stretch(_picked(bands, composite.bands), limits, GAMMA)
     return to_rgb(bands, composite.sensor if composite.sensor in ("s1", "s2") else None, limits)
 
 
 def measure_limits(tiles: Sequence[Mapping[str, Any]], composite: Composite) -> Limits:
-    """Measure the 2nd and 98th percentile of each channel over some tiles.
+    """Measure between which values to stretch each channel: the 2nd and 98th percentile of a tile.
+
+    Of several tiles it is the median of their 2nd, and the upper quartile of their 98th: a few clouds would leave all others black.
 
     Args:
         tiles: Bands by name of each, at least one.
@@ -91,8 +93,15 @@ def measure_limits(tiles: Sequence[Mapping[str, Any]], composite: Composite) -> 
     if composite.bands is not None:
         # Named so that the three are taken in this order, as of a sensor of which nothing is known.
         renamed = [{f"channel {place}": tile[band] for place, band in enumerate(composite.bands)} for tile in tiles]
-        return common_limits(renamed)
-    return common_limits(tiles, composite.sensor if composite.sensor in ("s1", "s2") else None)
+        return _typical([common_limits([tile]) for tile in renamed])
+    sensor = composite.sensor if composite.sensor in ("s1", "s2") else None
+    return _typical([common_limits([tile], sensor) for tile in tiles])
+
+
+def _typical(limits: Sequence[Limits]) -> Limits:
+    values = np.asarray(limits)  # (tiles, channels, 2)
+    low, high = np.median(values[..., 0], axis=0), np.percentile(values[..., 1], 75, axis=0)
+    return [(float(first), float(max(last, first + 1e-3))) for first, last in zip(low, high, strict=True)]
 
 
 def _picked(bands: Mapping[str, Any], names: Sequence[str]) -> Image:
