@@ -4,7 +4,7 @@ BigEarthNet v2 (rico-hdl) stores safetensors; BigEarthNet-MM v1 (bigearthnet_enc
 a program, and archives come from strangers, so the v1 reader here is no unpickler: it interprets the few opcodes those archives use,
 builds inert records, never imports or calls anything (pickles.py), and then checks every array it takes out.
 
-Whatever the bytes of a value, reading it takes less than 16 MiB beside the value and less than half a second of processor time:
+Whatever the bytes of a value, reading it takes less than 32 MiB beside the value and less than half a second of processor time:
 tests/fuzz_codecs.py measures it on 24,000 mutants of real values.
 """
 
