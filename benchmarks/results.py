@@ -94,6 +94,7 @@ def measure(archive: Archive, folder: Path, seed: int, root: Path) -> dict[str, 
         options = RetrievalOptions(
             data=str(root / archive.name),
             k=archive.k,
+            alignment="none",
             untrained=True,
             pictures=0,
             seed=seed,
@@ -147,7 +148,7 @@ def format_page(results: dict[str, dict[str, list[dict[str, Any]]]], root: Path)
         lines += ["<!-- not run: 15 trainings of half a minute to a minute -->", "```console"]
         for model in by_model:
             words = training_options(archive, model, "$SEED", root.as_posix())
-            options = f"--data {root.as_posix()}/{archive.name} --k {archive.k} --untrained --pictures 0 --seed $SEED"
+            options = f"--data {root.as_posix()}/{archive.name} --k {archive.k} --alignment none --untrained --pictures 0 --seed $SEED"
             lines.append(f"python run_pretraining.py {' '.join(words)}")
             lines.append(f"python run_retrieval.py {words[-1]} {options} --output_dir {words[-1]}/retrieval")
         parts.append("\n".join([*lines, "```"]))
