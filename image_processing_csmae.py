@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.utils import logging
 
 try:
     from .configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
@@ -16,6 +17,8 @@ except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
     from configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
+
+logger = logging.get_logger(__name__)
 
 BAND_MEAN: dict[str, float] = {
     "B01": 340.76769064,
@@ -725,6 +728,9 @@ def _array(pixels: torch.Tensor) -> np.ndarray:
 def check_guesses(sensor: str, bands: Mapping[str, BandPixels]) -> None:
     """Refuse what looks wrong beyond the range of its values; see [`CSMAEImageProcessor`] for what is looked for and its limits.
 
+    What is read wrongly is wrong in every image, and nature looks odd now and then. So a sign must show in more than half of the
+    images given together; of fewer there is one warning, and they are taken as they are.
+
     Args:
         sensor: Name of the sensor, for the message.
         bands: As of [`measure_bands`], in their own units; bands of unknown unit are left alone.
@@ -743,11 +749,16 @@ def check_guesses(sensor: str, bands: Mapping[str, BandPixels]) -> None:
         ]
     for wrong, reason in (sign for part in signs for sign in part):
         image = _first(wrong)
-        if image is not None:
-            own = "dn" if optical else "db"
+        if image is None:
+            continue
+        own = "dn" if optical else "db"
+        if 2 * np.sum(wrong) > len(wrong):
             raise ValueError(
                 f"{sensor} image {image} {reason}. If its values are right as they are, say so by units={{{sensor!r}: {own!r}}}."
             )
+        logger.warning_once(
+            f"An image of {sensor} {reason}. As most images beside it do not, it is taken as it is. (Said once.)"
+        )
 
 
 def _exchange_signs(bands: Mapping[str, BandPixels]) -> Signs:
