@@ -57,8 +57,18 @@ def tiles(served, folder):
     return load_archive(str(folder / "tiles"), "all")
 
 
+SETTLED = """() => new Promise(done => {
+    let last = performance.now();
+    const watcher = new MutationObserver(() => { last = performance.now(); });
+    watcher.observe(document.body, {subtree: true, childList: true, characterData: true});
+    const look = () => performance.now() - last > 300 ? (watcher.disconnect(), done()) : setTimeout(look, 50);
+    look();
+})"""
+"""The parts of a page are drawn one after another: resolves when nothing has changed for a while."""
+
+
 class Visitor:
-    """A person at the page."""
+    """A person at the page, who looks at it when it has come to rest."""
 
     def __init__(self, chromium, served, *, width=1600, link=""):
         self.context = chromium.new_context(viewport={"width": width, "height": 1000}, accept_downloads=True)
@@ -71,7 +81,8 @@ class Visitor:
         self.page.wait_for_selector("#examples button")
 
     def see(self, selector, text=None):
-        return self.page.locator(selector, has_text=text).first.wait_for()
+        self.page.locator(selector, has_text=text).first.wait_for()
+        self.page.evaluate(SETTLED)
 
     def ids(self):
         return [card.get_attribute("data-tile") for card in self.page.locator("#gallery .card").all()]
