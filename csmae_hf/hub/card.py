@@ -369,12 +369,6 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _listing(entries: Mapping[str, str] | Sequence[str] | None) -> str:
-    if isinstance(entries, Mapping):
-        return "\n".join(f"* `{name}`: {meaning}" for name, meaning in entries.items())
-    return "\n".join(f"* `{name}`" for name in entries or [])
-
-
 def _with_interval(entry: Mapping[str, Any], metric: str) -> str:
     interval = (entry.get("intervals") or {}).get(metric)
     if not interval:
