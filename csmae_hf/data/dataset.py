@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
 from csmae_hf.data.bands import TileBands, open_store
 from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.data.codecs import CorruptTileError
 from csmae_hf.data.labels import read_v1_labels
 from csmae_hf.data.metadata import (
     TileRow,
@@ -27,6 +28,9 @@ from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.tile import Tile
 
 logger = logging.getLogger(__name__)
+
+_MOST_BROKEN_AT_FIRST = 8
+"""Broken tiles at the beginning after which an archive is taken for broken as a whole."""
 
 SENSOR_BANDS: dict[str, tuple[str, ...]] = {"s1": S1_BANDS, "s2": S2_BANDS}
 """The bands of BigEarthNet by sensor."""
@@ -80,7 +84,7 @@ def load_bigearthnet(
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.
         ValueError: If the split, the subset, a sensor, a band or a label is unknown, a tile is listed twice, none is left, too many
             are missing, or the subset needs what is not known (the country of a v1 archive, say).
-        CorruptTileError: If a v1 value, read for its labels, is broken.
+        CorruptTileError: If a v1 value, read for its labels, is broken, or the first nine tiles of v2 are.
     """
     if missing not in ("error", "drop"):
         raise ValueError(f"missing={missing!r}: expected 'error' or 'drop'.")
@@ -101,7 +105,7 @@ def load_bigearthnet(
     if store.format == "v1":
         labels = read_v1_labels(store, [row.id for row in rows])
         rows = [row._replace(labels=own) for row, own in zip(rows, labels, strict=True)]
-    columns = {sensor: _check_stored(rows[0], sensor, bands[sensor], store) for sensor in sensors or present_sensors}
+    columns = {sensor: _check_stored(rows, sensor, bands[sensor], store) for sensor in sensors or present_sensors}
     pixels = {
         sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
         for sensor, names in columns.items()
@@ -231,9 +235,9 @@ def _report_missing(
     logger.warning("%s; they are left out.", message)
 
 
-def _check_stored(row: TileRow, sensor: str, bands: list[str] | None, store: TileStore) -> list[str]:
-    """The bands of a pixel column: those asked for, which the first tile must have, or all that it has."""
-    tile = store.read(str(_key(row, sensor, store)))
+def _check_stored(rows: Sequence[TileRow], sensor: str, bands: list[str] | None, store: TileStore) -> list[str]:
+    """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has."""
+    row, tile = _first_readable(rows, sensor, store)
     stored = [band for band in SENSOR_BANDS[sensor] if band in tile]
     absent = [band for band in bands or () if band not in stored]
     if absent or not stored:
@@ -241,6 +245,17 @@ def _check_stored(row: TileRow, sensor: str, bands: list[str] | None, store: Til
             f"{store.path} has no {', '.join(absent) or sensor} of tile {row.id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
         )
     return stored if bands is None else bands
+
+
+def _first_readable(rows: Sequence[TileRow], sensor: str, store: TileStore) -> tuple[TileRow, dict[str, Any]]:
+    """The first tile that is not broken: who reads the others will be told of those that are."""
+    for row in rows[:_MOST_BROKEN_AT_FIRST]:
+        try:
+            return row, store.read(str(_key(row, sensor, store)))
+        except CorruptTileError as error:
+            logger.warning("%s (The bands are taken from the next tile.)", error)
+    row = rows[_MOST_BROKEN_AT_FIRST] if len(rows) > _MOST_BROKEN_AT_FIRST else rows[0]
+    return row, store.read(str(_key(row, sensor, store)))
 
 
 def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:

@@ -260,3 +260,22 @@ def test_the_full_v2_table_serves_a_small_store(shared_data: Path) -> None:
     assert len(data) == 6
     with pytest.raises(ValueError, match=r"of the 69450 tiles.*more than 1%"):
         load_bigearthnet(shared_data / V2_SHARED, metadata=full)
+
+
+def test_a_broken_first_tile_stops_only_who_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = min(S2_NAMES)
+    items = [(key, value[:-100] if key == first else value) for key, value in tile_items()]
+    write_archive(tmp_path)
+    folder = tmp_path / "broken"
+    write_store(folder / "lmdb", items)
+    (tmp_path / "metadata.parquet").rename(folder / "metadata.parquet")
+    dataset = load_bigearthnet(folder)
+    assert first in caplog.text
+    assert len(dataset) == 6
+    assert dataset[1]["s2"]["B02"].shape == (120, 120)
+    with pytest.raises(ValueError, match=first):
+        dataset[0]["s2"]["B02"]
+    write_store(tmp_path / "worse" / "lmdb", [(key, value[:-100]) for key, value in tile_items()])
+    (folder / "metadata.parquet").rename(tmp_path / "worse" / "metadata.parquet")
+    with pytest.raises(ValueError, match="broken safetensors value"):
+        load_bigearthnet(tmp_path / "worse")
