@@ -342,8 +342,12 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         with _without_autocast(first.device.type):
             for key, pixels in groups.items():
                 names = key.split()
-                mean = torch.tensor([self.band_mean[name] for name in names], device=pixels.device)[:, None, None]
-                scale = torch.tensor([1 / self.band_std[name] for name in names], device=pixels.device)[:, None, None]
+                mean = _constant(tuple(self.band_mean[name] for name in names), torch.float32, pixels.device)[
+                    :, None, None
+                ]
+                scale = _constant(tuple(1 / self.band_std[name] for name in names), torch.float32, pixels.device)[
+                    :, None, None
+                ]
                 places = [order.index(name) for name in names]
                 in_a_row = places == list(range(places[0], places[0] + len(places)))
                 for start in range(0, len(pixels), step):
@@ -355,7 +359,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
                     )
                     _standardise_into(target, pixels[start : start + step], mean, scale)
                     if not in_a_row:
-                        part[:, places] = target
+                        part.index_copy_(1, _constant(tuple(places), torch.int64, pixels.device), target)
         return images.transpose(2, 3).contiguous() if self.transpose else images
 
 
@@ -911,10 +915,25 @@ def _resample_planes(planes: torch.Tensor, size: int) -> torch.Tensor:
 
 def _weigh(images: torch.Tensor, size: int, axis: int) -> torch.Tensor:
     """Resample along an axis as a weighted sum of four neighbours. No matrix product: TF32 would round those to 10 bits."""
-    places, weights = _bicubic_taps(images.shape[axis], size)
+    places, weights = _bicubic_taps_on(images.device, images.shape[axis], size)
     shape = (-1, 1) if axis == -2 else (-1,)
-    parts = zip(places.T.to(images.device), weights.T.to(images.device), strict=True)
+    parts = zip(places.T, weights.T, strict=True)
     return torch.stack([images.index_select(axis, place) * weight.reshape(shape) for place, weight in parts]).sum(dim=0)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers on a device, sent there once: the host waits for a device to which it sends anything."""
+    return torch.tensor(values, dtype=dtype).to(device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _bicubic_taps_on(device: torch.device, size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[`_bicubic_taps`] on a device, sent there once."""
+    places, weights = _bicubic_taps(size, new_size)
+    return places.to(device), weights.to(device)
 
 
 class _Block(NamedTuple):
@@ -926,6 +945,7 @@ class _Block(NamedTuple):
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _bicubic_blocks(size: int, new_size: int) -> list[_Block]:
     """The bicubic matrix in blocks of about 24 outputs: a third of the work for 60 to 120, since a pixel depends on four."""
     blocks, start = [], 0
@@ -938,6 +958,7 @@ def _bicubic_blocks(size: int, new_size: int) -> list[_Block]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _bicubic_bags(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """For every new row of `_PLANES_AT_ONCE` planes the rows of all planes it depends on, and their weights: (rows, 4) each."""
     places, weights = _bicubic_taps(size, new_size)
@@ -946,6 +967,7 @@ def _bicubic_bags(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _bicubic_taps(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The pixels that each new one depends on, in order, and their weights: (new_size, 4) each, fewer where there are fewer."""
     matrix = _bicubic_matrix(size, new_size)
@@ -954,6 +976,7 @@ def _bicubic_taps(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _bicubic_matrix(size: int, new_size: int) -> torch.Tensor:
     """Weights (new_size, size) of bicubic resampling along one axis: cubic convolution (Keys 1981) with a = -0.75, borders repeated.
 

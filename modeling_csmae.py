@@ -310,7 +310,9 @@ def nt_xent_loss(embeds: torch.Tensor, other_embeds: torch.Tensor, temperature: 
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def discrepancy_loss(embeds: torch.Tensor, other_embeds: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
+from csmae_hf.data.parallel import default_workers
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
 
@@ -150,6 +152,16 @@ class CSMAETrainingArguments(TrainingArguments):
             "the data sheet's for known GPUs, else measured."
         },
     )
+    dataloader_num_workers: int = field(  # type: ignore[assignment]  # None only until it is initialised
+        default=None,
+        metadata={
+            "help": "Processes that read tiles, for each training process; 0 reads in the training process. Default: on a CPU 0, "
+            "else a training process's share of the cores but one, 8 at most."
+        },
+    )
+    dataloader_persistent_workers: bool = field(
+        default=True, metadata={"help": "Keep these processes from epoch to epoch, rather than start them anew."}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Has no effect: a loss that is NaN or infinite stops the run."}
     )
@@ -176,10 +188,23 @@ class CSMAETrainingArguments(TrainingArguments):
         if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
             self.fsdp = self.fsdp.lower() == "true" or None  # type: ignore[assignment]
         self._choose_precision()
+        self._choose_loading(default_device_type(self.use_cpu))
         super().__post_init__()
+        if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
+            os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
         self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
+
+    def _choose_loading(self, device_type: str) -> None:
+        """Decide how batches come to the device: from processes of their own, and without the host waiting for each copy."""
+        if self.dataloader_num_workers is None:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            self.dataloader_num_workers = 0 if device_type == "cpu" else loading_workers(default_workers(), processes)
+        if not self.dataloader_num_workers:
+            self.dataloader_persistent_workers = False  # torch refuses it
+        if self.accelerator_config is None and device_type != "cpu":
+            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
 
     def _choose_precision(self) -> None:
         """Decide on a precision, and tell it to Transformers in its own words."""
@@ -192,6 +217,19 @@ class CSMAETrainingArguments(TrainingArguments):
         self.precision = choose_precision(self.precision, device_type)
         self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
         self.use_cpu = self.use_cpu or device_type == "cpu"  # else Transformers refuses bf16 there
+
+
+def loading_workers(cores: int, processes: int) -> int:
+    """How many processes read tiles for each training process that has a device of its own.
+
+    Args:
+        cores: Of this machine that may be used.
+        processes: Training processes on this machine.
+
+    Returns:
+        From 1 to 8; each reads several thousand tiles a second.
+    """
+    return min(8, max(1, cores // processes - 1))
 
 
 LOWER_IS_BETTER = ("loss", "umr_", "cmr_", "mim", "mde", "uniformity_", "alignment_", "gap_")
@@ -216,7 +254,6 @@ def _show_own_arguments_only(parser: argparse.ArgumentParser) -> None:
         "help",
         *CSMAETrainingArguments.__annotations__,
         "max_steps",
-        "dataloader_num_workers",
     }
     own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}
     for action in parser._actions:

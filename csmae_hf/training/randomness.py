@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csmae_hf.training.waiting import send
+
 EVALUATION_SEED = 0
 """Evaluation masks alike whatever the run's seed, so that runs can be compared."""
 
@@ -37,7 +39,13 @@ def draw_rows(seed: int, step: int, first_row: int, rows: int, width: int) -> ND
 
 
 def draw_flips_and_noise(
-    seed: int, step: int, first_row: int, rows: int, sensors: Iterable[str], patches: int
+    seed: int,
+    step: int,
+    first_row: int,
+    rows: int,
+    sensors: Iterable[str],
+    patches: int,
+    device: str | torch.device = "cpu",
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Draw what a training step chooses at random.
 
@@ -48,13 +56,14 @@ def draw_flips_and_noise(
         rows: How many rows, B.
         sensors: All of the model's, in its order.
         patches: Patches of an image, L.
+        device: Where they are wanted. They are drawn on the CPU, so that every device gets the same.
 
     Returns:
         (B, 2) bool, whether to flip a place horizontally and vertically, p = 0.5 each; and (B, L) by sensor, the noise that
         decides which patches stay visible.
     """
     names = list(sensors)
-    numbers = torch.from_numpy(draw_rows(seed, step, first_row, rows, 2 + patches * len(names)))
+    numbers = send(torch.from_numpy(draw_rows(seed, step, first_row, rows, 2 + patches * len(names))), device)
     flips, noise = numbers[:, :2] < 0.5, numbers[:, 2:].reshape(rows, len(names), patches)
     return flips, dict(zip(names, noise.unbind(1), strict=True))
 
@@ -64,14 +73,14 @@ def flip_together(images: dict[str, torch.Tensor], flips: torch.Tensor) -> dict[
 
     Args:
         images: (B, C, H, W) by sensor, the same B places.
-        flips: (B, 2) bool, whether to flip a place horizontally and vertically.
+        flips: (B, 2) bool, whether to flip a place horizontally and vertically, on the images' device.
 
     Returns:
         The flipped images.
     """
     flipped = {}
     for sensor, image in images.items():
-        choices = flips.to(image.device).T.reshape(2, -1, 1, 1, 1)
+        choices = flips.T.reshape(2, -1, 1, 1, 1)
         for choice, dim in zip(choices, (-1, -2), strict=True):
             image = torch.where(choice, image.flip(dim), image)
         flipped[sensor] = image

@@ -20,7 +20,7 @@ from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
-from csmae_hf.training.nonfinite import refuse_non_finite
+from csmae_hf.training.nonfinite import UnreadLoss
 from csmae_hf.training.randomness import EVALUATION_SEED, draw_flips_and_noise, flip_together
 from csmae_hf.training.rng import preserved_rng
 from csmae_hf.training.sharding import shard_on_cpu
@@ -51,6 +51,7 @@ class CSMAETrainer(Trainer):
         self.model_config = self.accelerator.unwrap_model(self.model).config
         self._model_class = type(self.model)
         self.throughput: Throughput | None = None
+        self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
         self._step, self._batches_of_step, self._eval_batches = -1, 0, 0
@@ -70,6 +71,18 @@ class CSMAETrainer(Trainer):
 
     # Batches: what a process sees is its rows of the global batch, wherever they are computed
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the gradients of a batch.
+
+        Raises:
+            NonFiniteLossError: If its loss is NaN or infinite; the optimiser takes no step then.
+        """
+        loss = super().training_step(*args, **kwargs)
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            unread.refuse_non_finite()
+        return loss
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -77,11 +90,7 @@ class CSMAETrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Compute the loss of a batch and remember its terms for the log.
-
-        Raises:
-            NonFiniteLossError: If it is NaN or infinite in training.
-        """
+        """Compute the loss of a batch and remember its terms for the log."""
         ids: Any = inputs.get("ids")
         batch = {name: value for name, value in inputs.items() if name != "ids"}
         batch = self._training_batch(batch) if model.training else self._evaluation_batch(batch)
@@ -90,7 +99,9 @@ class CSMAETrainer(Trainer):
         (self._terms if model.training else self._eval_terms).add(losses, count_rows(batch, self.model_config))
         if model.training:
             run, step = Path(str(self.args.output_dir)), self.state.global_step + 1
-            refuse_non_finite(loss, losses, batch, ids, run, step, self.args.process_index)
+            self._unread = UnreadLoss(loss, losses, batch, ids, run, step, self.args.process_index)
+            if self.is_deepspeed_enabled:  # its backward pass also takes the optimiser's step
+                self._unread.refuse_non_finite()
         return (loss, outputs) if return_outputs else loss
 
     def _training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +129,10 @@ class CSMAETrainer(Trainer):
         self, batch: Mapping[str, Any], seed: int, step: int, first_row: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         images = self._images(batch)
-        rows, config = next(iter(images.values())).shape[0], self.model_config
-        flips, noise = draw_flips_and_noise(seed, step, first_row, rows, config.sensors, config.num_patches)
-        return flips, {sensor: noise[sensor].to(image.device) for sensor, image in images.items()}
+        first, config = next(iter(images.values())), self.model_config
+        place = (seed, step, first_row, len(first))
+        flips, noise = draw_flips_and_noise(*place, config.sensors, config.num_patches, first.device)
+        return flips, {sensor: noise[sensor] for sensor in images}
 
     def _images(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {name: batch[name] for name in self.model_config.sensors if batch.get(name) is not None}

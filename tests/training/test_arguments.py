@@ -1,13 +1,16 @@
 """YAML first, command line over it, and no name that does nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
+from csmae_hf.training import arguments
 from csmae_hf.training.arguments import (
     ModelArguments,
     changed_arguments,
+    loading_workers,
     parse_arguments,
     resolved_arguments,
     save_arguments,
@@ -144,3 +147,36 @@ def test_shipped_recipe_is_the_papers(variant):
     assert training.lr_scheduler_type == "cosine"
     assert training.warmup_steps == 10 / 150
     assert yaml.safe_load(path.read_text())["precision"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "expected"), [(16, 1, 8), (16, 4, 3), (2, 1, 1), (1, 1, 1), (8, 8, 1), (192, 8, 8)]
+)
+def test_training_processes_share_the_cores_for_reading(cores: int, processes: int, expected: int) -> None:
+    assert loading_workers(cores, processes) == expected
+
+
+def test_on_a_cpu_the_training_process_reads_by_itself() -> None:
+    _, _, args = parse_arguments(["--use_cpu"])
+    assert (args.dataloader_num_workers, args.dataloader_persistent_workers) == (0, False)
+    assert not args.accelerator_config.non_blocking
+
+
+def test_a_gpu_is_fed_by_processes_that_stay_and_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "default_device_type", lambda use_cpu: "cuda")
+    monkeypatch.setattr(arguments, "default_workers", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    _, _, args = parse_arguments(["--precision", "fp32"])
+    assert (args.dataloader_num_workers, args.dataloader_persistent_workers) == (3, True)
+    assert args.accelerator_config.non_blocking
+    _, _, args = parse_arguments(["--precision", "fp32", "--dataloader_num_workers", "0"])
+    assert (args.dataloader_num_workers, args.dataloader_persistent_workers) == (0, False)
+
+
+def test_what_is_compiled_is_compiled_for_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_DYNAMO_USE_DYNAMIC", raising=False)
+    parse_arguments(["--use_cpu", "--torch_compile", "--torch_compile_backend", "eager"])
+    assert os.environ["ACCELERATE_DYNAMO_USE_DYNAMIC"] == "false"
+    for name in list(os.environ):
+        if name.startswith("ACCELERATE_DYNAMO_"):  # Transformers sets them for the process
+            monkeypatch.delenv(name)

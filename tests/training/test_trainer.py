@@ -172,8 +172,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
         return batch
 
     monkeypatch.setattr(TileCollator, "__call__", spoil_the_fifth)
+    steps: list[int] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *args, **kwargs: (steps.append(1), step(*args, **kwargs))[1])
     with pytest.raises(NonFiniteLossError, match="loss of step 5 is nan") as raised:
         run_here(data, tmp_path)
+    assert len(steps) == 4, "nothing was learned from it"
     assert all(name in str(raised.value) for name in batches[4])
     saved = tmp_path / "non_finite" / "step-5-process-0.safetensors"
     assert str(saved) in str(raised.value)
