@@ -8,7 +8,6 @@ A module of this folder that has `measure(full: bool) -> list[dict]` is a benchm
 ("s" or "MiB": less is better; "images/s" and whatever else ends in "/s": more is), and where they apply `yardstick` with
 `yardstick_name`, `low` and `high` of ours over the repeats, `wanted` (the ratio that the project wants), `bound` and
 `fraction` (what limits it, and the share of the machine's limit that it reaches). The ratio is above 1 where ours is better.
-Any other script that `SCRIPTS` names is run as a process, and what it prints is the report.
 Threads are those that torch takes: set OMP_NUM_THREADS. With one thread on a CPU, seconds are the processor's and other work on
 the machine hardly changes them; with more they are the clock's, and the machine should be idle.
 """
@@ -18,9 +17,7 @@ import importlib
 import json
 import logging
 import pkgutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,58 +25,19 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe, limits
+from benchmarks.timing import add_ratio, table
 
 logger = logging.getLogger("benchmarks")
 FOLDER = Path(__file__).parent
 
-SAMPLE = "{sample}"
-SCRIPTS: dict[str, list[str]] = {"data": [SAMPLE], "retrieval": [], "search": []}
-"""Benchmarks that print a report of their own, and the arguments they need; `{sample}` is a sample archive of 200 tiles."""
-
 
 def names() -> list[str]:
     """Names of the benchmarks, found by what they define."""
-    found = [module.name for module in pkgutil.iter_modules([str(FOLDER)])]
-    return [name for name in found if name in SCRIPTS or _gives_rows(name)]
+    return [module.name for module in pkgutil.iter_modules([str(FOLDER)]) if _gives_rows(module.name)]
 
 
 def _gives_rows(name: str) -> bool:
     return "\ndef measure(full: bool" in (FOLDER / f"{name}.py").read_text()
-
-
-def run_script(name: str) -> str:
-    """Run a benchmark that prints its own report, and return that."""
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = list(SCRIPTS[name])
-        if SAMPLE in arguments:
-            from csmae_hf.data.sample import generate_sample
-
-            arguments[arguments.index(SAMPLE)] = str(generate_sample(Path(scratch) / "sample", tiles=200, seed=0))
-        command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
-        script = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return script.stdout.strip()
-
-
-def add_ratio(row: dict[str, Any]) -> dict[str, Any]:
-    """Add how many times better ours is, where the row does not say it by itself."""
-    if row.get("yardstick") and "ratio" not in row:
-        ours, yardstick = row["ours"], row["yardstick"]
-        row["ratio"] = ours / yardstick if row["unit"].endswith("/s") else yardstick / ours
-    return row
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Lay rows out in columns, in Markdown."""
-    header = ["case", "ours", "low to high", "yardstick", "ratio", "wanted", "share of limit"]
-    lines = [header, ["---"] * len(header)]
-    for row in rows:
-        unit = row["unit"]
-        spread = f"{row['low']:.4g} to {row['high']:.4g}" if "low" in row else ""
-        yardstick = f"{row['yardstick']:.4g} {unit} ({row['yardstick_name']})" if row.get("yardstick") else ""
-        share = f"{row['fraction']:.2f} ({row['bound']})" if row.get("fraction") else ""
-        ratio, wanted = (f"{row[key]:.2f}" if row.get(key) else "" for key in ("ratio", "wanted"))
-        lines.append([row["case"], f"{row['ours']:.4g} {unit}", spread, yardstick, ratio, wanted, share])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def limit_rows(device: torch.device) -> list[dict[str, Any]]:
@@ -114,14 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.names or names():
         logger.info("%s ...", name)
         start = time.perf_counter()
-        if _gives_rows(name):
-            rows = [
-                add_ratio(row) for row in importlib.import_module(f"benchmarks.{name}").measure(full=arguments.full)
-            ]
-            report["benchmarks"][name], text = rows, table(rows)
-        else:
-            report["benchmarks"][name] = text = run_script(name)
-        sys.stdout.write(f"## {name} ({time.perf_counter() - start:.0f} s)\n\n{text}\n\n")
+        measured = importlib.import_module(f"benchmarks.{name}").measure(full=arguments.full)
+        report["benchmarks"][name] = rows = [add_ratio(row) for row in measured]
+        sys.stdout.write(f"## {name} ({time.perf_counter() - start:.0f} s)\n\n{table(rows)}\n\n")
         sys.stdout.flush()
         if arguments.json:  # after each: an hour of measuring is not lost to the one that fails
             arguments.json.write_text(json.dumps(report, indent=2) + "\n")

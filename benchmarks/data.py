@@ -1,24 +1,24 @@
 """How fast tiles become batches: reading, decoding, resampling, standardising, beside the plain way and a plain copy.
 
-    python benchmarks/data.py ARCHIVE              e.g. demo/sample, or BigEarthNet v1 or v2
-    python benchmarks/data.py ARCHIVE --large 8    also reads an archive of 8 GiB, made of copies, from a cold page cache
+    python -m benchmarks.data ARCHIVE              e.g. demo/sample, or BigEarthNet v1 or v2
+    python -m benchmarks.data ARCHIVE --large 8    also reads an archive of 8 GiB, made of copies, from a cold page cache
 
-All figures are of one core: every number is processor time of this process, the least of several interleaved repeats, so that other
-work on the machine matters little. Compare ratios, not numbers of different machines. With `--large`, time is that of the clock,
-and the archive should be larger than the memory that is free for it.
+All figures are of one core, in seconds of the processor, of interleaved repeats, so that other work on the machine matters little.
+Compare ratios, not numbers of different machines. With `--large`, time is that of the clock, and the archive should be larger than
+the memory that is free for it.
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import lmdb
 import numpy as np
@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 
+from benchmarks.machine import Limits
+from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import TileStore, write_store
@@ -61,26 +63,23 @@ def tile_values(store: TileStore, tiles: Dataset) -> list[tuple[str, ...]]:
     return [tuple(dict.fromkeys(row[sensor].key for sensor in ("s1", "s2"))) for row in tiles]
 
 
-def least_times(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Least processor time of each, in interleaved repeats, after one to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(repeats):
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            times[name].append(time.process_time() - start)
-    return {name: min(own) for name, own in times.items()}
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def measure(archive: Path, batch_size: int, repeats: int) -> None:
-    """Measure one batch, again and again."""
-    tiles = load_bigearthnet(archive, missing="drop")
-    tiles = tiles.select(range(min(batch_size, len(tiles))))
-    store = TileStore(tiles.features["s1"].store)
+PLAIN_WAY, PLAIN_WAY_IN_MEMORY, COPY = "plain way", "plain way, from bands in memory", "plain copy out of LMDB"
+
+
+def works_on(tiles: Dataset, store: TileStore) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name; each handles all tiles once."""
     keys = tile_values(store, tiles)
-    stored = sum(len(store.read_bytes(key)) for tile in keys for key in tile)
     environment = store._open()  # LMDB opens a folder once in a process
     processor = CSMAEImageProcessor()
     collator, native = TileCollator(processor), TileCollator(processor, native=True)
@@ -114,38 +113,77 @@ def measure(archive: Path, batch_size: int, repeats: int) -> None:
             check_no_data(sensor, pixels)
             check_guesses(sensor, pixels)
 
-    works: dict[str, Callable[[], Any]] = {
-        "plain copy out of LMDB": copy,
+    return {
+        COPY: copy,
         "read and decode": read,
-        "rows of the dataset": unread,
-        "plain way: read, 12 bicubic calls, standardise": plain,
-        "ours: rows, read, check, resample, standardise": lambda: collator(unread()),
-        "ours, native: rows, read, check, stack": lambda: native(unread()),
-        "plain way, from bands in memory": lambda: [plain_image(tile) for tile in bands],
-        "ours, from bands in memory": lambda: processor(s1=bands, s2=bands),
-        "ours, checks only": check,
-        "ours, resample and standardise only": lambda: processor.process_native(batch),
+        PLAIN_WAY: plain,
+        "rows, read, check, resample, standardise": lambda: collator(unread()),
+        "rows, read, check, stack, for a device": lambda: native(unread()),
+        PLAIN_WAY_IN_MEMORY: lambda: [plain_image(tile) for tile in bands],
+        "check, resample, standardise, from bands in memory": lambda: processor(s1=bands, s2=bands),
+        "rows of the dataset alone": unread,
+        "checks alone": check,
+        "resample and standardise alone": lambda: processor.process_native(batch),
     }
-    times = least_times(works, repeats)
-    logger.info(
-        "%d tiles of %s (%s), %.0f kB each; torch %s, %d thread", len(tiles), store.path, store.format, stored / len(tiles) / 1e3,
-        torch.__version__, torch.get_num_threads(),
-    )  # fmt: skip
-    logger.info("%-50s%12s%12s%12s", "", "tiles/s", "MB/s", "us/tile")
-    for name, seconds in times.items():
-        logger.info(
-            "%-50s%12.0f%12.0f%12.0f", name, len(tiles) / seconds, stored / seconds / 1e6, seconds / len(tiles) * 1e6
+
+
+def bytes_moved(tiles: Dataset, store: TileStore) -> dict[str, int]:
+    """Bytes that each must read and write at the least, of all tiles together."""
+    stored = sum(len(store.read_bytes(key)) for tile in tile_values(store, tiles) for key in tile)
+    native, floats = stored, len(tiles) * len(BANDS) * 120 * 120 * 4
+    return {
+        "read and decode": stored + native,
+        "rows, read, check, resample, standardise": stored + floats,
+        "rows, read, check, stack, for a device": stored + native,
+        "check, resample, standardise, from bands in memory": native + floats,
+        "resample and standardise alone": native + floats,
+    }
+
+
+YARDSTICKS: dict[str, tuple[str, float | None]] = {
+    "read and decode": (COPY, 0.5),
+    "rows, read, check, resample, standardise": (PLAIN_WAY, 10),
+    "rows, read, check, stack, for a device": (PLAIN_WAY, None),
+    "check, resample, standardise, from bands in memory": (PLAIN_WAY_IN_MEMORY, None),
+}
+"""What each is held against, and the ratio that is wanted."""
+
+
+def measure_archive(archive: Path, batch_size: int = 32, repeats: int = 15) -> list[Row]:
+    """Rows of one batch, handled again and again by one core."""
+    tiles = load_bigearthnet(archive, missing="drop")
+    tiles = tiles.select(range(min(batch_size, len(tiles))))
+    store = TileStore(tiles.features["s1"].store)
+    cpu, moved, rows = torch.device("cpu"), bytes_moved(tiles, store), []
+    with one_thread():
+        works = works_on(tiles, store)
+        seconds = time_in_turn(works, cpu, repeats, warmups=2)
+        memory = Limits(cpu).memory()
+    for name in works:
+        if name in (COPY, PLAIN_WAY, PLAIN_WAY_IN_MEMORY):
+            continue
+        yardstick, wanted = YARDSTICKS.get(name, ("", None))
+        row = compare(
+            f"{len(tiles)} {store.format} tiles: {name}",
+            seconds[name],
+            seconds.get(yardstick),
+            yardstick,
+            items=len(tiles),
+            unit="tiles/s",
+            wanted=wanted,
         )
-    for text, over, under in (
-        ("reading against a plain copy (wanted: 2 or less)", "read and decode", "plain copy out of LMDB"),
-        ("the checks against reading and decoding", "ours, checks only", "read and decode"),
-        ("plain way against ours (wanted: 10 or more)", "plain way: read, 12 bicubic calls, standardise",
-         "ours: rows, read, check, resample, standardise"),
-        ("plain way against ours, from bands in memory", "plain way, from bands in memory", "ours, from bands in memory"),
-        ("plain way against what a worker does for a device", "plain way: read, 12 bicubic calls, standardise",
-         "ours, native: rows, read, check, stack"),
-    ):  # fmt: skip
-        logger.info("%-54s%6.1f", text, times[over] / times[under])
+        if name in moved:
+            row |= {"bound": "memory", "fraction": moved[name] * row["ours"] / len(tiles) / memory}
+        rows.append(row)
+    return rows
+
+
+def measure(full: bool = False) -> list[Row]:
+    """Of generated tiles."""
+    from csmae_hf.data.sample import generate_sample
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return measure_archive(generate_sample(Path(scratch) / "sample", tiles=64, seed=0))
 
 
 def make_large(archive: Path, folder: Path, gibibytes: float) -> list[str]:
@@ -211,13 +249,14 @@ def main() -> int:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, not as a table")
     parser.add_argument("--large", type=float, help="GiB of an archive to make and to read from a cold page cache")
     parser.add_argument(
         "--folder", type=Path, help="where to make it (default: the system's folder for temporary files)"
     )
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    measure(arguments.archive, arguments.batch_size, arguments.repeats)
+    rows = measure_archive(arguments.archive, arguments.batch_size, arguments.repeats)
+    logger.info(json.dumps(rows, indent=2) if arguments.json else table(rows))
     if arguments.large:
         measure_large(arguments.archive, arguments.large, arguments.folder)
     return 0

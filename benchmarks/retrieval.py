@@ -1,7 +1,7 @@
 """Time the metrics of 65,000 queries x 10 results, beside the direct double loop over pairs that the original evaluates with.
 
-    python benchmarks/retrieval.py
-    python benchmarks/retrieval.py --labels metadata.parquet        label sets of real BigEarthNet (reBEN's table)
+    python -m benchmarks.retrieval
+    python -m benchmarks.retrieval --labels metadata.parquet        label sets of real BigEarthNet (reBEN's table)
 
 Nothing is searched: rankings are random. One core: set OMP_NUM_THREADS=1. The loop is timed on some queries and scaled up.
 """
@@ -9,14 +9,15 @@ Nothing is searched: rankings are random. One core: set OMP_NUM_THREADS=1. The l
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
+from benchmarks.machine import limits
+from benchmarks.timing import Row, add_ratio, compare, table, time_in_turn
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.retrieval.confidence import bootstrap_means
 from csmae_hf.retrieval.labels import multi_hot
@@ -53,15 +54,65 @@ def load_labels(path: str | None, rows: int, split: str, seed: int) -> NDArray[n
     return multi_hot(numbers, len(LABELS))
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one call, and what it gave."""
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
+def measure_labels(
+    labels: str | None = None,
+    queries: int = 65_000,
+    archive: int = 65_000,
+    k: int = 10,
+    loop_queries: int = 2_000,
+    resamples: int = 1_000,
+    repeats: int = 3,
+) -> list[Row]:
+    """Rows of the metrics of random rankings.
+
+    Raises:
+        ValueError: If the double loop gives other numbers.
+    """
+    query, tiles = load_labels(labels, queries, "validation", 0), load_labels(labels, archive, "test", 1)
+    rng = np.random.default_rng(2)
+    ranking = rng.permutation(len(tiles))[rng.integers(0, len(tiles) - k, (len(query), 1)) + np.arange(k)]
+    some, share = slice(loop_queries), len(query) / len(query[:loop_queries])
+    by_loop = double_loop(query[some], tiles, ranking[some])
+    ours = tuple(vars(retrieval_scores(query[some], tiles, ranking[some])).values())
+    if not np.allclose(ours, by_loop, rtol=0, atol=1e-12):
+        raise ValueError(f"The metrics are {ours}, but {by_loop} by the double loop.")
+    scores = query_scores(query, tiles, ranking)
+    stacked = np.stack(scores, axis=1)
+
+    def every_metric() -> None:
+        mean_scores(query_scores(query, tiles, ranking))
+        scores_over_k(query, tiles, ranking)
+        hubness(ranking, len(tiles))
+
+    works = {
+        "loop": lambda: double_loop(query[some], tiles, ranking[some]),
+        "four": lambda: retrieval_scores(query, tiles, ranking),
+        "all": every_metric,
+        "bootstrap": lambda: bootstrap_means(stacked, resamples=resamples, seed=0),
+    }
+    cpu = torch.device("cpu")
+    seconds = time_in_turn(works, cpu, repeats)
+    loop = [share * value for value in seconds["loop"]]
+    case = f"{len(query):,} queries x {k}, {'real' if labels else 'drawn'} labels"
+    # the labels of the queries and of each result, and the ranking, read once
+    least = query.nbytes + ranking.size * tiles.shape[1] + ranking.nbytes
+    four = compare(f"{case}: precision, recall, both F1", seconds["four"], loop, "double loop over pairs", wanted=50)
+    four |= {"bound": "memory", "fraction": least / four["ours"] / limits(cpu).memory()}
+    rows = [
+        four,
+        compare(f"{case}: every metric", seconds["all"], loop, "double loop, the four alone"),
+        compare(f"{case}: {resamples:,} bootstrap samples", seconds["bootstrap"]),
+    ]
+    return [add_ratio(row) for row in rows]
+
+
+def measure(full: bool = False) -> list[Row]:
+    """Of drawn labels."""
+    return measure_labels(loop_queries=500)
 
 
 def main() -> int:
-    """Measure and write one JSON document."""
+    """Print the table, or the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", help="reBEN's metadata.parquet; default: drawn labels")
     parser.add_argument("--queries", type=int, default=65_000)
@@ -69,36 +120,11 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--loop_queries", type=int, default=2_000, help="queries that the double loop is timed on")
     parser.add_argument("--resamples", type=int, default=1_000)
-    arguments = parser.parse_args()
-    query = load_labels(arguments.labels, arguments.queries, "validation", 0)
-    archive = load_labels(arguments.labels, arguments.archive, "test", 1)
-    rng = np.random.default_rng(2)
-    first = rng.integers(0, len(archive) - arguments.k, (len(query), 1))
-    ranking = rng.permutation(len(archive))[first + np.arange(arguments.k)]
-    some = slice(arguments.loop_queries)
-
-    loop, by_loop = timed(lambda: double_loop(query[some], archive, ranking[some]))
-    four, _ = timed(lambda: retrieval_scores(query, archive, ranking))
-    scores_time, scores = timed(lambda: query_scores(query, archive, ranking))
-    rest, _ = timed(
-        lambda: (mean_scores(scores), scores_over_k(query, archive, ranking), hubness(ranking, len(archive)))
-    )
-    bootstrap, _ = timed(lambda: bootstrap_means(np.stack(scores, axis=1), resamples=arguments.resamples, seed=0))
-    vectorised = list(vars(retrieval_scores(query[some], archive, ranking[some])).values())
-    report = {
-        "queries": len(query),
-        "archive": len(archive),
-        "k": arguments.k,
-        "labels": arguments.labels or "drawn",
-        "double_loop_s": loop * len(query) / len(query[some]),
-        "same_four_s": four,
-        "all_metrics_s": scores_time + rest,
-        "bootstrap_s": bootstrap,
-        "resamples": arguments.resamples,
-        "loop_over_same_four": loop * len(query) / len(query[some]) / four,
-        "largest_difference": float(np.abs(np.subtract(vectorised, by_loop)).max()),
-    }
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, not as a table")
+    given = vars(parser.parse_args())
+    as_json = given.pop("json")
+    rows = measure_labels(**given)
+    sys.stdout.write((json.dumps(rows, indent=2) if as_json else table(rows)) + "\n")
     return 0
 
 

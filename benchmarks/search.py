@@ -1,7 +1,7 @@
 """Time the indexes of an archive beside a plain torch product and top-k, and measure how much of the exact answer they find.
 
-    python benchmarks/search.py
-    python benchmarks/search.py --rows 100000 --width 768 --queries 500
+    python -m benchmarks.search
+    python -m benchmarks.search --rows 100000 --width 768 --queries 500
 
 The vectors are generated (seeded): each tile mixes 1 to 5 of 43 classes in a latent space of 48, seen through a curved map; queries
 are of another sensor, which bends and shifts that map. They are no embeds of real tiles: compare the indexes on an archive of your
@@ -9,15 +9,18 @@ own with `csmae archive index`. Trust ratios within one run, not seconds. One co
 """
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.machine import limits
+from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.retrieval.index import ArchiveIndex
 from csmae_hf.retrieval.index.build import build_index
 from csmae_hf.retrieval.index.exact import ExactIndex
@@ -50,83 +53,97 @@ def make_vectors(rows: int, width: int, sensor: str, seed: int) -> torch.Tensor:
     return vectors
 
 
-def seconds_of(function: Callable[[], Any], least: float = 0.5) -> float:
-    """Best time of one call, over at least two calls and half a second."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < least:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def plain_search(queries: torch.Tensor, vectors: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
     """What anybody would write."""
     return (queries @ (vectors if kept is None else vectors[kept]).T).topk(10, dim=1).indices
 
 
-def measure(
-    name: str, index: ArchiveIndex, built: float, queries: torch.Tensor, plain: torch.Tensor, tiles: pa.Table
-) -> list[list[str]]:
-    """Rows of the table: an index under each filter, beside torch over the same rows."""
-    exact = ExactIndex(Vectors([plain]))
+def measure_index(
+    name: str, index: ArchiveIndex, queries: torch.Tensor, plain: torch.Tensor, tiles: pa.Table, repeats: int
+) -> list[Row]:
+    """Rows of an index under each filter, for all queries at once and for one, beside torch over the same vectors."""
+    exact, cpu = ExactIndex(Vectors([plain])), torch.device("cpu")
     recalls = {item.share: item.recall for item in measure_recall(index, exact, {"s1": queries}, "s2", tiles)}
     rows = []
     for share in SHARES:
         selection = bucket_filter(share, tiles)
         kept = None if selection is None else torch.from_numpy(selection.rows)
-        if kept is not None and len(kept) < 10:
+        vectors = len(plain) if kept is None else len(kept)
+        if vectors < 10:
             continue
-        batch = seconds_of(lambda: index.search(queries, 10, selection))  # noqa: B023 (called at once)
-        torch_batch = seconds_of(lambda: plain_search(queries, plain, kept))  # noqa: B023
-        single = seconds_of(lambda: index.search(queries[:1], 10, selection))  # noqa: B023
-        torch_single = seconds_of(lambda: plain_search(queries[:1], plain, kept))  # noqa: B023
-        rows.append(
-            [
-                name if share == 1 else "",
-                f"{built:.1f}" if share == 1 else "",
-                "none" if share == 1 else f"{100 * share:g} %",
-                f"{recalls[share]:.3f}",
-                f"{len(queries) / batch:.0f}",
-                f"{torch_batch / batch:.2f}",
-                f"{1000 * single:.2f}",
-                f"{torch_single / single:.2f}",
-            ]
-        )
+        for count in (len(queries), 1):
+            few = queries[:count]
+            works = {
+                "ours": partial(index.search, few, 10, selection),
+                "torch": partial(plain_search, few, plain, kept),
+            }
+            # a call of microseconds is repeated, so that each round takes a while
+            calls = 1 if count > 1 else 20
+            seconds = time_in_turn({key: partial(_repeat, work, calls) for key, work in works.items()}, cpu, repeats)
+            case = f"{name}{'' if share == 1 else f', a filter keeps {100 * share:g} %'}, {count} at once, recall {recalls[share]:.3f}"
+            row = compare(
+                case,
+                seconds["ours"],
+                seconds["torch"],
+                "torch: product, top-k",
+                items=count * calls,
+                unit="queries/s",
+            )
+            if isinstance(index, ExactIndex):  # an approximate index looks at some vectors only
+                if count > 1:
+                    rate, most = row["ours"] * 2 * vectors * plain.shape[1], limits(cpu).matmul(torch.float32)
+                    row |= {"bound": "matmul", "fraction": rate / most}
+                else:
+                    rate, most = row["ours"] * vectors * plain.shape[1] * plain.element_size(), limits(cpu).memory()
+                    row |= {"bound": "memory", "fraction": rate / most}
+            rows.append(row)
     return rows
 
 
-def main() -> None:
-    """Print the table."""
+def _repeat(work: Any, calls: int) -> None:
+    for _ in range(calls):
+        work()
+
+
+def measure_vectors(rows: int, width: int, queries: int, kinds: list[str], repeats: int = 5) -> list[Row]:
+    """Rows of exact search and of faiss's indexes over generated vectors."""
+    plain = make_vectors(rows, width, "s2", seed=0)
+    asked = make_vectors(queries, width, "s1", seed=1)
+    sides = {"s2": Vectors([plain]), "s1": Vectors([make_vectors(rows, width, "s1", seed=0)])}
+    ids = [str(row) for row in range(rows)]
+    tiles = with_buckets(pa.table({"id": ids}), ids)
+    size = f"{rows:,} x {width}"
+    found = measure_index(f"{size}: exact", ExactIndex(sides["s2"]), asked, plain, tiles, repeats)
+    for kind in kinds:
+        start = time.perf_counter()
+        index, _ = build_index("faiss", "s2", sides, tiles, kind=kind)
+        built = time.perf_counter() - start
+        name = f"{size}: faiss {kind}, effort {index.parameters['effort']}"
+        found += measure_index(name, index, asked, plain, tiles, repeats)
+        found.append({"case": f"{name}: built, effort chosen, recall measured", "ours": built, "unit": "s"})
+    return found
+
+
+def measure(full: bool = False) -> list[Row]:
+    """20,000 vectors; with `full` 200,000 as wide as ViT-B."""
+    return measure_vectors(200_000, 768, 100, ["ivf"]) if full else measure_vectors(20_000, 128, 200, ["ivf", "hnsw"])
+
+
+def main() -> int:
+    """Print the table, or the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--kinds", nargs="*", default=["ivf", "hnsw"], choices=["ivf", "hnsw"], help="of faiss")
-    arguments = parser.parse_args()
-    plain = make_vectors(arguments.rows, arguments.width, "s2", seed=0)
-    queries = make_vectors(arguments.queries, arguments.width, "s1", seed=1)
-    sides = {"s2": Vectors([plain]), "s1": Vectors([make_vectors(arguments.rows, arguments.width, "s1", seed=0)])}
-    ids = [str(row) for row in range(arguments.rows)]
-    tiles = with_buckets(pa.table({"id": ids}), ids)
-    table = [["index", "build s", "filter keeps", "recall@10", "queries/s", "x torch", "ms for one", "x torch"]]
-    table += measure("exact", ExactIndex(sides["s2"]), 0.0, queries, plain, tiles)
-    for kind in arguments.kinds:
-        start = time.perf_counter()
-        index, _ = build_index("faiss", "s2", sides, tiles, kind=kind)
-        built = time.perf_counter() - start
-        table += measure(f"faiss {kind}, effort {index.parameters['effort']}", index, built, queries, plain, tiles)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
-    sys.stdout.write(
-        f"{arguments.rows} generated vectors of width {arguments.width}, {arguments.queries} queries at once or one, "
-        f"{torch.get_num_threads()} thread(s).\n"
-        "x torch: how many times as fast as (queries @ vectors[kept].T).topk(10) in this run.\n"
-        "Build time includes choosing the effort and measuring the recall in both directions.\n"
-    )
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON, not as a table")
+    given = vars(parser.parse_args())
+    as_json = given.pop("json")
+    rows = measure_vectors(**given)
+    sys.stdout.write((json.dumps(rows, indent=2) if as_json else table(rows)) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
     np.seterr(all="raise", under="ignore")
-    main()
+    sys.exit(main())

@@ -76,3 +76,25 @@ def compare(
     if wanted:
         row["wanted"] = wanted
     return row
+
+
+def add_ratio(row: Row) -> Row:
+    """Add how many times better ours is, where the row does not say it by itself."""
+    if row.get("yardstick") and "ratio" not in row:
+        ours, yardstick = row["ours"], row["yardstick"]
+        row["ratio"] = ours / yardstick if row["unit"].endswith("/s") else yardstick / ours
+    return row
+
+
+def table(rows: list[Row]) -> str:
+    """Lay rows out in columns, in Markdown."""
+    header = ["case", "ours", "low to high", "yardstick", "ratio", "wanted", "share of limit"]
+    lines = [header, ["---"] * len(header)]
+    for row in rows:
+        unit = row["unit"]
+        spread = f"{row['low']:.4g} to {row['high']:.4g}" if "low" in row else ""
+        yardstick = f"{row['yardstick']:.4g} {unit} ({row['yardstick_name']})" if row.get("yardstick") else ""
+        share = f"{row['fraction']:.2f} ({row['bound']})" if row.get("fraction") else ""
+        ratio, wanted = (f"{row[key]:.2f}" if row.get(key) else "" for key in ("ratio", "wanted"))
+        lines.append([row["case"], f"{row['ours']:.4g} {unit}", spread, yardstick, ratio, wanted, share])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

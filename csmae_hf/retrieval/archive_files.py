@@ -4,6 +4,7 @@ Nothing that the JSON names is ever written to. A change writes new files beside
 removes what it no longer names: a crash at any moment leaves the archive before or after the change, never one between.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -147,7 +148,8 @@ def read_vectors(path: Path) -> torch.Tensor:
         with safe_open(str(path), framework="pt") as stream:
             tensor: torch.Tensor = stream.get_tensor(TENSOR)
     except (SafetensorError, OSError, RuntimeError) as error:  # torch maps the file, and raises RuntimeError
-        if not path.exists():
+        # a process that saves may have taken it away, and perhaps put it back since
+        if not path.exists() or os.strerror(errno.ENOENT) in str(error):
             raise FileNotFoundError(f"No file {path}.") from error
         raise ArchiveCorruptError(f"{path} cannot be read: {error}. Copy or build the archive again.") from error
     if tensor.ndim != 2 or tensor.dtype != torch.float32:

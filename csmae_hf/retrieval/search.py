@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from csmae_hf.retrieval.metrics import IntArray, check_k, checked_exclude
+from csmae_hf.retrieval.products import products
 from csmae_hf.retrieval.vectors import Vectors
 
 Embeds = NDArray[Any] | torch.Tensor
@@ -26,6 +27,7 @@ _LOW_PRECISION_MARGIN = 118
 
 _QUERY_CHUNK = 512
 _ARCHIVE_CHUNK = 16_384
+_BLOCK_NUMBERS = 2**20
 _RERANK_ROWS = 128
 _TIED_ROWS = 64
 
@@ -184,18 +186,36 @@ def _candidates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
     query = query.to(device, precision)
+    room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)))
     best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):
-        chunk = archive[start : start + _ARCHIVE_CHUNK].to(device, precision)
-        scores = query @ chunk.T  # (q, n)
-        places = _stable_top(scores, min(count, len(chunk)))
+        stop = min(start + _ARCHIVE_CHUNK, len(archive))
+        scores = _scores(query, archive, start, stop, room)
+        places = _stable_top(scores, min(count, stop - start))
         # Earlier chunks first: a lower place is a lower archive index among equal scores.
         merged_scores = torch.cat([best_scores, scores.gather(1, places)], dim=1)
         merged_indices = torch.cat([best_indices, places + start], dim=1)
         places = _stable_top(merged_scores, min(count, merged_scores.shape[1]))
         best_scores, best_indices = merged_scores.gather(1, places), merged_indices.gather(1, places)
     return best_indices.cpu(), best_scores[:, -1].float().cpu()
+
+
+def _scores(
+    query: torch.Tensor, archive: torch.Tensor | Vectors, start: int, stop: int, room: torch.Tensor
+) -> torch.Tensor:
+    """(q, stop - start) scores of the rows from `start` to `stop`, written into `room`, (q, stop - start or more).
+
+    On a CPU a few rows at a time: what must be copied fits into the cache, and into memory that was used before. Fresh memory, which
+    the system fills with zeros page by page, took longer than all else where a filter keeps some rows.
+    """
+    if query.device.type != "cpu":
+        return query @ archive[start:stop].to(query).T
+    scores, rows = room[:, : stop - start], max(1, _BLOCK_NUMBERS // archive.shape[1])
+    for first in range(start, stop, rows):
+        last = min(first + rows, stop)
+        scores[:, first - start : last - start] = products(query, archive[first:last].to(query))
+    return scores
 
 
 def rerank(

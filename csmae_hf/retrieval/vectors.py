@@ -21,12 +21,14 @@ class _Part(NamedTuple):
         return len(self.tensor) if self.rows is None else len(self.rows)
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.tensor[rows if self.rows is None else torch.from_numpy(self.rows)[rows]]
+        rows = rows if self.rows is None else torch.from_numpy(self.rows)[rows]
+        # of rows many times faster than indexing
+        return self.tensor.index_select(0, rows.reshape(-1)).reshape(*rows.shape, self.tensor.shape[1])
 
     def slice(self, start: int, stop: int) -> torch.Tensor:
         if self.rows is None:
             return self.tensor[start:stop]
-        return self.tensor[torch.from_numpy(self.rows[start:stop])]
+        return self.tensor.index_select(0, torch.from_numpy(self.rows[start:stop]))
 
     def select(self, rows: IntArray) -> "_Part":
         return _Part(self.tensor, rows if self.rows is None else self.rows[rows])

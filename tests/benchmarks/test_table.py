@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 
-from benchmarks.__main__ import add_ratio, main, names, table
+from benchmarks.__main__ import main, names
 from benchmarks.gpu import idle_share
 from benchmarks.machine import best_seconds
 from benchmarks.scaling import exponent
 from benchmarks.step import step_flops
-from benchmarks.timing import compare, time_in_turn
+from benchmarks.timing import add_ratio, compare, table, time_in_turn
 from configuration_csmae import CSMAEConfig
 
 
 def test_every_benchmark_is_found() -> None:
-    assert {"embedding", "gpu", "scaling", "startup", "step"} <= set(names())
+    assert {"data", "embedding", "gpu", "retrieval", "scaling", "search", "startup", "step"} == set(names())
     assert not {"machine", "memory", "timing", "yardsticks"} & set(names())
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from csmae_hf.retrieval import archive_files
 from csmae_hf.retrieval.archive import Archive
 from csmae_hf.retrieval.archive_files import MANIFEST, ArchiveCorruptError, read_manifest
 from csmae_hf.retrieval.identity import ArchiveMismatchError, Identity
@@ -115,6 +116,7 @@ def test_an_open_archive_outlives_its_replacement(folder):
 
 
 def save_for_ever(folder, saved):
+    torch.set_num_threads(1)  # a fork has none of its parent's threads, and would wait for them
     archives = [make_archive(seed, tiles=400, width=256) for seed in (1, 0)]
     while True:
         for archive in archives:
@@ -182,3 +184,16 @@ def test_readers_never_see_a_half_while_another_process_saves(tmp_path):
     finally:
         process.kill()
         process.join()
+
+
+def test_a_file_that_was_gone_for_a_moment_is_missing_not_damaged(tmp_path, monkeypatch):
+    """Another process that saves one archive and then the other takes a file away and puts it back."""
+    folder = make_archive(0).save(tmp_path / "archive")
+    (embeds,) = folder.glob("embeds-*.safetensors")
+
+    def gone(path, **options):
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: No such file or directory (2)")
+
+    monkeypatch.setattr(archive_files, "safe_open", gone)
+    with pytest.raises(FileNotFoundError):
+        archive_files.read_vectors(embeds)
