@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.curves import draw_curves
 from benchmarks.machine import describe, limits
 from benchmarks.timing import add_ratio, table
 
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names())}; default all")
     parser.add_argument("--full", action="store_true", help="sizes for a GPU machine")
     parser.add_argument("--json", type=Path, help="also write everything there")
+    parser.add_argument("--plots", type=Path, help="folder for a picture of each benchmark that has curves")
     arguments = parser.parse_args(argv)
     unknown = [name for name in arguments.names if name not in names()]
     if unknown:
@@ -76,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         report["benchmarks"][name] = rows = [add_ratio(row) for row in measured]
         sys.stdout.write(f"## {name} ({time.perf_counter() - start:.0f} s)\n\n{table(rows)}\n\n")
         sys.stdout.flush()
+        if arguments.plots:
+            arguments.plots.mkdir(parents=True, exist_ok=True)
+            draw_curves(rows, arguments.plots / f"{name}.png")
         if arguments.json:  # after each: an hour of measuring is not lost to the one that fails
             arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0

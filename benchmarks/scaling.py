@@ -58,7 +58,10 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 def curve(name: str, seconds: Mapping[float, float], unit: str = "s") -> list[Row]:
     """Rows of a curve, the last of them its exponent."""
-    rows: list[Row] = [{"case": f"{name}: {size:,}", "ours": value, "unit": unit} for size, value in seconds.items()]
+    rows: list[Row] = [
+        {"case": f"{name}: {size:,}", "ours": value, "unit": unit, "curve": name, "size": size}
+        for size, value in seconds.items()
+    ]
     slope = exponent(list(seconds), list(seconds.values()))
     return [*rows, {"case": f"{name}: exponent", "ours": slope, "unit": ""}]
 
@@ -93,28 +96,30 @@ def embed_tiles(sizes: Sequence[int], size: str, batch: int = 64) -> dict[float,
     return seconds
 
 
-def embed_processes(counts: Sequence[int], size: str, batches: int) -> dict[float, float]:
+def embed_processes(counts: Sequence[int], size: str, batches: int, repeats: int = 3) -> dict[float, float]:
     """Seconds until so many processes of one thread each have shared `batches` batches of 32 images."""
-    seconds: dict[float, float] = {}
-    for count in counts:
-        command = [sys.executable, "-c", CHILD, size, str(batches // count)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        children = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-            for _ in range(count)
-        ]
-        try:
-            for child in children:
-                _stdout(child).readline()
-            for child in children:
-                _stdin(child).write("go\n")
-                _stdin(child).flush()
-            seconds[count] = max(float(_stdout(child).readline()) for child in children)
-        finally:
-            for child in children:
-                child.terminate()
-                child.wait()
-    return seconds
+    rounds = [{count: _share_work(count, size, batches) for count in counts} for _ in range(repeats)]
+    return {count: statistics.median(seconds[count] for seconds in rounds) for count in counts}
+
+
+def _share_work(count: int, size: str, batches: int) -> float:
+    command = [sys.executable, "-c", CHILD, size, str(batches // count)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(count)
+    ]
+    try:
+        for child in children:
+            _stdout(child).readline()
+        for child in children:
+            _stdin(child).write("go\n")
+            _stdin(child).flush()
+        return max(float(_stdout(child).readline()) for child in children)
+    finally:
+        for child in children:
+            child.terminate()
+            child.wait()
 
 
 def _stdin(child: subprocess.Popen[str]) -> Any:

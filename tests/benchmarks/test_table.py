@@ -5,14 +5,20 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.__main__ import main, names
+from benchmarks.curves import draw_curves
+from benchmarks.data import measure_archive
 from benchmarks.gpu import idle_share
 from benchmarks.machine import best_seconds
-from benchmarks.scaling import exponent
+from benchmarks.retrieval import measure_labels
+from benchmarks.scaling import curve, exponent
+from benchmarks.search import measure_vectors
 from benchmarks.step import step_flops
 from benchmarks.timing import add_ratio, compare, table, time_in_turn
 from configuration_csmae import CSMAEConfig
+from csmae_hf.data.sample import generate_sample
 
 
 def test_every_benchmark_is_found() -> None:
@@ -86,3 +92,42 @@ def test_the_operations_of_a_step_are_those_of_its_matrices() -> None:
     for variant, trunks in {"cecd": 1, "sesd": 2}.items():
         expected = encoder + trunks * trunk
         assert expected < step_flops(CSMAEConfig.for_variant(variant, size="tiny"), batch=2) < 1.2 * expected
+
+
+def test_curves_are_drawn_where_there_are_any(tmp_path) -> None:
+    rows = [*curve("search, width 8, tiles", {10: 0.1, 1000: 9.0}), *curve("embedding, tiles", {1: 1.0, 2: 2.0})]
+    assert draw_curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1.8 * picture.height
+    assert not draw_curves([{"case": "a", "ours": 1.0, "unit": "s"}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_reading_is_measured_beside_a_copy_and_the_plain_way(tmp_path) -> None:
+    threads = torch.get_num_threads()
+    rows = measure_archive(generate_sample(tmp_path / "sample", tiles=5, seed=0), batch_size=4, repeats=1)
+    assert torch.get_num_threads() == threads
+    cases = {row["case"].split(": ")[1]: row for row in rows}
+    assert cases["read and decode"]["yardstick_name"] == "plain copy out of LMDB"
+    whole = cases["rows, read, check, resample, standardise"]
+    assert (whole["yardstick_name"], whole["wanted"], whole["unit"]) == ("plain way", 10, "tiles/s")
+    assert 0 < whole["fraction"] < 1
+
+
+def test_metrics_are_measured_only_if_they_are_right(monkeypatch) -> None:
+    rows = measure_labels(queries=60, archive=80, k=5, loop_queries=30, resamples=20, repeats=1)
+    assert rows[0]["case"].split(": ")[1] == "precision, recall, both F1"
+    assert rows[0]["ratio"] > 1
+    monkeypatch.setattr("benchmarks.retrieval.double_loop", lambda *args: (0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="by the double loop"):
+        measure_labels(queries=60, archive=80, k=5, loop_queries=30, resamples=20, repeats=1)
+
+
+def test_search_is_measured_under_every_filter_that_leaves_enough() -> None:
+    rows = measure_vectors(rows=600, width=16, queries=3, kinds=[], repeats=1)
+    assert [row["case"] for row in rows] == [
+        f"600 x 16: exact{kept}, {count} at once, recall 1.000"
+        for kept in ("", ", a filter keeps 20 %", ", a filter keeps 2 %")
+        for count in (3, 1)
+    ]
+    assert {row["bound"] for row in rows} == {"matmul", "memory"}
