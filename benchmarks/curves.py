@@ -28,12 +28,15 @@ def draw_curves(rows: list[Row], path: Path) -> bool:
         sizes, seconds = [row["size"] for row in own], [row["ours"] for row in own]
         axes.loglog(sizes, seconds, marker="o", color="#1f4e79")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.set_yticks(seconds, [f"{value:.3g}" for value in seconds])
         axes.minorticks_off()
         *case, what = name.split(", ")
         axes.set_title("\n".join(case), fontsize=10)
         axes.set_xlabel(what)
         axes.set_ylabel("seconds")
-        axes.text(0.05, 0.95, f"exponent {exponents[f'{name}: exponent']:.2f}", transform=axes.transAxes, va="top")
+        place, side = (0.05, "left") if seconds[-1] > seconds[0] else (0.95, "right")  # where the curve is not
+        text = f"exponent {exponents[f'{name}: exponent']:.2f}"
+        axes.text(place, 0.95, text, transform=axes.transAxes, va="top", ha=side)
         axes.grid(True, alpha=0.3)
     figure.savefig(path, dpi=110)
     return True
