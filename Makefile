@@ -10,7 +10,7 @@ DEMO_TILES ?= 1000
 DEMO_SEEDS ?= 42 43 44
 DEMO_ARGS ?=
 
-# Passed to `make bench`: names of benchmarks, --full, --json FILE.
+# Passed to `make bench`: names of benchmarks, --full, --json FILE, --plots FOLDER.
 BENCH_ARGS ?=
 
 # Test files run side by side, one thread each; 0 runs them one after another.
@@ -47,7 +47,13 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 
-.PHONY: help demo test bench lint install clean milvus api
+# Each step beside its yardstick and the machine's limit: see docs/performance.md.
+bench: $(STAMP)
+	$(RUN) -m benchmarks $(BENCH_ARGS)
+
+# docs/api.md, the reference of every public class and function, from the docstrings.
+api: $(STAMP)
+	$(RUN) docs/make_api.py
 
 # A Milvus server as a wheel, in an environment of its own: it is old, and wants an old setuptools. tests/retrieval/index uses it.
 milvus: .venv-milvus/.installed

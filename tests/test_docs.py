@@ -146,6 +146,21 @@ def test_the_api_reference_has_everything_public(tmp_path: Path) -> None:
         assert words in text, f"{words} is not in the reference"
 
 
+def test_every_make_target_that_a_page_names_has_a_recipe() -> None:
+    """A merge once lost the recipe of `make bench`, and make said that there was nothing to be done."""
+    makefile = (ROOT / "Makefile").read_text()
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"(?:`|^)make ([a-z]+)(?:`|$| {2,}#)", page.read_text(), re.MULTILINE)
+    }
+    phony = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
+    rules = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert {"bench", "api", "test", "demo"} <= named
+    assert (named | phony) <= rules
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"]({page.name})" not in index]
