@@ -18,6 +18,7 @@ from benchmarks.machine import limits
 from benchmarks.timing import Row, compare, time_in_turn
 from benchmarks.yardsticks import stock_vit
 from configuration_csmae import CSMAEConfig
+from csmae_hf.host_memory import keep_freed_memory
 from modeling_csmae import CSMAEModel
 
 SENSOR = "s2"
@@ -89,7 +90,12 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="on a GPU")
+    parser.add_argument(
+        "--return_memory", action="store_true", help="give freed memory back, as a process does by itself"
+    )
     arguments = parser.parse_args()
+    if not arguments.return_memory:
+        keep_freed_memory()
     device = torch.device("cuda" if arguments.full else "cpu")
     dtypes = [torch.float32, torch.bfloat16]
     rows = measure_size(arguments.size, arguments.batch, dtypes, device, arguments.repeats)

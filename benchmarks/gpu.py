@@ -91,7 +91,6 @@ def measure_idle(data: Path, batch: int, workers: int) -> list[Row]:
             save_strategy="no",
             report_to="none",
             dataloader_num_workers=workers,
-            dataloader_persistent_workers=workers > 0,
             dataloader_prefetch_factor=4 if workers else None,
             dataloader_drop_last=True,
         )

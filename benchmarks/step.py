@@ -25,6 +25,7 @@ from benchmarks.memory import peak_bytes
 from benchmarks.timing import Row, compare, time_in_turn
 from benchmarks.yardsticks import TwoViTMAE, plain_copy, plain_losses
 from configuration_csmae import VARIANTS, CSMAEConfig
+from csmae_hf.host_memory import keep_freed_memory
 from modeling_csmae import CSMAEForPreTraining
 
 WANTED = {"cecd": 1.5, "secd": 1.5, "cesd": 1.2, "sesd": 1.2}
@@ -166,13 +167,17 @@ def measure_all(
     compiled: bool = False,
     stock: bool = True,
 ) -> list[Row]:
-    """Rows of variants at batch sizes, and the optimiser's."""
-    rows = [
-        row
-        for variant in variants
-        for batch in batches
-        for row in measure_variant(variant, size, batch, dtypes, device, repeats, compiled, stock)
-    ]
+    """Rows of variants at batch sizes, and the optimiser's. What does not fit into a GPU is said in a row, and the rest goes on."""
+    rows: list[Row] = []
+    for variant in variants:
+        for batch in batches:
+            try:
+                rows += measure_variant(variant, size, batch, dtypes, device, repeats, compiled, stock)
+            except torch.OutOfMemoryError:
+                gibibytes = torch.cuda.get_device_properties(device).total_memory / 2**30
+                case = f"{variant.upper()}, ViT-{size}, batch {batch}: ours or a yardstick does not fit into the GPU's memory"
+                rows.append({"case": case, "ours": gibibytes, "unit": "GiB"})
+                torch.cuda.empty_cache()
     return rows + measure_optimizer(size, device, repeats)
 
 
@@ -224,7 +229,12 @@ def main() -> int:
         "--yardstick_a_only", action="store_true", help="leave the stock ViTMAE out, and half of the memory"
     )
     parser.add_argument("--full", action="store_true", help="a GPU at the sizes wanted there; nothing else counts then")
+    parser.add_argument(
+        "--return_memory", action="store_true", help="give freed memory back, as a process does by itself"
+    )
     arguments = parser.parse_args()
+    if not arguments.return_memory:
+        keep_freed_memory()
     if arguments.full:
         rows = measure(full=True)
     else:

@@ -147,10 +147,14 @@ def run_build(arguments: argparse.Namespace) -> None:
     import torch
 
     from csmae_hf.data.load import load_archive
+    from csmae_hf.host_memory import keep_freed_memory
     from csmae_hf.retrieval.alignment import Alignment
     from csmae_hf.retrieval.archive import Archive
     from csmae_hf.retrieval.run import load_model
 
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        keep_freed_memory()
     model, processor = load_model(arguments.model)
     read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
     dataset = load_archive(arguments.data, arguments.split, limit=arguments.limit, **read)
@@ -163,7 +167,7 @@ def run_build(arguments: argparse.Namespace) -> None:
         source={"data": arguments.data, **{name: value for name, value in read.items() if value is not None}},
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
-        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
     )
     _use_index(archive, arguments)
     archive.save(arguments.out)

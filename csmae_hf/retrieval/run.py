@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 import csmae_hf
+from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.retrieval.alignment import Alignment
 from csmae_hf.retrieval.alignment_choice import (
     AUTO,
@@ -85,6 +86,8 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
+    if device_of(options, state).type == "cpu":
+        keep_freed_memory()
     with state.main_process_first():
         tiles = load_tiles(options, needs_train=options.probe or methods != ("none",))
     jobs = embed_all(models, tiles, options, state)

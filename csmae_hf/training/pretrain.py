@@ -11,6 +11,7 @@ from transformers import TrainerCallback, set_seed
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
+from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.training.arguments import (
     CSMAETrainingArguments,
     DataArguments,
@@ -52,6 +53,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         ValueError: If the arguments contradict each other or the data.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
+    if training_args.device.type == "cpu":
+        keep_freed_memory()
     request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
