@@ -24,7 +24,7 @@ export HF_HUB_OFFLINE := 1
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
 	@echo "make test   the whole test suite, with the linters"
-	@echo "make bench  measure speed beside the yardsticks; about half an hour on two cores"
+	@echo "make bench  measure speed beside the yardsticks; about a quarter of an hour on two cores"
 
 install: $(STAMP)
 

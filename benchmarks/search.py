@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.machine import limits
 from benchmarks.timing import Row, compare, table, time_in_turn
+from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.retrieval.index import ArchiveIndex
 from csmae_hf.retrieval.index.build import build_index
 from csmae_hf.retrieval.index.exact import ExactIndex
@@ -138,6 +139,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="*", default=["ivf", "hnsw"], choices=["ivf", "hnsw"], help="of faiss")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, not as a table")
     given = vars(parser.parse_args())
+    keep_freed_memory()
     as_json = given.pop("json")
     rows = measure_vectors(**given)
     sys.stdout.write((json.dumps(rows, indent=2) if as_json else table(rows)) + "\n")
