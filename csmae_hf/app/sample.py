@@ -2,12 +2,10 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from csmae_hf.app.commands import open_explorer
-
-if TYPE_CHECKING:
-    from csmae_hf.app.explorer import Explorer
+from csmae_hf.app.explorer import Explorer
+from csmae_hf.app.opening import open_explorer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ TRAINING: dict[str, Any] = {
 """As `configs/demo.yaml`, for fewer tiles."""
 
 
-def sample_explorer(folder: Path = FOLDER, tiles: int = TILES, **training: Any) -> "Explorer":
+def sample_explorer(folder: Path = FOLDER, tiles: int = TILES, **training: Any) -> Explorer:
     """Make the sample with everything that the page shows, or open it where it was made before.
 
     Args:

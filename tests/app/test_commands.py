@@ -7,7 +7,7 @@ import pytest
 import yaml
 from explorers import make_archive
 
-from csmae_hf.app.commands import open_explorer
+from csmae_hf.app.opening import open_explorer
 from csmae_hf.app.sample import NOTICE, sample_explorer
 from csmae_hf.cli import build_parser, main
 

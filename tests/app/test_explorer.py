@@ -10,9 +10,9 @@ import torch
 from explorers import TILES, make_archive
 
 from csmae_hf.app.cards import make_cards
-from csmae_hf.app.commands import open_explorer
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.files import write_files
+from csmae_hf.app.opening import open_explorer
 from csmae_hf.app.pictures import composites_of
 from csmae_hf.app.reasons import why_panel
 from csmae_hf.app.state import Search, Session

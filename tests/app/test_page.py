@@ -85,7 +85,8 @@ class Visitor:
         self.page.evaluate(SETTLED)
 
     def ids(self):
-        return [card.get_attribute("data-tile") for card in self.page.locator("#gallery .card").all()]
+        # at once: cards that are asked one by one may be replaced meanwhile
+        return self.page.locator("#gallery .card").evaluate_all("cards => cards.map(card => card.dataset.tile)")
 
     def query(self, tile):
         self.page.get_by_label("Id of the query's tile").fill(tile)
