@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import image_processing_csmae
 from csmae_hf.data.dataset import load_bigearthnet
 from image_processing_csmae import CSMAEImageProcessor, _weigh, resample_bicubic
 
@@ -78,3 +79,15 @@ def test_bands_of_one_size_in_any_order_land_where_the_model_has_them(
     for place, band in enumerate(mixed):
         alone = CSMAEImageProcessor(sensors={"s2": [band]})(s2=tiles["s2"])["s2"]
         torch.testing.assert_close(ours[:, place : place + 1], alone, rtol=0, atol=1e-5)
+
+
+def test_what_was_prepared_in_inference_mode_serves_gradients_too() -> None:
+    """Weights that are computed once were inference tensors for ever if inference came first."""
+    for cached in ("_bicubic_taps_on", "_bicubic_taps", "_bicubic_matrix"):
+        getattr(image_processing_csmae, cached).cache_clear()
+    with torch.inference_mode():
+        image_processing_csmae.resample_bicubic(torch.rand(1, 1, 60, 60), 120)
+    images = torch.rand(1, 1, 60, 60, requires_grad=True)
+    image_processing_csmae.resample_bicubic(images, 120).sum().backward()
+    assert images.grad is not None
+    assert images.grad.sum().item() == pytest.approx(120 * 120, rel=1e-4), "weights add up to 1"
