@@ -12,6 +12,8 @@ import logging
 import signal
 import sys
 
+from accelerate import PartialState
+
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.errors import InterruptedRunError, TrainingError
 from csmae_hf.training.pretrain import pretrain
@@ -34,6 +36,9 @@ def main() -> int:
         logging.error("run_pretraining.py: %s", error)
         return 1
     logging.info("Trained model, processor and code: %s", folder)
+    state = PartialState()
+    state.wait_for_everyone()  # nobody leaves while another still counts on it
+    state.destroy_process_group()  # else its threads may still run when the process ends, which aborts it
     return 0
 
 
