@@ -11,9 +11,9 @@ def keep_freed_memory() -> bool:
     """Keep memory that tensors gave back for the tensors to come, instead of handing it to the system each time.
 
     glibc gives large blocks back at once and asks for new ones, which the system clears page by page. A training step on a CPU frees
-    and asks for gigabytes: a quarter of its time may go there. Afterwards a process keeps as much memory as it once needed, as
-    torch does on a GPU. It counts for the whole process and for those that it forks, so a library must not do it unasked: the
-    scripts and commands of this package do where they compute on a CPU.
+    and asks for gigabytes, so much of its time may go there (docs/performance.md). Afterwards a process keeps as much memory as it
+    once needed, as torch does on a GPU. It counts for the whole process and for those that it forks, so a library must not do it
+    unasked: the scripts and commands of this package do where they compute on a CPU.
 
     Returns:
         Whether it was done; only glibc, on Linux, can do it.

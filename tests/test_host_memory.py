@@ -33,8 +33,7 @@ def test_freed_memory_is_not_cleared_again() -> None:
     kept = pages("keep")
     if kept == "cannot":
         pytest.skip("not glibc")
-    assert int(kept) < 100
-    assert int(pages("return")) > 1_000 or int(kept) == 0, "without it the system clears every page, or uses huge ones"
+    assert int(kept) < 10 < int(pages("return")), "without it the system clears every page, huge ones included"
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

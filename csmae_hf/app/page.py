@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,9 @@ class Page:
         on(self.go.click, self._search, asked)
         on(self.tile.submit, self._search, asked)
         on(self.where.submit, self._search, asked)
-        for widget in (self.sensor, self.archive_sensor):
-            on(widget.input, self._switch, asked)
+        # one event for both, and one answer at a time, so that the last choice has the last word
+        switched = partial(gr.on, [self.sensor.input, self.archive_sensor.input])
+        on(switched, self._switch, asked, trigger_mode="always_last")
         for part in (self.gallery, self.marks, self.examples):
             on(part.click, self._act, asked)
         on(self.again.click, self._again, [self.session, self.uploads])
@@ -252,6 +253,11 @@ class Page:
                 changes |= dict.fromkeys(self.picked[picker.column], empty)
         return changes
 
+    def _answer(self, session: Session, uploads: Mapping[str, Any]) -> Changes:
+        """Everything that a session shows but the choices it was asked with: somebody may have made the next one meanwhile."""
+        choices = (self.sensor, self.archive_sensor, self.k, self.include_self)
+        return {part: value for part, value in self._show(session, uploads).items() if part not in choices}
+
     def _asked(self, search: Search, values: tuple[Any, ...]) -> Search:
         """A search as the widgets say."""
         sensor, archive_sensor, _, k, include_self, where, *picked = values
@@ -288,14 +294,14 @@ class Page:
         asked = self._by_sensor(self._asked(search, values), uploads)
         if not asked.has_query:
             raise ValueError("There is nothing to search by yet: choose a tile, type an id, or bring an image.")
-        return self._show(session.searched(asked), uploads)
+        return self._answer(session.searched(asked), uploads)
 
     def _switch(self, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
         """Another sensor was chosen: search again where there is a query."""
         if not session.current.has_query:
             begin = replace(session.current, sensor=values[0], archive_sensor=values[1])
             return {self.session: Session(begin, begin)}
-        return self._show(session.searched(self._by_sensor(self._asked(session.current, values), uploads)), uploads)
+        return self._answer(session.searched(self._by_sensor(self._asked(session.current, values), uploads)), uploads)
 
     def _act(self, event: gr.EventData, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
         """A button of a card, of the marks or of the examples."""

@@ -1,7 +1,8 @@
 """Products of queries with vectors: on a CPU by the faster of torch's two libraries.
 
 In float32 `torch.matmul` goes to MKL, which leaves half and more of a CPU that is not Intel's idle; oneDNN does not. Results differ by
-rounding. (NumPy's library is faster still for a single query, but its threads and torch's wait for each other by turning.)
+rounding. `CSMAELinear` does the same in the models, with gradients; it has its own copy of the check, as the models' file stands
+alone on the Hub, and a search need not import it.
 """
 
 from functools import cache

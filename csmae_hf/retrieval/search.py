@@ -186,7 +186,7 @@ def _candidates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
     query = query.to(device, precision)
-    room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)))
+    room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)) if query.device.type == "cpu" else 0)
     best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):
@@ -204,9 +204,9 @@ def _candidates(
 def _scores(
     query: torch.Tensor, archive: torch.Tensor | Vectors, start: int, stop: int, room: torch.Tensor
 ) -> torch.Tensor:
-    """(q, stop - start) scores of the rows from `start` to `stop`, written into `room`, (q, stop - start or more).
+    """(q, stop - start) scores of the rows from `start` to `stop`, on a CPU written into `room`, (q, stop - start or more).
 
-    On a CPU a few rows at a time: what must be copied fits into the cache, and into memory that was used before. Fresh memory, which
+    There a few rows at a time: what must be copied fits into the cache, and into memory that was used before. Fresh memory, which
     the system fills with zeros page by page, took longer than all else where a filter keeps some rows.
     """
     if query.device.type != "cpu":
