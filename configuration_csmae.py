@@ -41,7 +41,21 @@ AUTO_MAP: dict[str, str] = {
 """The class each Auto class finds in a published repository. Every config carries the whole map: Transformers alone
 would write the saved class's own entry and hide the others."""
 
-RESERVED_SENSOR_NAMES: frozenset[str] = frozenset(
+TOOL_ARGUMENTS: frozenset[str] = frozenset(
+    {
+        "num_items_in_batch",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "return_loss",
+        "skip_logits",
+        "use_cache",
+    }
+)
+"""What Transformers' Trainer and its kin hand to any `forward`. A model that has no use for one leaves it unread."""
+
+RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS | frozenset(
     {
         "self",
         "noise",
@@ -50,12 +64,8 @@ RESERVED_SENSOR_NAMES: frozenset[str] = frozenset(
         "losses",
         "embeds",
         "kwargs",
-        "return_loss",
-        "return_dict",
         "return_tensors",
         "mask_ratio",
-        "output_attentions",
-        "output_hidden_states",
         "visible_patches",
         "interpolate_pos_encoding",
         "units",
@@ -121,6 +131,7 @@ class CSMAEConfig(PreTrainedConfig):
     """
 
     model_type = "csmae"
+    keys_to_ignore_at_inference = ["hidden_states", "attentions", "present"]  # noqa: RUF012 (the form the Trainer reads)
 
     sensors: dict[str, list[str]] = field(
         default_factory=lambda: {name: list(b) for name, b in DEFAULT_SENSORS.items()}
@@ -197,6 +208,12 @@ class CSMAEConfig(PreTrainedConfig):
             "decoder_type": traits["decoder_type"],
         }
         return cls(**{**fields, **overrides})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; what a class of model tells the Trainer to leave out of predictions is none of them."""
+        fields = super().to_dict()
+        fields.pop("keys_to_ignore_at_inference", None)
+        return fields
 
     @property
     def variant(self) -> str:

@@ -27,11 +27,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 try:
-    from .configuration_csmae import CSMAEConfig, CSMAEPushMixin
+    from .configuration_csmae import TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import CSMAEConfig, CSMAEPushMixin
+    from configuration_csmae import TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
 
 
 class PatchMask(NamedTuple):
@@ -789,6 +789,8 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # the Trainer then takes a loss for the mean of its batch: NT-Xent cannot be a share of accumulated batches
+    accepts_loss_kwargs = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -916,7 +918,8 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
     ) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
         """Check what `forward` was given by sensor name; return the images in the config's order, and their grid."""
         sensors = self.config.sensors
-        unknown = [name for name, value in images.items() if name not in sensors and value is not None]
+        known = TOOL_ARGUMENTS.union(sensors)
+        unknown = [name for name, value in images.items() if name not in known and value is not None]
         if unknown:
             raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown))}: this model has {_describe(sensors)}.")
         given = {sensor: images[sensor] for sensor in sensors if images.get(sensor) is not None}
@@ -1333,10 +1336,13 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^decoders\."]  # noqa: RUF012 (a pre-training checkpoint also holds decoders)
+    accepts_loss_kwargs = True
 
     def __init__(self, config: CSMAEConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
+        # on this config only, so that predictions of the Trainer are logits here and embeds of an encoder
+        config.keys_to_ignore_at_inference = ["embeds", *type(config).keys_to_ignore_at_inference]
         self.csmae = CSMAEModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
         self.post_init()
@@ -1362,6 +1368,7 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **images: torch.Tensor,
     ) -> CSMAEForImageClassificationOutput:
         """Classify places from images of one sensor, or from the mean of several sensors' embeds.
@@ -1375,6 +1382,8 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
             output_attentions: Return the encoder's attention weights.
             output_hidden_states: Return the encoder's tokens after each block.
+            num_items_in_batch: Labels, entries that are -100 not counted, of all batches whose gradients are added up, as
+                the Trainer counts them. The loss is then this batch's share of their mean, not its own mean.
             **images: Images of any further sensor, by its name in `config.sensors`.
 
         Returns:
@@ -1396,7 +1405,10 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         logits = self.classifier(self._mean(encoded.embeds, encoded.present or {}))
         loss = None
         if labels is not None:
-            loss = self.loss_function(self._fit_labels(labels, logits), logits.float(), self.config)
+            labels = self._fit_labels(labels, logits)
+            loss = self.loss_function(labels, logits.float(), self.config, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None and self.config.problem_type != "single_label_classification":
+                loss = loss * (labels.numel() / num_items_in_batch)  # Transformers does it for class indices only
         return CSMAEForImageClassificationOutput(
             loss=loss,
             logits=logits,
