@@ -18,6 +18,9 @@ from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.parallel import default_workers
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
+ARGUMENTS_NAME = "arguments.yaml"
+"""File of a run, and of each of its checkpoints, that says what it was made with."""
+
 
 @dataclass
 class ModelArguments:

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing, load_archive
 from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.training.arguments import (
+    ARGUMENTS_NAME,
     CSMAETrainingArguments,
     DataArguments,
     ModelArguments,
@@ -28,13 +29,11 @@ from csmae_hf.training.interrupt import StopOnSigterm
 from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.plots import plot_finished_run
 from csmae_hf.training.publish import publish_run, take_hub_request
+from csmae_hf.training.resume import refuse_changed_arguments
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
 
 logger = logging.getLogger(__name__)
-
-ARGUMENTS_NAME = "arguments.yaml"
-"""File of a run that says what it was made with."""
 
 
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
@@ -50,7 +49,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
 
     Raises:
         FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
-        ValueError: If the arguments contradict each other or the data.
+        ValueError: If the arguments contradict each other or the data, or the checkpoint that the run goes on from.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
     if training_args.device.type == "cpu":
@@ -80,7 +79,12 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         flips=data_args.flips,
         callbacks=build_callbacks(run),
     )
-    record_arguments(output_dir, run, resumed=checkpoint is not None)
+    resolved = resolved_arguments(model_args, data_args, training_args)
+    if checkpoint is not None:
+        refuse_changed_arguments(checkpoint, trainer, resolved)
+        trainer.accelerator.wait_for_everyone()  # before the main process writes what the others may still read
+    if training_args.should_save:
+        record_arguments(output_dir, resolved, resumed=checkpoint is not None)
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
@@ -143,15 +147,12 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
     return output_dir
 
 
-def record_arguments(output_dir: Path, run: Run, resumed: bool) -> None:
+def record_arguments(output_dir: Path, resolved: dict[str, Any], resumed: bool) -> None:
     """Save what a run is made with beside it; of a resumed one, say what has changed."""
-    if not run.training_args.should_save:
-        return
-    resolved = resolved_arguments(run.model_args, run.data_args, run.training_args)
     path = output_dir / ARGUMENTS_NAME
     changed = changed_arguments(path, resolved) if resumed else []
     if changed:
-        logger.warning("Other arguments than the run began with, so other results: %s", "; ".join(changed))
+        logger.warning("Other arguments than the run began with, which count from here on: %s", "; ".join(changed))
     save_arguments(path, resolved)
 
 

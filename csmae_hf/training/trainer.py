@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from csmae_hf.training.arguments import ARGUMENTS_NAME
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError
@@ -230,6 +231,9 @@ class CSMAETrainer(Trainer):
             torch.save(self._window(), folder / WINDOW_NAME.format(process=self.args.process_index))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                record = folder.parent / ARGUMENTS_NAME
+                if record.is_file():  # the checkpoint may be resumed from elsewhere
+                    shutil.copyfile(record, folder / ARGUMENTS_NAME)
                 seal_checkpoint(folder, self.state.global_step)
                 prune_checkpoints(folder.parent, keep, self.state.best_model_checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError

@@ -1,0 +1,139 @@
+"""A resumed run goes on with the optimisation it began with: another one is refused by name, never recorded and not used."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_runs import furthest, log_of, run_here
+
+from csmae_hf.data.sample import generate_sample
+from csmae_hf.training.checkpoints import last_checkpoint
+
+CONSTANT = ("--lr_scheduler_type", "constant")
+EPOCHS = ("--max_steps", "-1", "--num_train_epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run_here(data, folder)
+    return folder
+
+
+@pytest.fixture
+def begun(whole: Path, tmp_path: Path) -> Path:
+    """A run that was stopped after step 9 of 10."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoint-10")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("--learning_rate", "5e-4"), "learning_rate: 0.001 -> 0.0005"),
+        (("--adam_beta2", "0.99"), r"adam_beta2: 0.95 -> 0.99"),
+        (("--adam_epsilon", "1e-6"), r"adam_epsilon: 1e-08 -> 1e-06"),
+        (("--weight_decay", "0.1"), r"weight_decay: 0.05 -> 0.1"),
+        (("--lr_scheduler_type", "linear"), "lr_scheduler_type: cosine -> linear"),
+        (("--warmup_steps", "3"), r"warmup_steps: 0.0666\d* -> 3"),
+        (("--optim", "sgd"), "optim: adamw_torch.* -> sgd"),
+        (("--seed", "7"), "seed: 42 -> 7"),
+        (("--dataloader_drop_last", "true"), "dataloader_drop_last: False -> True"),
+        (("--max_steps", "12"), r"schedule cosine runs: 10 -> 12 \(max_steps: 10 -> 12\)"),
+        (
+            ("--max_steps", "-1", "--num_train_epochs", "2"),
+            r"10 -> 12 \(max_steps: 10 -> -1, num_train_epochs: 150 -> 2",
+        ),
+        (
+            ("--per_device_train_batch_size", "2"),
+            r"per_device_train_batch_size: 4 -> 2 \(effective batch size: 4 -> 2\)",
+        ),
+        (("--gradient_accumulation_steps", "2"), r"gradient_accumulation_steps: 1 -> 2 \(effective batch size: 4 -> 8"),
+        (
+            ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"),
+            "gradient_accumulation_steps: 1 -> 2 .another number of negatives for MIM",
+        ),
+        (("--variant", "secd"), "variant: None -> secd"),
+    ],
+)
+def test_another_optimisation_is_refused_by_name(data: Path, begun: Path, change: tuple[str, ...], named: str) -> None:
+    recorded = (begun / "arguments.yaml").read_bytes()
+    with pytest.raises(ValueError, match=rf"checkpoint-9 .*{named}.*--model_name_or_path .*checkpoint-9"):
+        run_here(data, begun, "--auto_resume", *change)
+    assert (begun / "arguments.yaml").read_bytes() == recorded
+
+
+def test_another_objective_is_refused(data: Path, begun: Path) -> None:
+    with pytest.raises(ValueError, match=r"model_overrides: .* -> .*mim_weight"):
+        run_here(data, begun, "--auto_resume", mim_weight=0.5)
+
+
+def test_a_named_checkpoint_is_asked_for_its_own_arguments(data: Path, begun: Path, tmp_path: Path) -> None:
+    shutil.move(begun / "checkpoint-9", tmp_path / "moved" / "checkpoint-9")
+    named = ("--resume_from_checkpoint", str(tmp_path / "moved" / "checkpoint-9"))
+    with pytest.raises(ValueError, match=r"learning_rate: 0.001 -> 0.5"):
+        run_here(data, tmp_path / "new", *named, "--learning_rate", "0.5")
+    assert not (tmp_path / "new" / "arguments.yaml").exists()
+
+
+def test_what_a_refusal_advises_works(data: Path, begun: Path, tmp_path: Path) -> None:
+    weights = ("--model_name_or_path", str(last_checkpoint(begun)), "--learning_rate", "5e-4", *CONSTANT)
+    (first, *_) = run_here(data, tmp_path / "new", *weights, "--max_steps", "1")
+    assert first["learning_rate"] == 5e-4
+    assert yaml.safe_load((tmp_path / "new" / "arguments.yaml").read_text())["learning_rate"] == 5e-4
+
+
+def test_what_acts_on_later_steps_only_may_change(data: Path, whole: Path, begun: Path, caplog: Any) -> None:
+    log = run_here(data, begun, "--auto_resume", "--save_steps", "5", "--max_grad_norm", "1e9")
+    assert [entry["loss"] for entry in log] == [entry["loss"] for entry in log_of(whole)]
+    assert "save_steps: 3" in caplog.text
+    assert yaml.safe_load((begun / "arguments.yaml").read_text())["max_grad_norm"] == 1e9
+
+
+def test_a_schedule_that_does_not_depend_on_the_length_permits_more_epochs(data: Path, tmp_path: Path) -> None:
+    run_here(data, tmp_path / "run", *EPOCHS, *CONSTANT)
+    longer = (*EPOCHS[:3], "2")
+    log = run_here(data, tmp_path / "run", *longer, *CONSTANT, "--auto_resume")
+    assert furthest(log, run_here(data, tmp_path / "whole", *longer, *CONSTANT)) < 1e-5
+    warm = ("--lr_scheduler_type", "constant_with_warmup")
+    run_here(data, tmp_path / "share", *EPOCHS, *warm, "--warmup_steps", "0.3")
+    with pytest.raises(ValueError, match=r"constant_with_warmup runs: 6 -> 12 \(num_train_epochs: 1.0 -> 2.0\)"):
+        run_here(data, tmp_path / "share", *longer, *warm, "--warmup_steps", "0.3", "--auto_resume")
+
+
+def test_more_tiles_of_an_epoch_are_more_steps_of_the_schedule(data: Path, tmp_path: Path) -> None:
+    run_here(data, tmp_path, *EPOCHS)
+    with pytest.raises(ValueError, match=r"cosine runs: 6 -> 7 \(max_train_tiles: 24 -> 28\)"):
+        run_here(data, tmp_path, *EPOCHS, "--max_train_tiles", "28", "--auto_resume")
+
+
+def test_without_mim_accumulation_may_change_where_the_effective_batch_stays(data: Path, tmp_path: Path) -> None:
+    run_here(data, tmp_path / "run", mim_weight=0)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-10")
+    whole = log_of(tmp_path / "run")
+    halves = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
+    assert furthest(run_here(data, tmp_path / "run", *halves, "--auto_resume", mim_weight=0), whole) < 1e-5
+
+
+def test_a_checkpoint_that_two_processes_made_counts_as_theirs(data: Path, begun: Path) -> None:
+    """Half of each batch in each of two processes is as many tiles a step as one process takes."""
+    checkpoint = begun / "checkpoint-9"
+    (checkpoint / "complete.json").unlink()
+    shutil.copyfile(checkpoint / "log_window_0.pt", checkpoint / "log_window_1.pt")
+    named = ("--resume_from_checkpoint", str(checkpoint))
+    with pytest.raises(ValueError, match=r"processes: 2 -> 1 \(effective batch size: 8 -> 4\)"):
+        run_here(data, begun, *named)
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "train_batch_size": 2}))
+    assert torch.isfinite(torch.tensor(run_here(data, begun, *named)[-1]["loss"]))
