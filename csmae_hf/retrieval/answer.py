@@ -42,9 +42,12 @@ def notes_on(
         Sentences; none where the answer is exact and full.
     """
     notes = []
-    rows = np.arange(total) if selection is None else selection.rows
     counts = (found.rows >= 0).sum(axis=1)
-    possible = np.array([kept - np.isin(np.unique(row[row >= 0]), rows).sum() for row in out])
+    left = [np.unique(row[row >= 0]) for row in out]
+    if selection is not None and len(selection.rows):  # whose rows ascend
+        places = [np.searchsorted(selection.rows, rows).clip(max=len(selection.rows) - 1) for rows in left]
+        left = [rows[selection.rows[place] == rows] for rows, place in zip(left, places, strict=True)]
+    possible = np.array([max(kept - len(rows), 0) for rows in left])
     if not total:
         notes.append("The archive is empty.")
     elif not kept:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from csmae_hf.retrieval.answer import leave_out, notes_on
-from csmae_hf.retrieval.archive_files import read_manifest
+from csmae_hf.retrieval.archive_files import read_manifest, sign
 from csmae_hf.retrieval.archive_io import Written, open_archive, save_archive, written_parts
 from csmae_hf.retrieval.feedback import refine
 from csmae_hf.retrieval.hits import Hits
@@ -23,6 +23,7 @@ from csmae_hf.retrieval.index.recall import LEAST_RECALL, Recall, with_buckets
 from csmae_hf.retrieval.queries import choose_sensors, embed_images, query_vectors
 from csmae_hf.retrieval.tiles import (
     ID,
+    TileRows,
     aligned_vectors,
     check_ids,
     embed_readable,
@@ -90,6 +91,8 @@ class Archive:
         self._model, self._processor = model, processor
         self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
         self._written: Written = {}
+        self._saved: tuple[Path, str] | None = None  # where it lies, and the checksum of its manifest
+        self._rows = TileRows()
 
     @classmethod
     def build(
@@ -274,6 +277,11 @@ class Archive:
             notes=notes,
         )
 
+    @property
+    def rows_by_id(self) -> Mapping[str, int]:
+        """Row of each tile by its id, made when it is first asked for and again after a change."""
+        return self._rows.of(self.tiles)
+
     def rows_of(self, ids: Sequence[str]) -> IntArray:
         """Find tiles by their ids.
 
@@ -286,15 +294,15 @@ class Archive:
         Raises:
             ValueError: If an id is not in the archive.
         """
-        import pyarrow.compute as pc
-
-        rows = pc.index_in(pa.array(list(ids), pa.string()), value_set=self.tiles.column(ID).combine_chunks())
-        missing = [name for name, row in zip(ids, rows.to_pylist(), strict=True) if row is None]
+        if not len(ids):
+            return np.empty(0, dtype=np.int64)
+        rows = self.rows_by_id
+        missing = [name for name in ids if name not in rows]
         if missing:
             raise ValueError(
                 f"{len(missing)} of {len(ids)} ids are not in this archive of {len(self)} tiles, {missing[0]!r} for one."
             )
-        return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
+        return np.array([rows[name] for name in ids], dtype=np.int64)
 
     def embed(self, images: Sequence[Any], sensor: str, names: Sequence[str] | None = None) -> torch.Tensor:
         """Embed images as the archive's tiles were.
@@ -414,19 +422,25 @@ class Archive:
             )
         return self.recall
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the archive to a folder: at every moment it holds the archive before or after, whole.
 
         Args:
-            path: The folder; an archive that it holds is replaced.
+            path: The folder; the one that the archive was opened from or saved to is brought up to date.
+            overwrite: Whether another archive in the folder is replaced. It stays there, whole, until this one is; then its files
+                are removed. Files of no archive are never replaced.
 
         Returns:
             The folder.
 
         Raises:
-            FileExistsError: If the folder holds something else.
+            FileExistsError: If the folder holds something else, or was changed by another process since it was opened.
         """
-        return save_archive(self, path, self._written)
+        folder = Path(path)
+        own = self._saved[1] if self._saved and self._saved[0] == folder.resolve() else None
+        signature = save_archive(self, folder, self._written, own=own, overwrite=overwrite)
+        self._saved = folder.resolve(), signature
+        return folder
 
     @classmethod
     def load(
@@ -438,6 +452,7 @@ class Archive:
         verify: bool = True,
         index: bool = True,
         token: str = "",
+        uri: str = "",
     ) -> "Archive":
         """Open an archive. Its embeds stay in their files and are read when they are looked at.
 
@@ -448,6 +463,8 @@ class Archive:
             verify: Whether to read all files once to check their hashes; their sizes are checked anyway.
             index: Whether to open the archive's indexes; else search is exact.
             token: Of a Milvus server, where the archive's index is one.
+            uri: Of the Milvus to use, where the archive's index is one; default the environment's CSMAE_MILVUS_URI. What the archive
+                itself names is used where it is a file in its own folder; nothing else is connected to.
 
         Returns:
             The archive.
@@ -463,7 +480,7 @@ class Archive:
         while True:
             manifest = read_manifest(folder)
             try:
-                archive = open_archive(cls, folder, manifest, verify=verify, index=index, token=token)
+                archive = open_archive(cls, folder, manifest, verify=verify, index=index, token=token, uri=uri)
                 break
             except FileNotFoundError:
                 if read_manifest(folder) == manifest and not all(
@@ -472,6 +489,7 @@ class Archive:
                     raise
                 # Else another process replaced the archive meanwhile.
         archive._written = written_parts(archive, manifest)
+        archive._saved = folder.resolve(), sign(manifest)
         if model is not None:
             archive.use_model(model, processor)
         return archive

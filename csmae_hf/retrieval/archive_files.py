@@ -25,7 +25,8 @@ from csmae_hf.retrieval.vectors import Vectors
 
 MANIFEST = "archive.json"
 FORMAT = "csmae-archive"
-VERSION = 1
+VERSION = 2
+"""Written by this release; version 1 lacks the configuration of the model, and is read as well."""
 TENSOR = "embeds"
 
 _OWN_FILE = re.compile(r"(?:embeds|tiles|index|alignment)[\w-]*-[0-9a-f]{12}\.[a-z]+|\.writing-\w+")
@@ -198,11 +199,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         described = manifest["format"], manifest["version"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveCorruptError(f"{path} is broken: {error!r}. Copy or build the archive again.") from error
-    if described != (FORMAT, VERSION):
+    if described[0] != FORMAT or described[1] not in (1, VERSION):
         raise ArchiveCorruptError(
-            f"{path} is {described[0]} version {described[1]}; this release reads {FORMAT} version {VERSION}. Update csmae-hf."
+            f"{path} is {described[0]} version {described[1]}; this release reads {FORMAT} version {VERSION} and older. "
+            "Update csmae-hf."
         )
-    if signature != _signature(manifest):
+    if signature != sign(manifest):
         raise ArchiveCorruptError(
             f"{path} was changed after it was written: its checksum does not fit. Copy or build it again."
         )
@@ -222,6 +224,8 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], *, verify:
         ArchiveCorruptError: A file is not what was written; named.
     """
     for name, wanted in files.items():
+        if Path(name).name != name:
+            raise ArchiveCorruptError(f"{folder} names the file {name!r}: an archive has files in its own folder only.")
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f"The archive {folder} lacks its file {name}: copy all of the folder.")
@@ -254,14 +258,18 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
+def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Make a manifest the archive's, in one step, and remove what it does not name. To be called while `locked`.
 
     Args:
         folder: The archive, which holds all files that the manifest names.
         manifest: With `files`.
+
+    Returns:
+        The manifest's checksum.
     """
-    text = json.dumps({**manifest, "sha256": _signature(manifest)}, indent=2, ensure_ascii=False)
+    signature = sign(manifest)
+    text = json.dumps({**manifest, "sha256": signature}, indent=2, ensure_ascii=False)
     entry = write_file(folder, "index", ".json", lambda stream: stream.write(text.encode()))
     sync_folder(folder)
     os.replace(folder / entry.name, folder / MANIFEST)
@@ -269,6 +277,41 @@ def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
     for path in folder.iterdir():
         if is_stray(path.name) and path.name not in manifest["files"]:
             path.unlink(missing_ok=True)
+    return signature
+
+
+def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
+    """Refuse a folder where writing an archive would lose something.
+
+    Args:
+        folder: Where the archive is to be written.
+        overwrite: Whether an archive there may be replaced; other files never are.
+        own: Checksum of the manifest that may be replaced, because the archive was opened from it.
+
+    Raises:
+        FileExistsError: If the folder holds another archive, or files of no archive; with what to do.
+    """
+    path = folder / MANIFEST
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; an archive is a folder.")
+    if not path.exists():
+        others = [item.name for item in folder.iterdir() if not is_stray(item.name)] if folder.is_dir() else []
+        if others:
+            raise FileExistsError(f"{folder} holds {others[0]}, which is of no archive; choose another folder.")
+        return
+    try:
+        held = json.loads(path.read_bytes())
+        count = held["tiles"]["count"] if held["format"] == FORMAT else None
+    except (ValueError, KeyError, TypeError, OSError):
+        count = None
+    if count is None:
+        raise FileExistsError(f"{folder} holds {MANIFEST}, which is of no archive; choose another folder.")
+    if not overwrite and (own is None or held.get("sha256") != own):
+        changed = "" if own is None else " It was changed since this archive was opened: open it again."
+        raise FileExistsError(
+            f"{folder} holds an archive of {count} tiles already, which would be lost.{changed} To add tiles to it: "
+            f"`csmae archive add {folder} DATA`; to replace it: --overwrite (in Python overwrite=True); else choose another folder."
+        )
 
 
 def is_stray(name: str) -> bool:
@@ -285,5 +328,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _signature(manifest: Mapping[str, Any]) -> str:
+def sign(manifest: Mapping[str, Any]) -> str:
+    """Checksum of a manifest."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from csmae_hf.retrieval.archive_files import (
     FORMAT,
-    MANIFEST,
     VERSION,
     ArchiveCorruptError,
     Entry,
     check_files,
-    is_stray,
     locked,
     publish,
     read_table,
     read_vectors,
+    refuse_loss,
     write_file,
     write_table,
     write_vectors,
@@ -35,30 +34,29 @@ Written = dict[str, tuple[Any, Entry]]
 """By part: what was written, and to which file."""
 
 
-def save_archive(archive: "Archive", path: str | os.PathLike[str], written: Written) -> Path:
+def save_archive(
+    archive: "Archive", path: str | os.PathLike[str], written: Written, *, own: str | None, overwrite: bool
+) -> str:
     """Write an archive to a folder: at every moment it holds the archive before or after, whole.
 
     Args:
         archive: The archive.
-        path: The folder; an archive that it holds is replaced.
+        path: The folder.
         written: What the archive knows to lie in files already; brought up to date.
+        own: Checksum of the manifest that the archive was opened from or saved as in this folder.
+        overwrite: Whether another archive in the folder may be replaced.
 
     Returns:
-        The folder.
+        Checksum of the manifest.
 
     Raises:
         FileExistsError: If the folder holds something else.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; an archive is a folder.")
-    if folder.is_dir() and not (folder / MANIFEST).exists():
-        others = [item.name for item in folder.iterdir() if not is_stray(item.name)]
-        if others:
-            raise FileExistsError(f"{folder} holds {others[0]}, which is of no archive; choose another folder.")
+    refuse_loss(folder, overwrite, own)  # before `locked` makes the folder
     with locked(folder):
-        publish(folder, _write_parts(archive, folder, written))
-    return folder
+        refuse_loss(folder, overwrite, own)  # another process may have saved while this one waited
+        return publish(folder, _write_parts(archive, folder, written))
 
 
 def _write_parts(archive: "Archive", folder: Path, written: Written) -> dict[str, Any]:
@@ -105,7 +103,7 @@ def _write_parts(archive: "Archive", folder: Path, written: Written) -> dict[str
 
 
 def open_archive(
-    kind: type["Archive"], folder: Path, manifest: Mapping[str, Any], *, verify: bool, index: bool, token: str
+    kind: type["Archive"], folder: Path, manifest: Mapping[str, Any], *, verify: bool, index: bool, token: str, uri: str
 ) -> "Archive":
     """Make an archive of a folder.
 
@@ -116,6 +114,7 @@ def open_archive(
         verify: Whether to check the hashes of all files.
         index: Whether to open its indexes.
         token: Of a Milvus server.
+        uri: Of the Milvus to use, where it is not in the archive's folder.
 
     Returns:
         The archive.
@@ -130,6 +129,11 @@ def open_archive(
         raise ArchiveMismatchError(
             f"{folder} compares tiles by the metric {identity.metric!r}; this release by {METRIC!r} only. Build the archive again."
         )
+    named = [manifest["tiles"], *manifest["sensors"].values()]
+    named += [item["index"] for item in manifest["sensors"].values() if "file" in item["index"]]
+    files = {item["file"] for item in named} | ({manifest["alignment"]} if manifest["alignment"] else set())
+    if not files <= set(manifest["files"]):
+        raise ArchiveCorruptError(f"{folder} does not describe its file {min(files - set(manifest['files']))!r}.")
     check_files(folder, manifest["files"], verify=verify)
     tiles = read_table(folder / manifest["tiles"]["file"])
     vectors = {
@@ -150,7 +154,7 @@ def open_archive(
     if index and len(archive):
         buckets = with_buckets(tiles, archive.ids)
         for sensor, described in manifest["sensors"].items():
-            archive.indexes[sensor] = open_index(described["index"], folder, vectors[sensor], buckets, token)
+            archive.indexes[sensor] = open_index(described["index"], folder, vectors[sensor], buckets, token, uri)
     return archive
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datasets import Dataset  # at run time it would import pandas
+
     from csmae_hf.retrieval.archive import Archive
     from csmae_hf.retrieval.hits import Hits
 
@@ -38,22 +40,22 @@ def add_archive_parser(subparsers: Any) -> argparse.ArgumentParser:
     build.add_argument("model", help="folder or Hub name of the model")
     build.add_argument("data", help="BigEarthNet v1 or v2 as an LMDB, or a folder of GeoTIFFs")
     build.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
-    build.add_argument("--split", default="all", help="train, validation, test or all (default: %(default)s)")
+    build.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
     build.add_argument(
         "--sensors", type=_names, metavar="S1,S2", help="sensors to embed (default: all that model and data have)"
     )
     build.add_argument("--alignment", type=Path, metavar="FILE", help="alignment of the sensors, as of Alignment.save")
-    build.add_argument("--metadata", help="metadata of the tiles, where it is not beside them")
-    build.add_argument("--splits", help="split lists, where they are not beside the tiles (BigEarthNet v1)")
-    build.add_argument(
-        "--missing", choices=("error", "drop"), default="error", help="if over 1%% of listed tiles are missing"
-    )
-    build.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed")
-    build.add_argument("--batch-size", type=int, default=64, help="tiles of a forward pass (default: %(default)s)")
-    build.add_argument("--num-workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
-    build.add_argument("--device", help="where to embed (default: a GPU if there is one)")
+    _add_tile_options(build)
     _add_index_options(build)
     build.set_defaults(run=run_build)
+    add = verbs.add_parser(
+        "add", help="add tiles to an archive", description="Embed more tiles with the archive's model and add them."
+    )
+    add.add_argument("archive", type=Path, metavar="ARCHIVE", help="folder of the archive")
+    add.add_argument("data", help="BigEarthNet v1 or v2 as an LMDB, or a folder of GeoTIFFs")
+    add.add_argument("--model", help="folder or Hub name of the model, where it is not where the archive says")
+    _add_tile_options(add)
+    add.set_defaults(run=run_add)
     index = verbs.add_parser(
         "index", help="give an archive another index", description="Build an index and measure its recall."
     )
@@ -74,6 +76,19 @@ def add_archive_parser(subparsers: Any) -> argparse.ArgumentParser:
     push.add_argument("--license", help="licence of the data, for the card")
     push.set_defaults(run=run_push)
     return parser
+
+
+def _add_tile_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", default="all", help="train, validation, test or all (default: %(default)s)")
+    parser.add_argument("--metadata", help="metadata of the tiles, where it is not beside them")
+    parser.add_argument("--splits", help="split lists, where they are not beside the tiles (BigEarthNet v1)")
+    parser.add_argument(
+        "--missing", choices=("error", "drop"), default="error", help="if over 1%% of listed tiles are missing"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed")
+    parser.add_argument("--batch-size", type=int, default=64, help="tiles of a forward pass (default: %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
+    parser.add_argument("--device", help="where to embed (default: a GPU if there is one)")
 
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:
@@ -144,20 +159,14 @@ def _names(text: str) -> list[str]:
 
 def run_build(arguments: argparse.Namespace) -> None:
     """Build an archive."""
-    import torch
-
-    from csmae_hf.data.load import load_archive
-    from csmae_hf.host_memory import keep_freed_memory
     from csmae_hf.retrieval.alignment import Alignment
     from csmae_hf.retrieval.archive import Archive
+    from csmae_hf.retrieval.archive_files import refuse_loss
     from csmae_hf.retrieval.run import load_model
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cpu":
-        keep_freed_memory()
+    refuse_loss(arguments.out, arguments.overwrite)
     model, processor = load_model(arguments.model)
-    read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
-    dataset = load_archive(arguments.data, arguments.split, limit=arguments.limit, **read)
+    dataset, read, embedding = _tiles(arguments)
     archive = Archive.build(
         model,
         processor,
@@ -165,14 +174,48 @@ def run_build(arguments: argparse.Namespace) -> None:
         sensor=arguments.sensors,
         alignment=Alignment.load(arguments.alignment) if arguments.alignment else None,
         source={"data": arguments.data, **{name: value for name, value in read.items() if value is not None}},
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        device=device,
+        **embedding,
     )
     _use_index(archive, arguments)
-    archive.save(arguments.out)
+    archive.save(arguments.out, overwrite=arguments.overwrite)
     sys.stdout.write(describe(archive))
     logger.info("Archive: %s", arguments.out)
+
+
+def run_add(arguments: argparse.Namespace) -> None:
+    """Add tiles to an archive."""
+    from csmae_hf.retrieval.archive import Archive
+
+    archive = Archive.load(arguments.archive, **_model_options(arguments))
+    dataset, _, embedding = _tiles(arguments)
+    archive.add(dataset, **embedding)
+    archive.save(arguments.archive)
+    sys.stdout.write(describe(archive))
+
+
+def _model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    from csmae_hf.retrieval.run import load_model
+
+    return dict(zip(("model", "processor"), load_model(arguments.model), strict=True)) if arguments.model else {}
+
+
+def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], dict[str, Any]]:
+    """The tiles that a command names, how they were read, and how to embed them."""
+    import torch
+
+    from csmae_hf.data.load import load_archive
+    from csmae_hf.host_memory import keep_freed_memory
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        keep_freed_memory()
+    read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
+    dataset = load_archive(arguments.data, arguments.split, limit=arguments.limit, **read)
+    return (
+        dataset,
+        read,
+        {**{name: getattr(arguments, name) for name in ("batch_size", "num_workers")}, "device": device},
+    )
 
 
 def _use_index(archive: "Archive", arguments: argparse.Namespace) -> None:
@@ -248,11 +291,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     from csmae_hf.retrieval.archive import Archive
     from csmae_hf.retrieval.export import write_hits
 
-    options: dict[str, Any] = {"index": not arguments.exact}
-    if arguments.model:
-        from csmae_hf.retrieval.run import load_model
-
-        options["model"], options["processor"] = load_model(arguments.model)
+    options: dict[str, Any] = {"index": not arguments.exact, **_model_options(arguments)}
     remote = arguments.archive.removeprefix("hub:")
     archive = Archive.from_hub(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
     if not arguments.query and not arguments.like:

@@ -2,9 +2,10 @@
 
 A shard holds the embeds of a few hundred tiles. Its name is a hash of those tiles (ids, keys, bands, and size and time of the
 LMDB they are read from; of other files the pixels), and the folder it lies in is named by the model's weights and the processor's
-settings. So a run that is killed loses at most the shard it was working on; another model, processor or store never finds a shard
-that is not its own; and whatever lies there may be deleted at any time. Processes divide the shards between them. A shard is
-always embedded in the same batches, whichever process does it: one process and several give the same bits.
+settings; `made_with.json` in it holds the fields of the configuration that change an embed, and a model of other fields is refused.
+So a run that is killed loses at most the shard it was working on; another model, processor or store never finds a shard that is not
+its own; and whatever lies there may be deleted at any time. Processes divide the shards between them. A shard is always
+embedded in the same batches, whichever process does it: one process and several give the same bits.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.store import DATA_FILE, TileNotFoundError
 from csmae_hf.retrieval.embed import ID_COLUMN, check_sensor, evaluating, forward_pixels
 from csmae_hf.retrieval.files import write_atomically
-from csmae_hf.retrieval.identity import processor_hash, weights_hash
+from csmae_hf.retrieval.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -39,6 +40,7 @@ SHARD_TILES = 512
 """Tiles of a shard: what a killed process may have to embed again."""
 
 FORMAT = "csmae-embeds-shard"
+SETTINGS = "made_with.json"
 _ROWS_AT_A_TIME = 4096
 
 
@@ -91,10 +93,12 @@ def plan_embeds(
 
     Raises:
         ValueError: The model or the dataset lacks a sensor, or the dataset is empty.
+        ArchiveMismatchError: What lies there was made with the same weights and another configuration.
     """
     for sensor in sensors:
         check_sensor(model, dataset, sensor)
     place = folder / f"{weights_hash(model)[:16]}-{processor_hash(processor)[:16]}"
+    _check_settings(place, encoder_settings(model))
     return [
         EmbedPlan(
             sensor,
@@ -103,6 +107,19 @@ def plan_embeds(
         )
         for sensor in sensors
     ]
+
+
+def _check_settings(place: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder of shards that another configuration made; say in a new one what makes it."""
+    record = place / SETTINGS
+    if record.is_file():
+        remedy = f"Load the model as it was, delete {place}, or keep these embeds elsewhere."
+        refuse_other_settings(json.loads(record.read_bytes()), settings, str(place), remedy)
+    elif not any(
+        place.glob("*/*.safetensors")
+    ):  # else it is of a release that did not record this, and is taken as it is
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(settings, indent=2))
 
 
 def _shards(dataset: "Dataset", sensor: str) -> Iterator[tuple[int, int, str]]:

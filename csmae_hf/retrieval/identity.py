@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,26 @@ METRIC = "cosine"
 """Similarity of an archive: the inner product of unit vectors."""
 
 _NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type")
+
+
+_NOT_IN_EMBEDS = frozenset(
+    {
+        "mask_ratio",
+        "masking",
+        "cmr_target",
+        "norm_pixel_loss",
+        "umr_weight",
+        "cmr_weight",
+        "mim_weight",
+        "mde_weight",
+        "mim_temperature",
+        "mim_gather",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "initializer_range",
+    }
+)
+"""Fields of a configuration that act in training alone; those of decoders, `decoder_...`, are none of an embed's either."""
 
 
 class ArchiveMismatchError(ValueError):
@@ -27,6 +48,7 @@ class Identity:
         weights: SHA-256 of the encoder's weights (`weights_hash`).
         processor: SHA-256 of the processor's settings (`processor_hash`).
         metric: Similarity by which tiles are compared.
+        config: Fields of the model's configuration that change an embed (`encoder_settings`); None where they were not recorded.
     """
 
     model: str
@@ -34,6 +56,7 @@ class Identity:
     weights: str
     processor: str
     metric: str = METRIC
+    config: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
@@ -50,7 +73,13 @@ class Identity:
         config: Any = model.config
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
-        return cls(name or loaded_from, revision, weights_hash(model), processor_hash(processor))
+        return cls(
+            name or loaded_from,
+            revision,
+            weights_hash(model),
+            processor_hash(processor),
+            config=encoder_settings(model),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON takes it."""
@@ -99,6 +128,9 @@ class Identity:
                 f"(weights {other.weights[:12]}). Embeds of two models cannot be compared: load that model, or "
                 "build the archive again."
             )
+        refuse_other_settings(
+            self.config, other.config, where, f"Load the model {self.described} as it was, or build the archive again."
+        )
         if other.processor != self.processor:
             raise ArchiveMismatchError(
                 f"{where} was made with another processor (settings {self.processor[:12]}, given {other.processor[:12]}): bands, "
@@ -128,6 +160,54 @@ def weights_hash(model: torch.nn.Module) -> str:
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
+    """Take from a model's configuration what changes an embed: two models of the same weights may differ in nothing else.
+
+    Args:
+        model: A model of Transformers, or any module.
+
+    Returns:
+        The fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone, as
+        JSON gives them back; none where it has no configuration of Transformers.
+    """
+    from transformers import PreTrainedConfig
+
+    config: Any = getattr(model, "config", None)
+    if not (isinstance(config, PreTrainedConfig) and is_dataclass(config)):
+        return {}
+    # names, versions and labels are common to all classes
+    names = {item.name for item in fields(config)} - {item.name for item in fields(PreTrainedConfig)} - _NOT_IN_EMBEDS
+    values = config.to_dict()
+    settings = {name: values[name] for name in sorted(names) if not name.startswith("decoder_")}
+    held: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return held
+
+
+def refuse_other_settings(
+    recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None, where: str, remedy: str
+) -> None:
+    """Refuse a configuration that gives other embeds.
+
+    Args:
+        recorded: `encoder_settings` that something was made with; None where they were not recorded: then nothing is refused.
+        given: Those of the model at hand.
+        where: What was made, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        ArchiveMismatchError: Naming the fields that differ, and both values of the first.
+    """
+    if recorded is None or given is None:
+        return
+    names = sorted(name for name in {*recorded, *given} if recorded.get(name) != given.get(name))
+    if names:
+        more = f" ({', '.join(names[1:])} differ too)" if len(names) > 1 else ""
+        raise ArchiveMismatchError(
+            f"{where} was made with {names[0]} = {recorded.get(names[0])!r}; the model given has {given.get(names[0])!r}{more}. The "
+            f"same weights give other embeds then. {remedy}"
+        )
 
 
 def processor_hash(processor: Any) -> str:

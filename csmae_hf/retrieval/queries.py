@@ -177,14 +177,14 @@ def query_vectors(archive: "Archive", query: Any, sensor: str) -> tuple[list[str
         FileNotFoundError: If the model is needed and not there.
     """
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
-    known: set[str] = set(archive.ids) if any(isinstance(item, str) for item in items) else set()
+    rows: Mapping[str, int] = archive.rows_by_id if any(isinstance(item, str) for item in items) else {}
     names: list[str] = []
     parts: list[torch.Tensor] = []
     own: list[int] = []
     for place, item in enumerate(items):
         name, row = f"query {place}", -1
-        if isinstance(item, str) and item in known:
-            name, row = item, int(archive.rows_of([item])[0])
+        if isinstance(item, str) and item in rows:
+            name, row = item, rows[item]
             vectors = _stored(archive, row, sensor)
         elif isinstance(item, (str, os.PathLike)):
             name = os.fspath(item)

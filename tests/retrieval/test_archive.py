@@ -1,15 +1,23 @@
 """Building, searching and changing an archive, compared with plain numpy over the model's own embeds."""
 
+import json
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from retrieval.archives import CLASSES, make_dataset, make_model, make_processor
-from tiny_models import TWO_SENSORS
+from tiny_models import TWO_SENSORS, build, draw_images, tiny_config
+from transformers import PreTrainedConfig
 
+from configuration_csmae import CSMAEConfig
+from csmae_hf import CSMAEModel
 from csmae_hf.retrieval import tiles
 from csmae_hf.retrieval.archive import Archive
+from csmae_hf.retrieval.archive_files import publish, read_manifest
 from csmae_hf.retrieval.embed import embed_dataset
-from csmae_hf.retrieval.identity import ArchiveMismatchError, Identity
+from csmae_hf.retrieval.identity import ArchiveMismatchError, Identity, encoder_settings
+from csmae_hf.retrieval.tiles import rows_by_id
 
 TILES = 60
 
@@ -250,8 +258,98 @@ def test_another_model_or_processor_is_refused_by_name(built, model, processor, 
     again, same = type(model).from_pretrained(tmp_path / "model"), type(processor).from_pretrained(tmp_path / "model")
     Archive.load(tmp_path / "archive", model=again, processor=same)
     named = Archive(built.tiles, built.vectors, Identity.of(again, same))
-    hits = Archive.load(named.save(tmp_path / "archive")).search(make_dataset(1)[0]["s1"], sensor="s1", k=1)
+    hits = Archive.load(named.save(tmp_path / "named")).search(make_dataset(1)[0]["s1"], sensor="s1", k=1)
     assert hits.ids == [["tile_0000"]], "the model is loaded by the name in the archive"
+
+
+def with_heads(model, heads, folder):
+    """The same weights, loaded beside a configuration that was changed by hand."""
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": heads}))
+    return type(model).from_pretrained(folder)
+
+
+def test_the_same_weights_with_another_configuration_are_refused_by_field(built, model, processor, tmp_path):
+    folder = built.save(tmp_path / "archive")
+    other = with_heads(model, 4, tmp_path / "model")
+    with pytest.raises(ArchiveMismatchError, match=r"num_attention_heads = 2.*given has 4"):
+        Archive.load(folder, model=other, processor=processor)
+    manifest = read_manifest(folder)
+    del manifest["made_with"]["config"]
+    publish(folder, {**manifest, "version": 1})
+    Archive.load(folder, model=other, processor=processor)  # of a release that did not record it
+
+
+CHANGED = {
+    "sensors": {"s1": ["VV", "VH"], "s2": TWO_SENSORS["s2"]},
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "multi_sensor_encoder_depth": 2,
+    "cross_sensor_encoder_depth": 2,
+    "pooling": "token",
+    "hidden_act": "relu",
+    "qkv_bias": False,
+    "layer_norm_eps": 1e-2,
+    "decoder_type": "common",
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 24,
+    "decoder_layer_norm_eps": 1e-2,
+    "mask_ratio": 0.75,
+    "masking": "disjoint",
+    "cmr_target": "target",
+    "norm_pixel_loss": True,
+    "umr_weight": 2.0,
+    "cmr_weight": 2.0,
+    "mim_weight": 2.0,
+    "mde_weight": 2.0,
+    "mim_temperature": 0.1,
+    "mim_gather": False,
+    "hidden_dropout_prob": 0.5,
+    "attention_probs_dropout_prob": 0.5,
+    "initializer_range": 0.5,
+}
+
+
+def test_the_identity_holds_every_field_that_changes_an_embed_and_no_other(model):
+    own = {item.name for item in fields(CSMAEConfig)} - {item.name for item in fields(PreTrainedConfig)}
+    assert own == set(CHANGED), "say of a new field whether it changes embeds"
+    recorded = encoder_settings(model)
+    images = draw_images(model.config)
+    expected = model(**images).embeds
+    for name in own - set(recorded):
+        other = build(CSMAEModel, tiny_config(**{name: CHANGED[name]}))
+        other.load_state_dict(model.state_dict())
+        for sensor, embeds in other(**images).embeds.items():
+            torch.testing.assert_close(embeds, expected[sensor], rtol=0, atol=0, msg=name)
+    for name in recorded:
+        other = build(CSMAEModel, tiny_config(**{name: CHANGED[name]}))
+        assert encoder_settings(other)[name] != recorded[name]
+    assert {"decoder_type", "mask_ratio", "mim_temperature"}.isdisjoint(recorded)
+
+
+def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypatch):
+    built = []
+    monkeypatch.setattr(tiles, "rows_by_id", lambda table: built.append(len(table)) or rows_by_id(table))
+    archive.search(units["s1"][:5].astype(np.float32), sensor="s1")
+    assert built == [], "vectors need no ids"
+    for _ in range(3):
+        hits = archive.search(["tile_0003", "tile_0005"], sensor="s1", like=["tile_0001"], include_self=True)
+        assert archive.rows_of(["tile_0005", "tile_0003"]).tolist() == [5, 3]
+    assert hits.queries == ["tile_0003", "tile_0005"]
+    assert built == [TILES]
+    archive.remove(["tile_0003"])
+    assert archive.rows_of(["tile_0005"]).tolist() == [4]
+    archive.add(make_dataset(1, first=900, seed=9), progress=False)
+    assert archive.rows_of(["tile_0900", "tile_0000"]).tolist() == [TILES - 1, 0]
+    with pytest.raises(ValueError, match="1 of 2 ids are not in this archive"):
+        archive.rows_of(["tile_0003", "tile_0004"])
+    assert built == [TILES, TILES - 1, TILES]
 
 
 def test_building_leaves_nan_metadata_unknown_and_pixels_out(built):

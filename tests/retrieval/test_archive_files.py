@@ -12,7 +12,7 @@ import torch
 
 from csmae_hf.retrieval import archive_files
 from csmae_hf.retrieval.archive import Archive
-from csmae_hf.retrieval.archive_files import MANIFEST, ArchiveCorruptError, read_manifest
+from csmae_hf.retrieval.archive_files import MANIFEST, ArchiveCorruptError, publish, read_manifest
 from csmae_hf.retrieval.identity import ArchiveMismatchError, Identity
 
 IDENTITY = Identity("someone/model", None, "w" * 64, "p" * 64)
@@ -69,9 +69,9 @@ def test_a_cut_manifest_another_version_and_no_archive_are_told_apart(folder, tm
     path.write_text(content[: len(content) // 2])
     with pytest.raises(ArchiveCorruptError, match=r"archive\.json is broken"):
         Archive.load(folder)
-    path.write_text(content.replace('"version": 1', '"version": 2'))
+    path.write_text(content.replace('"version": 2', '"version": 3'))
     with pytest.raises(
-        ArchiveCorruptError, match="csmae-archive version 2; this release reads csmae-archive version 1"
+        ArchiveCorruptError, match="csmae-archive version 3; this release reads csmae-archive version 2 and older"
     ):
         Archive.load(folder)
     with pytest.raises(FileNotFoundError, match=r"No archive at .*csmae archive build"):
@@ -94,6 +94,52 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_an_archive_is_replaced_only_on_request(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = make_archive(seed=1, tiles=3)
+    with pytest.raises(FileExistsError, match=r"holds an archive of 40 tiles.*csmae archive add.*--overwrite"):
+        other.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    other.save(folder, overwrite=True)
+    other.remove(["tile_1_0"])
+    other.save(folder)
+    assert len(Archive.load(folder)) == 2
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_an_archive_that_another_changed_since_it_was_opened_is_not_replaced(folder, tmp_path):
+    first, second = Archive.load(folder), Archive.load(folder)
+    first.remove(["tile_0_3"])
+    first.save(folder)
+    first.save(tmp_path / "copy")
+    second.remove(["tile_0_4"])
+    with pytest.raises(FileExistsError, match="holds an archive of 39 tiles"):
+        second.save(folder)
+    with pytest.raises(FileExistsError, match="holds an archive of 39 tiles"):
+        Archive.load(folder).save(tmp_path / "copy")
+
+
+def test_overwrite_never_takes_what_is_of_no_archive(tmp_path):
+    for name in ("thesis.tex", MANIFEST):
+        folder = tmp_path / name.replace(".", "_")
+        folder.mkdir()
+        (folder / name).write_text('{"years": "of work"}')
+        with pytest.raises(FileExistsError, match=f"{name}.*of no archive"):
+            make_archive().save(folder, overwrite=True)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_an_archive_that_names_files_outside_its_folder_is_refused(folder, tmp_path):
+    manifest = read_manifest(folder)
+    table = manifest["tiles"]["file"]
+    (tmp_path / "elsewhere.parquet").write_bytes((folder / table).read_bytes())
+    manifest["tiles"]["file"] = "../elsewhere.parquet"
+    manifest["files"]["../elsewhere.parquet"] = manifest["files"][table]
+    publish(folder, manifest)
+    with pytest.raises(ArchiveCorruptError, match=r"names the file '\.\./elsewhere\.parquet'"):
+        Archive.load(folder)
+
+
 def test_a_change_writes_what_changed_and_leaves_nothing_behind(folder):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     Archive.load(folder).save(folder)
@@ -110,7 +156,7 @@ def test_a_change_writes_what_changed_and_leaves_nothing_behind(folder):
 def test_an_open_archive_outlives_its_replacement(folder):
     old = Archive.load(folder)
     expected = make_archive().vectors["s2"][:]
-    make_archive(seed=1).save(folder)
+    make_archive(seed=1).save(folder, overwrite=True)
     torch.testing.assert_close(old.vectors["s2"][:], expected, rtol=0, atol=0)
     assert Archive.load(folder).ids[0] == "tile_1_0"
 
@@ -121,7 +167,7 @@ def save_for_ever(folder, saved):
     while True:
         for archive in archives:
             archive._written.clear()
-            archive.save(folder)
+            archive.save(folder, overwrite=True)
             saved.value += 1
 
 
@@ -155,7 +201,7 @@ def test_a_kill_at_any_moment_leaves_one_archive_or_the_other(tmp_path):
         torch.testing.assert_close(archive.vectors["s2"][:], whole[seed].vectors["s2"][:], rtol=0, atol=0)
     assert seen == {0, 1}
     assert strays, "no kill came in the midst of a write; the test shows nothing"
-    whole[0].save(folder)
+    whole[0].save(folder, overwrite=True)
     assert len(list(folder.iterdir())) == 3, "the next save clears up"
 
 

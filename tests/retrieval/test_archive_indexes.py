@@ -1,5 +1,7 @@
 """Archives with an index: it follows the archive's changes, is stored with it, and says what it may miss."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,10 +10,11 @@ from retrieval.index.clouds import make_tiles, make_vectors
 
 from csmae_hf.retrieval.alignment import Alignment
 from csmae_hf.retrieval.archive import Archive
+from csmae_hf.retrieval.archive_files import publish, read_manifest
 from csmae_hf.retrieval.archive_hub import for_publication
 from csmae_hf.retrieval.embed import embed_dataset
 from csmae_hf.retrieval.identity import Identity
-from csmae_hf.retrieval.index import build
+from csmae_hf.retrieval.index import build, milvus_index
 
 IDENTITY = Identity("someone/model", None, "w" * 64, "p" * 64)
 ROWS = 2000
@@ -73,7 +76,9 @@ def test_the_index_follows_what_is_added_and_removed(tmp_path, uri):
         small.use_index(backend, **options)
         small.remove(["tile_0003", "tile_0004"])
         small.add(make_dataset(3, first=200, seed=5), progress=False)
-        loaded = Archive.load(small.save(tmp_path / backend), model=model, processor=processor)
+        loaded = Archive.load(
+            small.save(tmp_path / backend), model=model, processor=processor, uri=options.get("uri", "")
+        )
         assert loaded.indexes["s2"].backend == backend
         for side in (small, loaded):
             hits = side.search(
@@ -94,8 +99,57 @@ def test_milvus_answers_as_exact_search_does_and_stays_home_when_the_archive_is_
     given = for_publication(archive)
     assert [index.backend for index in given.indexes.values()] == ["exact", "exact"]
     assert not given.recall
-    loaded = Archive.load(archive.save(tmp_path / "archive"))
+    loaded = Archive.load(archive.save(tmp_path / "archive"), uri=uri)
+    assert loaded.indexes["s2"].backend == "milvus"
     assert agreement(loaded, exact, k=5) >= 0.95
+
+
+@pytest.mark.parametrize(
+    "named", ["http://somebody.example:19530", "{outside}/theirs.db", "../theirs.db", "x+y://host/a.db"]
+)
+def test_opening_an_archive_connects_to_nothing_outside_its_folder(tmp_path, monkeypatch, caplog, named):
+    folder = make_archive(100).save(tmp_path / "archive")
+    manifest = read_manifest(folder)
+    parameters = {"uri": named.format(outside=tmp_path), "collection": "theirs", "effort": 128}
+    for described in manifest["sensors"].values():
+        described["index"] = {"backend": "milvus", "parameters": parameters}
+    publish(folder, manifest)
+    asked = []
+
+    def connect(uri, token=""):
+        asked.append(uri)
+        raise ConnectionError(f"No Milvus answers at {uri}")
+
+    monkeypatch.setattr(milvus_index, "connect", connect)
+    assert Archive.load(folder).indexes["s2"].backend == "exact"
+    assert asked == []
+    assert "CSMAE_MILVUS_URI" in caplog.text
+    assert "uri=" in caplog.text
+    Archive.load(folder, uri="http://mine:19530")
+    monkeypatch.setenv("CSMAE_MILVUS_URI", "http://ours:19530")
+    Archive.load(folder)
+    assert asked == ["http://mine:19530"] * 2 + ["http://ours:19530"] * 2
+
+
+def test_a_database_in_the_folder_is_opened_wherever_the_folder_is(tmp_path, uri):
+    folder = make_archive(100).save(tmp_path / "archive")
+    archive = Archive.load(folder)
+    archive.use_index("milvus", uri=str(folder / "milvus.db"))
+    archive.save(folder)
+    loaded = Archive.load(shutil.copytree(folder, tmp_path / "copy"))
+    assert loaded.indexes["s2"].backend == "milvus"
+    assert loaded.search("tile 5", sensor="s2", include_self=True).ids[0][0] == "tile 5"
+
+
+def test_a_collection_of_somebody_else_is_never_dropped(tmp_path, uri):
+    theirs = milvus_index.connect(uri)
+    theirs.create_collection("theirs", dimension=4)
+    theirs.insert("theirs", [{"id": 1, "vector": [1.0, 0, 0, 0]}])
+    archive = make_archive(100)
+    archive.use_index("milvus", uri=uri, collection="theirs")
+    assert archive.search("tile 5", sensor="s2", include_self=True).ids[0][0] == "tile 5"
+    assert "theirs" not in {index.collection for index in archive.indexes.values()}
+    assert theirs.query("theirs", filter="id == 1", output_fields=["id"])[0]["id"] == 1
 
 
 def test_a_lost_faiss_package_costs_speed_and_nothing_else(archive, tmp_path, monkeypatch, caplog):

@@ -64,6 +64,30 @@ def test_a_split_and_a_sensor_are_chosen(folder, tiles, tmp_path, capsys):
     assert main([*command, "--index", "milvus"]) == 2
 
 
+def test_build_refuses_to_replace_before_it_embeds_and_add_adds(folder, tiles, tmp_path, monkeypatch, caplog, capsys):
+    out = tmp_path / "a"
+    command = ["archive", "build", str(folder / "model"), str(folder / "sample"), str(out)]
+    assert main([*command, "--limit", "5"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Archive, "build", lambda *given, **options: pytest.fail("tiles were embedded"))
+        assert main([*command, "--limit", "3"]) == 2
+        assert "holds an archive of 5 tiles" in caplog.text
+        assert "csmae archive add" in caplog.text
+        assert "--overwrite" in caplog.text
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+        assert main([*command[:-1], str(tmp_path / "thesis"), "--overwrite"]) == 2
+    assert len(Archive.load(out)) == 5
+    assert main([*command, "--limit", "3", "--overwrite"]) == 0
+    assert Archive.load(out).ids == tiles["id"][:3]
+    assert main(["archive", "add", str(out), str(folder / "sample"), "--limit", "3"]) == 2
+    first = Archive.load(out)
+    first.remove(first.ids)
+    first.save(out)
+    assert main(["archive", "add", str(out), str(folder / "sample"), "--limit", "4"]) == 0
+    assert Archive.load(out).ids == tiles["id"][:4]
+
+
 def test_several_queries_give_pictures_a_map_and_tables(folder, tiles, tmp_path, capsys):
     ids = tiles["id"][3], tiles["id"][7]
     outs = [tmp_path / name for name in ("grid.png", "map.geojson", "hits.json", "hits.parquet", "hits.csv", "dataset")]

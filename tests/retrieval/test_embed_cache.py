@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tiny_models import tiny_config
 
 from csmae_hf.data.dataset import Tile, load_bigearthnet
 from csmae_hf.data.sample import generate_sample
@@ -20,6 +21,7 @@ from csmae_hf.retrieval.embed_cache import (
     plan_embeds,
     refuse_failed,
 )
+from csmae_hf.retrieval.identity import ArchiveMismatchError
 
 BANDS = {"s1": ["VH", "VV"], "s2": ["B02", "B03"]}
 
@@ -27,9 +29,9 @@ BANDS = {"s1": ["VH", "VV"], "s2": ["B02", "B03"]}
 class CountingModel(torch.nn.Module):
     """Embeds are band means times a weight; counts tiles."""
 
-    def __init__(self, weight=1.0):
+    def __init__(self, weight=1.0, **fields):
         super().__init__()
-        self.config = SimpleNamespace(sensors=BANDS)
+        self.config = tiny_config(sensors=BANDS, **fields)
         self.weight = torch.nn.Parameter(torch.full((1,), weight))
         self.seen = 0
 
@@ -113,6 +115,18 @@ def test_other_weights_processors_or_tiles_never_find_them(tmp_path, change):
         dataset = dataset.select(range(9))
     _, count = embed(tmp_path, model, dataset, processor)
     assert count == len(dataset)
+
+
+def test_embeds_of_another_configuration_are_refused_by_field(tmp_path):
+    dataset = make_dataset(10)
+    embed(tmp_path, CountingModel(), dataset)
+    assert embed(tmp_path, CountingModel(mask_ratio=0.75), dataset)[1] == 0, "pre-training alone"
+    with pytest.raises(ArchiveMismatchError, match=r"num_attention_heads = 2.*given has 4.*delete"):
+        embed(tmp_path, CountingModel(num_attention_heads=4), dataset)
+    (record,) = tmp_path.glob("*/made_with.json")
+    record.unlink()
+    assert embed(tmp_path, CountingModel(num_attention_heads=4), dataset)[1] == 0, "of a release that did not record it"
+    assert not record.exists(), "nobody knows what these were made with"
 
 
 def test_a_part_of_the_tiles_that_fills_shards_is_found_again(tmp_path):

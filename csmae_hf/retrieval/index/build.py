@@ -1,6 +1,7 @@
 """Making an archive's indexes, measuring them, and opening those that were stored."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 WANTED_RECALL = 0.98
 """The effort of an index is raised to this on a sample of the archive's tiles, so that other queries have `LEAST_RECALL` at least."""
+
+MILVUS_URI = "CSMAE_MILVUS_URI"
+"""The variable of the environment that names the Milvus of archives whose own is not in their folder."""
 
 _FIRST_EFFORT = {"ivf": 8, "hnsw": 32}
 
@@ -89,10 +93,21 @@ def _find_effort(
         effort *= 2
 
 
+def _file_within(folder: Path, uri: str) -> str | None:
+    """The database of embedded Milvus that a URI names, as an absolute path; None where it is not in the folder of the archive."""
+    home = folder.resolve()
+    for path in (Path(uri).resolve(), home / Path(uri).name):  # the folder may have been moved since
+        if uri.endswith(".db") and path.exists() and home in path.resolve().parents:
+            return str(path)
+    return None
+
+
 def open_index(
-    described: Mapping[str, Any], folder: Path, vectors: Vectors, tiles: pa.Table, token: str = ""
+    described: Mapping[str, Any], folder: Path, vectors: Vectors, tiles: pa.Table, token: str = "", uri: str = ""
 ) -> ArchiveIndex:
     """Open a stored index. Where its package or its server is missing, search is exact, which is said in a warning.
+
+    An archive may come from anybody: what it says of Milvus never makes this machine talk to another, or open a file elsewhere.
 
     Args:
         described: Backend, parameters and file, as the archive's JSON has them.
@@ -100,6 +115,8 @@ def open_index(
         vectors: (N, D) unit vectors.
         tiles: Metadata, with the buckets of `with_buckets`.
         token: Of a Milvus server.
+        uri: Of the Milvus to use; default the file of embedded Milvus in the archive's folder, then the environment's
+            CSMAE_MILVUS_URI.
 
     Returns:
         The index.
@@ -114,7 +131,13 @@ def open_index(
         if backend == "faiss":
             return FaissIndex(vectors, **parameters, index=FaissIndex.read(folder / described["file"]))
         if backend == "milvus":
-            return MilvusIndex(vectors, tiles, **parameters, token=token)
+            address = uri or _file_within(folder, parameters["uri"]) or os.environ.get(MILVUS_URI)
+            if not address:
+                raise ConnectionError(
+                    f"it names {parameters['uri']}, which is not a database in the archive's folder, and nothing is connected to "
+                    f"because an archive says so. If you know it: set {MILVUS_URI}={parameters['uri']}, or Archive.load(..., uri=...)."
+                )
+            return MilvusIndex(vectors, tiles, **{**parameters, "uri": address}, token=token)
     except (ImportError, ConnectionError) as error:
         logger.warning("The archive's %s index is not used, search is exact: %s", backend, error)
         return ExactIndex(vectors)

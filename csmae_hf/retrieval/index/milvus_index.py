@@ -13,18 +13,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from csmae_hf.retrieval.index import Found, Selection
 from csmae_hf.retrieval.index.exact import ExactIndex
 from csmae_hf.retrieval.search import rerank
+from csmae_hf.retrieval.tiles import ID, TileRows
 from csmae_hf.retrieval.vectors import IntArray, Vectors
 from csmae_hf.retrieval.where import Column, columns_of, milvus_of, milvus_time
 
 logger = logging.getLogger(__name__)
 
-ID = "id"
 VECTOR = "embed"
 
 _INSERT_ROWS = 1000
@@ -43,7 +42,8 @@ class MilvusIndex:
         vectors: (N, D) float32 unit vectors.
         tiles: Their metadata, with the column `id`.
         uri: Of the server, or a path ending in `.db`.
-        collection: Name of the collection; one that holds these vectors is used, else it is made.
+        collection: Name of the collection. One that holds these vectors is used, one that is not there is made, and one that holds
+            something else is left alone: then one is made whose name is a hash of these vectors and ids.
         effort: Width of the search in HNSW.
         token: Of the server, where it wants one. It is never written down.
 
@@ -66,12 +66,20 @@ class MilvusIndex:
     ):
         self.vectors = vectors
         self.tiles = tiles
+        self._rows = TileRows()
         self.client = connect(uri, token)
         self.embedded = is_embedded(uri)
         name = collection or collection_name(vectors, tiles)
         self.parameters: dict[str, Any] = {"uri": uri, "collection": name, "effort": effort}
         self.fields = {column: f"c{place}" for place, column in enumerate(columns_of(tiles.schema))}
-        if not self._is_complete():
+        complete = self._is_complete()
+        if not complete and self.client.has_collection(name) and name != (own := collection_name(vectors, tiles)):
+            logger.warning("Collection %s holds something else and is left alone; %s is used.", name, own)
+            self.parameters["collection"] = own
+            complete = self._is_complete()
+        if not complete:
+            if self.client.has_collection(self.collection):
+                self.drop()  # its name is a hash of these vectors: it holds a part of them, left by a crash
             self._create()
 
     @property
@@ -99,12 +107,12 @@ class MilvusIndex:
         if count > _MOST_RESULTS or (selection is not None and not len(selection.rows)) or not count:
             return ExactIndex(self.vectors).search(queries, k, selection)  # nothing, or more than Milvus gives
         expression = "" if selection is None else milvus_of(selection.where, self.fields, self.tiles.schema)
+        rows_by_id = self._rows.of(self.tiles)
         found = torch.full((len(queries), max(count, k)), -1, dtype=torch.int64)
         for start in range(0, len(queries), _QUERY_ROWS):
             for place, ids in enumerate(self._search_ids(queries[start : start + _QUERY_ROWS], count, expression)):
-                rows = pc.index_in(pa.array(ids, pa.string()), value_set=self.tiles.column(ID).combine_chunks())
-                known = rows.drop_null().to_numpy(zero_copy_only=False)
-                found[start + place, : len(known)] = torch.from_numpy(known.astype(np.int64))
+                known = [rows_by_id[name] for name in ids if name in rows_by_id]
+                found[start + place, : len(known)] = torch.tensor(known, dtype=torch.int64)
         scores, rows = rerank(queries, self.vectors, found, k)
         return Found(scores.numpy(), rows.numpy(), self.embedded)
 
@@ -131,6 +139,8 @@ class MilvusIndex:
 
     def _is_complete(self) -> bool:
         """Whether the collection is there with as many rows, and knows a sample of them by their vectors."""
+        from pymilvus import MilvusException
+
         if not self.client.has_collection(self.collection):
             return False
         self.client.load_collection(self.collection)
@@ -138,17 +148,16 @@ class MilvusIndex:
         if count == len(self.vectors):
             rows = np.unique(np.linspace(0, count - 1, _PROBES).astype(np.int64)) if count else np.empty(0, np.int64)
             vectors = self.vectors[torch.from_numpy(rows)] if count else torch.empty(0, self.vectors.width)
-            best = self.search(vectors, 1).scores if count else np.ones(1)
-            if (best > 1 - 1e-5).all():
-                return True
-        logger.warning("Collection %s holds another archive; it is made again.", self.collection)
+            try:
+                best = self.search(vectors, 1).scores if count else np.ones(1)
+            except (MilvusException, KeyError):
+                return False  # of another width, or with other fields
+            return bool((best > 1 - 1e-5).all())
         return False
 
     def _create(self) -> None:
         from pymilvus import DataType
 
-        if self.client.has_collection(self.collection):
-            self.drop()
         kinds = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "truth": DataType.BOOL, "time": DataType.INT64}
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=_MOST_TEXT)

@@ -133,7 +133,7 @@ def test_milvus_that_is_not_there_is_named_and_replaced_by_exact_search(parts, t
     with pytest.raises(ValueError, match="neither a URI"):
         connect("somewhere")
     described = {"backend": "milvus", "parameters": {"uri": "http://127.0.0.1:9", "collection": "x", "effort": 128}}
-    index = open_index(described, tmp_path, Vectors([vectors["s2"]]), tiles)
+    index = open_index(described, tmp_path, Vectors([vectors["s2"]]), tiles, uri="http://127.0.0.1:9")
     assert index.backend == "exact"
     assert "No Milvus answers at http://127.0.0.1:9" in caplog.text
 
