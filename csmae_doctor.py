@@ -207,7 +207,7 @@ def main() -> int:
     if sys.argv[1:] == ["doctor"]:
         return run_doctor(argparse.Namespace())
     try:
-        from csmae_hf.cli import main as run
+        from csmae_hf.commands.main import main as run
     except Exception as error:
         sys.stderr.write(f"csmae cannot start: {type(error).__name__}: {error}\n`csmae doctor` says what is broken.\n")
         return 2

@@ -14,10 +14,10 @@ import sys
 
 from accelerate import PartialState
 
+from csmae_hf.hub.upload import quiet_http
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.errors import InterruptedRunError, TrainingError
 from csmae_hf.training.pretrain import pretrain
-from csmae_hf.upload import quiet_http
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ from dataclasses import fields
 
 from accelerate import PartialState
 
-from csmae_hf.retrieval.options import RetrievalOptions
-from csmae_hf.retrieval.run import retrieve
+from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.run import retrieve
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -180,7 +180,7 @@ def measure_archive(archive: Path, batch_size: int = 32, repeats: int = 15) -> l
 
 def measure(full: bool = False) -> list[Row]:
     """Of generated tiles."""
-    from csmae_hf.data.sample import generate_sample
+    from csmae_hf.sample.generate import generate_sample
 
     with tempfile.TemporaryDirectory() as scratch:
         return measure_archive(generate_sample(Path(scratch) / "sample", tiles=64, seed=0))

@@ -19,10 +19,10 @@ import torch
 
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.serve import start
+from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import ALL_TILES, load_archive
-from csmae_hf.retrieval.archive import Archive
-from csmae_hf.retrieval.identity import Identity
-from csmae_hf.retrieval.run_tiles import load_model
+from csmae_hf.embedding.identity import Identity
+from csmae_hf.evaluation.run_tiles import load_model
 
 logger = logging.getLogger(__name__)
 

@@ -118,7 +118,7 @@ def measure(full: bool = False) -> list[Row]:
     """With `full` and a GPU: idle time at batch 1,024 on a sample archive of generated tiles."""
     if not (full and torch.cuda.is_available()):
         return []
-    from csmae_hf.data.sample import generate_sample
+    from csmae_hf.sample.generate import generate_sample
 
     with tempfile.TemporaryDirectory() as scratch:
         return measure_idle(generate_sample(Path(scratch) / "sample", tiles=4096, seed=0), 1024, 14)

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from real_archive import build_real_archive
 
-from csmae_hf.data.sample import generate_sample
-from csmae_hf.retrieval.files import write_atomically
-from csmae_hf.retrieval.run import RetrievalOptions, retrieve
+from csmae_hf.evaluation.run import RetrievalOptions, retrieve
+from csmae_hf.files import write_atomically
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.pretrain import pretrain
 

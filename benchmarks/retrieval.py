@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from benchmarks.machine import limits
 from benchmarks.timing import Row, add_ratio, compare, table, time_in_turn
 from csmae_hf.bigearthnet import LABELS
-from csmae_hf.retrieval.confidence import bootstrap_means
-from csmae_hf.retrieval.labels import multi_hot
-from csmae_hf.retrieval.metrics import retrieval_scores
-from csmae_hf.retrieval.ranking import hubness, mean_scores, query_scores, scores_over_k
+from csmae_hf.metrics.bootstrap import bootstrap_means
+from csmae_hf.metrics.labels import multi_hot
+from csmae_hf.metrics.ranking import hubness, mean_scores, query_scores, scores_over_k
+from csmae_hf.metrics.scores import retrieval_scores
 
 
 def double_loop(query_labels: NDArray[Any], archive_labels: NDArray[Any], ranking: NDArray[Any]) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from benchmarks.step import draw_batch, make_step
 from benchmarks.timing import Row, time_in_turn
 from configuration_csmae import DEFAULT_SENSORS, CSMAEConfig
 from csmae_hf.host_memory import keep_freed_memory
-from csmae_hf.retrieval.search import top_k
+from csmae_hf.search.nearest import top_k
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 CPU = torch.device("cpu")

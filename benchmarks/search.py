@@ -22,11 +22,11 @@ import torch
 from benchmarks.machine import limits
 from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.host_memory import keep_freed_memory
-from csmae_hf.retrieval.index import ArchiveIndex
-from csmae_hf.retrieval.index.build import build_index
-from csmae_hf.retrieval.index.exact import ExactIndex
-from csmae_hf.retrieval.index.recall import SHARES, bucket_filter, measure_recall, with_buckets
-from csmae_hf.retrieval.vectors import Vectors
+from csmae_hf.search.build_index import build_index
+from csmae_hf.search.exact import ExactIndex
+from csmae_hf.search.index import ArchiveIndex
+from csmae_hf.search.recall import SHARES, bucket_filter, measure_recall, with_buckets
+from csmae_hf.search.vectors import Vectors
 
 CLASSES, LATENT = 43, 48
 _BLOCK = 20_000

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from csmae_hf import CSMAEConfig, CSMAEForPreTraining, CSMAEImageProcessor, CSMAEModel
+from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import load_archive
-from csmae_hf.data.sample import generate_sample
-from csmae_hf.retrieval.archive import Archive
+from csmae_hf.sample.generate import generate_sample
 
 TILES = 60
 

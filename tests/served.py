@@ -67,7 +67,7 @@ class Served:
         environment.pop("GRADIO_ANALYTICS_ENABLED", None)
         environment.pop("HF_HUB_OFFLINE", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "csmae_hf.cli", "serve", str(archive), "--port", str(self.port), *more],
+            [sys.executable, "-m", "csmae_hf.commands.main", "serve", str(archive), "--port", str(self.port), *more],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ from hub_models import tiny_fields
 import configuration_csmae
 import image_processing_csmae
 import modeling_csmae
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(__file__).with_name("docs_pages.py")

@@ -9,7 +9,7 @@ import pytest
 
 import csmae_doctor as doctor
 from csmae_doctor import Finding
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 
 
 def test_this_environment_is_described_and_sound(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import THREE_SENSORS, build, draw_images, tiny_config
 
-from csmae_hf.retrieval.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 CLASSES = 4

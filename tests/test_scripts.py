@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = json.dumps(

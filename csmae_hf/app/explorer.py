@@ -16,13 +16,13 @@ from csmae_hf.app.geography import Place, place_of
 from csmae_hf.app.glance import Projection, draw_projection, groups_by, project, sample_rows
 from csmae_hf.app.pictures import TilePictures
 from csmae_hf.app.state import Search
-from csmae_hf.retrieval.hits import Hits
-from csmae_hf.retrieval.queries import embed_images
+from csmae_hf.archive.hits import Hits
+from csmae_hf.archive.queries import embed_images
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
-    from csmae_hf.retrieval.archive import Archive
+    from csmae_hf.archive.archive import Archive
     from modeling_csmae import CSMAEForPreTraining
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from csmae_hf.app.state import Search
-from csmae_hf.retrieval.export import to_geojson
-from csmae_hf.retrieval.hits import Hits
+from csmae_hf.archive.export import to_geojson
+from csmae_hf.archive.hits import Hits
 
 if TYPE_CHECKING:
-    from csmae_hf.retrieval.archive import Archive
+    from csmae_hf.archive.archive import Archive
 
 logger = logging.getLogger(__name__)
 

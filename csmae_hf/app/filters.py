@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from csmae_hf.retrieval.footprints import COLUMNS
-from csmae_hf.retrieval.where import columns_of
+from csmae_hf.search.filter_language import columns_of
+from csmae_hf.search.places import COLUMNS
 
 MOST_VALUES = 60
 """A column of text with more values has no picker; the filter can still be typed."""

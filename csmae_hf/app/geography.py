@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csmae_hf.app.html import escape
-from csmae_hf.retrieval.footprints import geometry_of
+from csmae_hf.search.places import geometry_of
 
 EARTH_RADIUS = 6371.0
 """Kilometres, of the sphere of equal volume."""

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from csmae_hf.app.html import escape
-from csmae_hf.retrieval.diagnostics import alignment, sensor_gap
-from csmae_hf.retrieval.results import RESULTS_FORMAT
+from csmae_hf.embedding.diagnostics import alignment, sensor_gap
+from csmae_hf.evaluation.results import RESULTS_FORMAT
 
 MOST_TILES = 5000
 """Tiles that are projected; of larger archives so many, evenly spread."""

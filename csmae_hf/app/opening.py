@@ -6,9 +6,9 @@ from typing import Any
 
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
+from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import ALL_TILES, load_archive
-from csmae_hf.retrieval.archive import Archive
-from csmae_hf.retrieval.run_tiles import load_model
+from csmae_hf.evaluation.run_tiles import load_model
 
 logger = logging.getLogger(__name__)
 

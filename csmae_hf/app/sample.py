@@ -55,12 +55,12 @@ def sample_explorer(folder: Path = FOLDER, tiles: int = TILES, **training: Any) 
 
 
 def _make(folder: Path, tiles: int, training: dict[str, Any]) -> None:
+    from csmae_hf.archive.archive import Archive
     from csmae_hf.data.load import ALL_TILES, load_archive
-    from csmae_hf.data.sample import generate_sample
-    from csmae_hf.retrieval.archive import Archive
-    from csmae_hf.retrieval.options import RetrievalOptions
-    from csmae_hf.retrieval.run import retrieve
-    from csmae_hf.retrieval.run_tiles import load_model
+    from csmae_hf.evaluation.options import RetrievalOptions
+    from csmae_hf.evaluation.run import retrieve
+    from csmae_hf.evaluation.run_tiles import load_model
+    from csmae_hf.sample.generate import generate_sample
     from csmae_hf.training.arguments import parse_arguments
     from csmae_hf.training.pretrain import pretrain
 

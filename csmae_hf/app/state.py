@@ -29,7 +29,7 @@ class Search:
         sensor: Sensor of the query.
         archive_sensor: Sensor whose embeds are searched.
         k: Results.
-        where: Filter, in the language of `csmae_hf.retrieval.where`.
+        where: Filter, in the language of `csmae_hf.search.filter_language`.
         like: Ids of tiles that the query is moved towards.
         unlike: Ids of tiles that the query is moved away from.
         collected: Ids of tiles that were liked, of this query and of those before it.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from csmae_hf.retrieval.queries import RASTERS, read_image_file
+from csmae_hf.archive.queries import RASTERS, read_image_file
 
 MOST_BYTES = 64 * 2**20
 """A tile of 120 x 120 pixels has under 1 MB; larger files are refused before they are read."""

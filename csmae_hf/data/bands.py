@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from csmae_hf.data.geotiff import TiffFolder
 from csmae_hf.data.store import TileStore
+from csmae_hf.images.geotiff import TiffFolder
 
 TIFF_PREFIX = "tiff:"
 """Begins the store of a column whose keys are not those of an LMDB but of GeoTIFFs below the folder that follows."""

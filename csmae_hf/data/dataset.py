@@ -14,7 +14,6 @@ from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
 from csmae_hf.data.bands import TileBands, open_store
 from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
 from csmae_hf.data.codecs import CorruptTileError
-from csmae_hf.data.labels import read_v1_labels
 from csmae_hf.data.metadata import (
     TileRow,
     acquisition_time,
@@ -26,6 +25,7 @@ from csmae_hf.data.metadata import (
 from csmae_hf.data.store import DATA_FILE, TileStore
 from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.tile import Tile
+from csmae_hf.data.v1_labels import read_v1_labels
 
 logger = logging.getLogger(__name__)
 

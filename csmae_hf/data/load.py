@@ -8,9 +8,9 @@ from datasets import Dataset
 
 from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.sample import generate_sample
 from csmae_hf.data.store import DATA_FILE
 from csmae_hf.data.tiles import load_tiles
+from csmae_hf.sample.generate import generate_sample
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19
-from csmae_hf.data.geotiff import REFERENCE_MAP, BandFiles, TiffImage, canonical_band, find_images, in_order
 from csmae_hf.data.metadata import (
     _V1_TABLES,
     _V2_TABLES,
@@ -24,6 +23,7 @@ from csmae_hf.data.metadata import (
     read_v1_rows,
     read_v2_rows,
 )
+from csmae_hf.images.geotiff import REFERENCE_MAP, BandFiles, TiffImage, canonical_band, find_images, in_order
 
 logger = logging.getLogger(__name__)
 

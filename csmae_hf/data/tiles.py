@@ -9,9 +9,9 @@ from datasets import Dataset
 
 from csmae_hf.data.bands import TIFF_PREFIX, TileBands, open_source
 from csmae_hf.data.dataset import to_dataset
-from csmae_hf.data.geotiff import BAND_ORDER, Footprint, TiffFolder, TiffImage, in_order
 from csmae_hf.data.sources import Sources, find_tiles
 from csmae_hf.data.tile import Tile
+from csmae_hf.images.geotiff import BAND_ORDER, Footprint, TiffFolder, TiffImage, in_order
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import SENSOR_OF_BAND
-from csmae_hf.data.archive_writer import ArchiveWriter, Failure, Made, WriteReport, make_record, metadata_table
 from csmae_hf.data.codecs import decode_labels, decode_value, encode_safetensors
 from csmae_hf.data.dataset import _find_store, open_store
 from csmae_hf.data.encode import metadata_row, stand_in_s1_key
 from csmae_hf.data.metadata import TileRow, label_indices, read_v1_store_rows
 from csmae_hf.data.parallel import default_workers, ordered_map
 from csmae_hf.data.store import TileStore
+from csmae_hf.data.store_writer import ArchiveWriter, Failure, Made, WriteReport, make_record, metadata_table
 
 
 class Job(NamedTuple):

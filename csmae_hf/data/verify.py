@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from csmae_hf.data.archive_writer import VALUES_NAME, ValueRecord, read_journal, read_records
 from csmae_hf.data.codecs import decode_labels, decode_value
 from csmae_hf.data.dataset import _find_store
 from csmae_hf.data.parallel import WorkerDiedError, default_workers, ordered_map
 from csmae_hf.data.store import StoreError, TileStore
+from csmae_hf.data.store_writer import VALUES_NAME, ValueRecord, read_journal, read_records
 
 
 class VerifyReport(NamedTuple):

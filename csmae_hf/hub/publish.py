@@ -17,7 +17,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.facts import RESULTS_FILE, read_facts, without_paths
-from csmae_hf.upload import Pushed, upload_folder
+from csmae_hf.hub.upload import Pushed, upload_folder
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 

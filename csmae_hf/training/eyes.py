@@ -15,10 +15,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
-from csmae_hf.retrieval.diagnostics import collapse_warnings, diagnose
-from csmae_hf.retrieval.embed import embed_dataset
-from csmae_hf.retrieval.evaluate import Embedded, evaluate_retrieval
-from csmae_hf.retrieval.metrics import METRICS
+from csmae_hf.embedding.diagnostics import collapse_warnings, diagnose
+from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.metrics.scores import METRICS
 from csmae_hf.training.arguments import CSMAETrainingArguments
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.reconstructions import draw_reconstructions

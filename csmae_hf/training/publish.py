@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 
 from csmae_hf.hub.facts import HARDWARE_FILE
 from csmae_hf.hub.publish import push_folder
-from csmae_hf.upload import PublishError, ensure_repository
+from csmae_hf.hub.upload import PublishError, ensure_repository
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from configuration_csmae import CSMAEConfig
-from csmae_hf.retrieval.files import write_atomically
+from csmae_hf.files import write_atomically
 from modeling_csmae import CSMAEForPreTraining
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from csmae_hf.app.filters import compose_filter, pickers_of
-from csmae_hf.retrieval.where import mask_of, parse_filter
+from csmae_hf.search.filter_language import mask_of, parse_filter
 
 TILES = pa.table(
     {

@@ -11,8 +11,8 @@ from explorers import make_archive
 from served import Served, browser, outside
 
 from csmae_hf.data.load import load_archive
-from csmae_hf.retrieval.options import RetrievalOptions
-from csmae_hf.retrieval.run import retrieve
+from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.run import retrieve
 
 pytest.importorskip("gradio", reason="no gradio: pip install csmae-hf[app]")
 rasterio = pytest.importorskip("rasterio")

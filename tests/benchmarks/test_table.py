@@ -18,7 +18,7 @@ from benchmarks.search import measure_vectors
 from benchmarks.step import step_flops
 from benchmarks.timing import add_ratio, compare, table, time_in_turn
 from configuration_csmae import CSMAEConfig
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 
 
 def test_every_benchmark_is_found() -> None:

@@ -25,15 +25,15 @@ import safetensors.numpy
 from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, write_tiff
 
 from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS
-from csmae_hf.data import archive_writer
 from csmae_hf.data import encode as encode_module
+from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.encode import encode, stand_in_s1_key
 from csmae_hf.data.metadata import acquisition_time
-from csmae_hf.data.sample import METADATA_NAME, STORE_NAME
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.data.verify import verify
+from csmae_hf.sample.generate import METADATA_NAME, STORE_NAME
 
 pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -257,7 +257,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
     real = os.readlink(broken)
     broken.unlink()
     broken.write_bytes(Path(real).read_bytes()[:500])
-    command = [sys.executable, "-m", "csmae_hf.cli", "encode", str(source), str(out), "--workers", "2"]
+    command = [sys.executable, "-m", "csmae_hf.commands.main", "encode", str(source), str(out), "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     data = out / STORE_NAME / "data.mdb"
     while process.poll() is None and not (data.exists() and data.stat().st_size > 5_000_000):

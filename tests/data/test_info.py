@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 from csmae_hf.data.info import describe, draw_tiles
 from csmae_hf.data.store import TileStore, write_store
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from real_tiles import labelled_pairs
 
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.statistics import Moments, estimate_statistics
 from image_processing_csmae import BAND_MEAN, BAND_STD, CSMAEImageProcessor

@@ -20,9 +20,9 @@ from tiny_models import tiny_config
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.geotiff import TiffError, TiffFolder
 from csmae_hf.data.tiles import load_tiles, tile_footprint
-from csmae_hf.retrieval.embed import embed_dataset
+from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.images.geotiff import TiffError, TiffFolder
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
 

@@ -20,7 +20,7 @@ from hub_repos import Blob
 from safetensors.torch import load_file, save_file
 
 from configuration_csmae import VARIANTS
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 from csmae_hf.hub.publish import PublishOptions, stage_model
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
@@ -29,7 +29,7 @@ STRANGER = Path(__file__).resolve().parents[1] / "hub_stranger.py"
 CODE = {"configuration_csmae.py", "image_processing_csmae.py", "modeling_csmae.py"}
 PUSHES = """
 import json, sys
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 from csmae_hf.hub.publish import PublishOptions, push_folder
 from modeling_csmae import CSMAEForPreTraining
 from image_processing_csmae import CSMAEImageProcessor
@@ -321,7 +321,7 @@ def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(
 
 PUSH_ONE = """
 import sys
-from csmae_hf.cli import main
+from csmae_hf.commands.main import main
 sys.exit(main(["push", *sys.argv[1:]]))
 """
 

@@ -13,7 +13,7 @@ from transformers import TrainerState
 from watched_runs import history, run_tiny
 
 from csmae_hf.data.load import load_archive
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import eyes as eyes_module
 from csmae_hf.training.arguments import is_lower_better
 from csmae_hf.training.eyes import EyesCallback, choose_tiles, metric_names

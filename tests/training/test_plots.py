@@ -6,8 +6,8 @@ import shutil
 import pytest
 from watched_runs import history, run_tiny
 
-from csmae_hf.cli import main
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.commands.main import main
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import plots
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.plots import find_state, plot_run, read_curves

@@ -10,7 +10,7 @@ from hub_double import HubDouble
 from hub_models import tiny_fields
 from transformers import TrainingArguments
 
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.publish import HubRequest, take_hub_request
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import ROOT, Run, furthest, log_of, options, run_here
 
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.checkpoints import checkpoint_problem, last_checkpoint
 from modeling_csmae import CSMAEForPreTraining
 

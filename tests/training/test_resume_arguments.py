@@ -10,7 +10,7 @@ import torch
 import yaml
 from tiny_runs import furthest, log_of, run_here
 
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.checkpoints import last_checkpoint
 
 CONSTANT = ("--lr_scheduler_type", "constant")

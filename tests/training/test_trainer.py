@@ -13,7 +13,7 @@ from tiny_runs import furthest, log_of, options, run_here
 from transformers import PreTrainedModel, TrainerState
 
 from csmae_hf.data.collate import TileCollator
-from csmae_hf.data.sample import generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import pretrain as pretrain_module
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.callbacks import EvaluationCallback

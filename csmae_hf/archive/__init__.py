@@ -1,0 +1,1 @@
+"""Embeds kept with their metadata: opened, changed, searched, exported."""

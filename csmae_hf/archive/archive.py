@@ -1,0 +1,526 @@
+"""An archive: tiles embedded once, kept with what they were embedded by, and searched by images of any of the model's sensors."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from csmae_hf.archive.answer import leave_out, notes_on
+from csmae_hf.archive.folder import read_manifest, sign
+from csmae_hf.archive.folder_io import Written, open_archive, save_archive, written_parts
+from csmae_hf.archive.hits import Hits
+from csmae_hf.archive.queries import choose_sensors, embed_images, query_vectors
+from csmae_hf.archive.tiles import (
+    ID,
+    TileRows,
+    aligned_vectors,
+    check_ids,
+    embed_readable,
+    in_columns,
+    metadata_of,
+    without_rows,
+)
+from csmae_hf.embedding.identity import Identity
+from csmae_hf.search.build_index import build_index
+from csmae_hf.search.exact import ExactIndex
+from csmae_hf.search.feedback import refine
+from csmae_hf.search.filter_language import mask_of, parse_filter
+from csmae_hf.search.index import ArchiveIndex, Selection
+from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
+from csmae_hf.search.vectors import IntArray, Vectors
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # at run time it would import pandas
+
+    from csmae_hf.embedding.alignment import Alignment
+
+logger = logging.getLogger(__name__)
+
+
+class Archive:
+    """Embeds of tiles by one or more sensors, their metadata, and an index for each sensor.
+
+    Made by [`Archive.build`], [`Archive.from_embeds`], [`Archive.load`] or [`Archive.from_hub`].
+
+    Args:
+        tiles: Metadata, a row a tile, with the column `id`.
+        vectors: (N, D) float32 unit vectors by sensor, row i of tile i.
+        identity: What they were made with.
+        model: The model, for queries that are images; None loads it by name when one comes.
+        processor: Its processor.
+        alignment: Applied to the embeds of each sensor; None for none.
+        unreadable: Why tiles of the source are not in the archive, by id.
+        source: Where the tiles came from, for whoever wants to see them.
+
+    Example:
+        >>> archive = Archive.build(model, processor, dataset, sensor=["s1", "s2"])
+        >>> hits = archive.search("tile.tif", sensor="s1", archive_sensor="s2", filter="season = 'Summer'")
+        >>> archive.save("my_archive")
+    """
+
+    def __init__(
+        self,
+        tiles: pa.Table,
+        vectors: Mapping[str, Vectors],
+        identity: Identity,
+        *,
+        model: torch.nn.Module | None = None,
+        processor: Any = None,
+        alignment: "Alignment | None" = None,
+        unreadable: Mapping[str, str] | None = None,
+        source: Mapping[str, Any] | None = None,
+    ):
+        check_ids(tiles.column(ID).to_pylist())
+        lengths = {"tiles": tiles.num_rows, **{sensor: len(part) for sensor, part in vectors.items()}}
+        if not vectors or len(set(lengths.values())) != 1 or len({part.width for part in vectors.values()}) != 1:
+            raise ValueError(
+                f"An archive has an embed of each sensor for each tile, all of one width; given: {lengths}."
+            )
+        self.tiles = tiles
+        self.vectors = dict(vectors)
+        self.identity = identity
+        self.alignment = alignment
+        self.unreadable = dict(unreadable or {})
+        self.source = dict(source or {})
+        self.recall: list[Recall] = []
+        self._model, self._processor = model, processor
+        self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
+        self._written: Written = {}
+        self._saved: tuple[Path, str] | None = None  # where it lies, and the checksum of its manifest
+        self._rows = TileRows()
+
+    @classmethod
+    def build(
+        cls,
+        model: torch.nn.Module,
+        processor: Any,
+        dataset: "Dataset",
+        *,
+        sensor: str | Sequence[str] | None = None,
+        alignment: "Alignment | None" = None,
+        model_name: str | None = None,
+        source: Mapping[str, Any] | None = None,
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        num_workers: int = 0,
+        progress: bool = True,
+    ) -> "Archive":
+        """Embed a dataset.
+
+        A tile of which a sensor cannot be read is left out, named in a warning and in `unreadable`; more than 1 % of them is an error.
+
+        Args:
+            model: A `CSMAEModel`.
+            processor: Its processor.
+            dataset: Tiles: a pixel column for each sensor, `id`, and any metadata. `labels` may be missing, or None for some tiles.
+            sensor: Sensor or sensors to embed; default all of the model that the dataset has.
+            alignment: Applied to the embeds of each sensor.
+            model_name: Folder or Hub name of the model, where it is not the one it was loaded from.
+            source: Where the tiles came from, for whoever wants to see them.
+            batch_size: Tiles per forward pass.
+            device: Where to embed; default where the model is.
+            num_workers: Processes that read and preprocess.
+            progress: Show a bar when it takes more than 2 seconds.
+
+        Returns:
+            The archive, with exact search.
+
+        Raises:
+            ValueError: If the model or dataset lacks a sensor, there is no tile, an id occurs twice, or too many tiles are unreadable.
+        """
+        known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
+        wanted = [name for name in known if name in dataset.column_names] if sensor is None else sensor
+        sensors = [wanted] if isinstance(wanted, str) else list(wanted)
+        tiles = metadata_of(dataset, known)
+        embeds, unreadable = embed_readable(
+            model,
+            processor,
+            dataset,
+            sensors,
+            batch_size=batch_size,
+            device=device,
+            num_workers=num_workers,
+            progress=progress,
+        )
+        tiles, reasons = without_rows(tiles, unreadable)
+        identity = Identity.of(model, processor, model_name)
+        parts = aligned_vectors(embeds, alignment)
+        return cls(
+            tiles,
+            parts,
+            identity,
+            model=model,
+            processor=processor,
+            alignment=alignment,
+            unreadable=reasons,
+            source=source,
+        )
+
+    @classmethod
+    def from_embeds(
+        cls,
+        embeds: Mapping[str, np.ndarray[Any, Any]],
+        tiles: "pa.Table | Dataset",
+        identity: Identity,
+        *,
+        alignment: "Alignment | None" = None,
+        **options: Any,
+    ) -> "Archive":
+        """Make an archive of embeds that are there already.
+
+        Args:
+            embeds: (N, D) by sensor, as the model gave them; they are aligned and scaled here.
+            tiles: Metadata, row i of embed i, with the column `id`; or the dataset that was embedded.
+            identity: What they were made with, as of `Identity.of(model, processor)`.
+            alignment: Applied to the embeds of each sensor.
+            **options: As of [`Archive`].
+
+        Returns:
+            The archive, with exact search.
+
+        Raises:
+            ValueError: If embeds are zero or not finite, or numbers of rows differ.
+        """
+        table = tiles if isinstance(tiles, pa.Table) else metadata_of(tiles, list(embeds))
+        return cls(table, aligned_vectors(embeds, alignment), identity, alignment=alignment, **options)
+
+    @property
+    def sensors(self) -> list[str]:
+        """Sensors whose embeds the archive holds."""
+        return list(self.vectors)
+
+    @property
+    def width(self) -> int:
+        """Width of the embeds."""
+        return next(iter(self.vectors.values())).width
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the tiles."""
+        return self.tiles.column(ID).to_pylist()
+
+    def __len__(self) -> int:
+        return int(self.tiles.num_rows)
+
+    def __repr__(self) -> str:
+        backends = ", ".join(f"{sensor}: {index.backend}" for sensor, index in self.indexes.items())
+        return f"Archive({len(self)} tiles by {self.identity.described}; {backends})"
+
+    def search(
+        self,
+        query: Any,
+        *,
+        sensor: str | None = None,
+        k: int = 10,
+        filter: str | None = None,
+        archive_sensor: str | None = None,
+        like: Sequence[str] = (),
+        unlike: Sequence[str] = (),
+        include_self: bool = False,
+    ) -> Hits:
+        """Find the nearest tiles.
+
+        Args:
+            query: A tile's id, a path (see `read_image_file`), an image (bands by name, or (C, H, W)), an embed (D,), or a list or
+                batch of one of these. None searches by `like` alone.
+            sensor: Sensor of the query; may be left out where the archive has one.
+            k: Results per query.
+            filter: Which tiles may be found, in the language of `csmae_hf.search.filter_language`.
+            archive_sensor: Whose embeds to search; default the query's sensor, where the archive has it, else the archive's only one.
+            like: Ids of tiles that the query is moved towards.
+            unlike: Ids of tiles that the query is moved away from.
+            include_self: Whether a query that is a tile of the archive may find itself; across sensors too.
+
+        Returns:
+            The hits. Where they are fewer than k, or may not be the nearest, that is said in `notes`, and logged.
+
+        Raises:
+            ValueError: If the model lacks the sensor, the archive the tile or column, or the query is no query.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1.")
+        asked, target = choose_sensors(self, sensor, archive_sensor)
+        selection = self._selection(filter)
+        names, vectors, own = query_vectors(self, query, asked)
+        if like or unlike:
+            liked, unliked = (self.vectors[target][torch.from_numpy(self.rows_of(ids))] for ids in (like, unlike))
+            vectors = refine(vectors if names else None, liked, unliked)
+        if not names:
+            names, own = ["like " + ", ".join(like)], np.full(1, -1)
+        # What was judged already is not shown again.
+        out = np.tile(self.rows_of([*like, *unlike]), (len(names), 1))
+        if not include_self:
+            out = np.concatenate([out, own[:, None]], axis=1)
+        index = self.indexes[target]
+        found = leave_out(index.search(vectors, k + out.shape[1], selection), out, k)
+        kept = len(self) if selection is None else len(selection.rows)
+        notes = notes_on(found, out, kept, len(self), k, selection, index.backend)
+        for note in notes:
+            logger.warning("%s", note)
+        rows = np.unique(found.rows[found.rows >= 0])
+        return Hits(
+            queries=names,
+            scores=found.scores,
+            rows=found.rows,
+            tiles=self.tiles.take(pa.array(rows, pa.int64())),
+            query_sensor=asked,
+            archive_sensor=target,
+            kept=kept,
+            exact=found.exact,
+            backend=index.backend,
+            parameters=index.parameters,
+            notes=notes,
+        )
+
+    @property
+    def rows_by_id(self) -> Mapping[str, int]:
+        """Row of each tile by its id, made when it is first asked for and again after a change."""
+        return self._rows.of(self.tiles)
+
+    def rows_of(self, ids: Sequence[str]) -> IntArray:
+        """Find tiles by their ids.
+
+        Args:
+            ids: Ids.
+
+        Returns:
+            (n,) their rows.
+
+        Raises:
+            ValueError: If an id is not in the archive.
+        """
+        if not len(ids):
+            return np.empty(0, dtype=np.int64)
+        rows = self.rows_by_id
+        missing = [name for name in ids if name not in rows]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(ids)} ids are not in this archive of {len(self)} tiles, {missing[0]!r} for one."
+            )
+        return np.array([rows[name] for name in ids], dtype=np.int64)
+
+    def embed(self, images: Sequence[Any], sensor: str, names: Sequence[str] | None = None) -> torch.Tensor:
+        """Embed images as the archive's tiles were.
+
+        Args:
+            images: Each in a form that the processor takes for one image.
+            sensor: Their sensor.
+            names: What to call each in errors.
+
+        Returns:
+            (Q, D) float32 unit vectors.
+
+        Raises:
+            ValueError: If the model lacks the sensor, or an image is unusable.
+        """
+        return aligned_vectors({sensor: embed_images(*self.load_model(), images, sensor, names)}, self.alignment)[
+            sensor
+        ][:]
+
+    def load_model(self) -> tuple[torch.nn.Module, Any]:
+        """Give the model and its processor; where they were not given, load them by the name that the archive holds.
+
+        Raises:
+            FileNotFoundError: If there is no model of that name.
+            ArchiveMismatchError: If it is not the one that the archive was made with.
+        """
+        if self._model is None or self._processor is None:
+            self.use_model(*self.identity.load_model())
+        return self._model, self._processor  # type: ignore[return-value]
+
+    def use_model(self, model: torch.nn.Module, processor: Any) -> None:
+        """Take a model and processor for queries.
+
+        Raises:
+            ArchiveMismatchError: If they are not those that the archive was made with.
+        """
+        self.identity.refuse_other(Identity.of(model, processor), "This archive")
+        self._model, self._processor = model, processor
+
+    def add(self, dataset: "Dataset", **options: Any) -> None:
+        """Embed more tiles and put them after the others. The indexes follow.
+
+        Args:
+            dataset: Tiles with the archive's sensors; columns of metadata that the archive has and they lack are None.
+            **options: As of [`Archive.build`]: batch_size, device, num_workers, progress.
+
+        Raises:
+            ValueError: If a tile is in the archive already, a column has another type, or as of [`Archive.build`].
+        """
+        model, processor = self.load_model()
+        tiles = metadata_of(dataset, list(model.config.sensors))  # type: ignore[union-attr, arg-type]
+        present = set(self.ids) & set(tiles.column(ID).to_pylist())
+        if present:
+            raise ValueError(
+                f"{len(present)} tiles are in the archive already, {min(present)!r} for one: remove them first."
+            )
+        tiles = in_columns(tiles, self.tiles.schema)
+        embeds, unreadable = embed_readable(model, processor, dataset, self.sensors, **options)
+        tiles, reasons = without_rows(tiles, unreadable)
+        added = aligned_vectors(embeds, self.alignment)
+        self.tiles = pa.concat_tables([self.tiles, tiles])
+        self.unreadable.update(reasons)
+        for sensor, vectors in added.items():
+            self.vectors[sensor] = self.vectors[sensor].extend(vectors)
+            if len(self.vectors[sensor]) == len(vectors):  # was empty
+                self.indexes[sensor] = ExactIndex(vectors)
+            else:
+                self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take tiles out. The indexes follow.
+
+        Args:
+            ids: Their ids.
+
+        Raises:
+            ValueError: If an id is not in the archive.
+        """
+        rows = np.unique(self.rows_of(ids))
+        kept = np.setdiff1d(np.arange(len(self)), rows)
+        self.tiles = self.tiles.take(pa.array(kept, pa.int64()))
+        for sensor, vectors in self.vectors.items():
+            self.vectors[sensor] = vectors.select(kept)
+            if len(kept):
+                self.indexes[sensor].remove(rows)
+            else:
+                self.indexes[sensor] = ExactIndex(self.vectors[sensor])
+
+    def use_index(self, backend: str, **options: Any) -> list[Recall]:
+        """Build an index of every sensor, and measure how much of the exact answer it finds.
+
+        Args:
+            backend: "exact", "faiss" or "milvus".
+            **options: exact: `device`, `precision`. faiss: `kind` ("ivf" or "hnsw"), `effort`, `candidates`, `exact_below`; without
+                `effort` it is raised until the recall is 0.95. milvus: `uri`, `token`, `effort`.
+
+        Returns:
+            The recall in each direction, without a filter and with filters; kept in `recall` and stored with the archive.
+
+        Raises:
+            ValueError: If the backend or an option is unknown, or no effort reaches a recall of 0.95.
+            ImportError: If the backend's package is missing.
+        """
+        tiles = with_buckets(self.tiles, self.ids)
+        built = {sensor: build_index(backend, sensor, self.vectors, tiles, **options) for sensor in self.sensors}
+        self.indexes = {sensor: index for sensor, (index, _) in built.items()}
+        self.recall = [recall for _, measured in built.values() for recall in measured]
+        low = [recall for recall in self.recall if recall.recall < LEAST_RECALL]
+        for recall in low:
+            logger.warning(
+                "The %s index finds %.0f %% of the exact results of %s queries in %s where a filter keeps %.1f %%.",
+                backend,
+                100 * recall.recall,
+                recall.query_sensor,
+                recall.archive_sensor,
+                100 * recall.share,
+            )
+        return self.recall
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the archive to a folder: at every moment it holds the archive before or after, whole.
+
+        Args:
+            path: The folder; the one that the archive was opened from or saved to is brought up to date.
+            overwrite: Whether another archive in the folder is replaced. It stays there, whole, until this one is; then its files
+                are removed. Files of no archive are never replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: If the folder holds something else, or was changed by another process since it was opened.
+        """
+        folder = Path(path)
+        own = self._saved[1] if self._saved and self._saved[0] == folder.resolve() else None
+        signature = save_archive(self, folder, self._written, own=own, overwrite=overwrite)
+        self._saved = folder.resolve(), signature
+        return folder
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model: torch.nn.Module | None = None,
+        processor: Any = None,
+        verify: bool = True,
+        index: bool = True,
+        token: str = "",
+        uri: str = "",
+    ) -> "Archive":
+        """Open an archive. Its embeds stay in their files and are read when they are looked at.
+
+        Args:
+            path: The folder.
+            model: The model for queries that are images; default it is loaded by name when one comes.
+            processor: Its processor.
+            verify: Whether to read all files once to check their hashes; their sizes are checked anyway.
+            index: Whether to open the archive's indexes; else search is exact.
+            token: Of a Milvus server, where the archive's index is one.
+            uri: Of the Milvus to use, where the archive's index is one; default the environment's CSMAE_MILVUS_URI. What the archive
+                itself names is used where it is a file in its own folder; nothing else is connected to.
+
+        Returns:
+            The archive.
+
+        Raises:
+            FileNotFoundError: If there is no archive.
+            ArchiveCorruptError: If a file is damaged or cut short; named.
+            ArchiveMismatchError: If model, processor or metric are not those of the archive.
+        """
+        if (model is None) != (processor is None):
+            raise ValueError("A model needs its processor, and a processor its model: give both or neither.")
+        folder = Path(path)
+        while True:
+            manifest = read_manifest(folder)
+            try:
+                archive = open_archive(cls, folder, manifest, verify=verify, index=index, token=token, uri=uri)
+                break
+            except FileNotFoundError:
+                if read_manifest(folder) == manifest and not all(
+                    (folder / name).exists() for name in manifest["files"]
+                ):
+                    raise
+                # Else another process replaced the archive meanwhile.
+        archive._written = written_parts(archive, manifest)
+        archive._saved = folder.resolve(), sign(manifest)
+        if model is not None:
+            archive.use_model(model, processor)
+        return archive
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish the archive as a dataset repository. See [`csmae_hf.hub.archives.push_archive`]."""
+        from csmae_hf.hub.archives import push_archive
+
+        return push_archive(self, repo_id, **options)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
+    ) -> "Archive":
+        """Open a published archive.
+
+        Args:
+            repo_id: Name of the dataset repository.
+            revision: Branch, tag or commit.
+            token: Of the Hub, for a private repository.
+            **options: As of [`Archive.load`].
+
+        Returns:
+            The archive.
+        """
+        from csmae_hf.hub.archives import pull_archive
+
+        return cls.load(pull_archive(repo_id, revision=revision, token=token), **options)
+
+    def _selection(self, text: str | None) -> Selection | None:
+        if text is None or not text.strip():
+            return None
+        where = parse_filter(text, self.tiles.schema)
+        return Selection(where, np.flatnonzero(mask_of(where, self.tiles)))

@@ -1,0 +1,1 @@
+"""The `csmae` command: one file a verb, nothing but argument parsing and printing."""

@@ -1,0 +1,235 @@
+"""Which alignment of the sensors to use: fitted on training pairs, chosen on validation tiles, shown before and after."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csmae_hf.embedding.alignment import METHODS, Alignment, check_method
+from csmae_hf.embedding.diagnostics import sensor_gap, spread
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
+from csmae_hf.evaluation.results import DirectionResult, align_table
+from csmae_hf.metrics.bootstrap import Interval, bootstrap_scores, intervals
+from csmae_hf.metrics.ranking import SCORES, QueryScores
+
+AUTO = "auto"
+VALIDATION_TILES = 4096
+"""The most tiles, evenly spread, by which alignments are compared."""
+
+
+@dataclass(frozen=True)
+class AlignmentChoice:
+    """The alignments that were fitted, and the one that is used.
+
+    Attributes:
+        method: The one that is used.
+        reason: Why, in a sentence.
+        alignments: By method.
+        validation: F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
+        gaps: `relative_gap` of the training pairs, mean over pairs of sensors, by method.
+    """
+
+    method: str
+    reason: str
+    alignments: Mapping[str, Alignment]
+    validation: Mapping[str, float] = field(default_factory=dict)
+    gaps: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def alignment(self) -> Alignment:
+        """The one that is used."""
+        return self.alignments[self.method]
+
+
+def parse_methods(value: str) -> tuple[str, ...]:
+    """Read a list of methods.
+
+    Args:
+        value: `auto` for all, or names with commas between.
+
+    Returns:
+        The methods, each once.
+
+    Raises:
+        ValueError: An unknown one.
+    """
+    methods = METHODS if value == AUTO else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    for method in methods:
+        check_method(method)
+    return methods
+
+
+def choose_alignment(
+    pairs: Mapping[str, NDArray[Any]],
+    validation: Mapping[str, Embedded],
+    methods: Sequence[str],
+    *,
+    k: int = 10,
+    device: str | None = None,
+) -> AlignmentChoice:
+    """Fit alignments on training pairs, and take the one that retrieves best on validation tiles.
+
+    Every validation tile is query and archive at once, its own place left out. The one that wins has the highest F1 of means, mean
+    over the directions from one sensor to another; of equals the simplest. Archive tiles of the evaluation are not looked at.
+
+    Args:
+        pairs: (N, D) embeds by sensor of training tiles.
+        validation: Validation tiles by sensor, with labels.
+        methods: What to compare.
+        k: Results per query; fewer where there are fewer tiles.
+        device: Where the search runs.
+
+    Returns:
+        The fitted alignments and the choice.
+
+    Raises:
+        ValueError: The pairs cannot be fitted on, or no validation tile has labels.
+    """
+    alignments = {method: Alignment.fit(pairs, method) for method in methods}
+    gaps = {method: _gap(alignment, pairs) for method, alignment in alignments.items()}
+    if len(methods) == 1:
+        return AlignmentChoice(methods[0], "it was asked for", alignments, gaps=gaps)
+    some = {sensor: _some(embedded) for sensor, embedded in validation.items()}
+    cut = min(k, min(len(embedded.ids) for embedded in some.values()) - 1)
+    scores = {}
+    for method, alignment in alignments.items():
+        results = evaluate_retrieval(
+            apply_alignment(alignment, some),
+            k=cut,
+            query_split=None,
+            archive_split=None,
+            draws=2,
+            device=device,
+            progress=False,
+        )
+        across = [result.f1_of_means for result in results if result.query_sensor != result.archive_sensor]
+        scores[method] = float(np.mean(across))
+    best = max(methods, key=lambda method: scores[method])
+    count = max(len(one.ids) for one in some.values())
+    reason = f"it has the highest F1@{cut} across sensors on {count} validation tiles: {scores[best]:.4f}"
+    if best != "none" and "none" in scores:
+        reason += f", {scores[best] - scores['none']:+.4f} over none"
+    return AlignmentChoice(best, reason, alignments, scores, gaps)
+
+
+def apply_alignment(alignment: Alignment, embeds: Mapping[str, Embedded]) -> dict[str, Embedded]:
+    """Map the embeds of every sensor; all else stays.
+
+    Args:
+        alignment: The alignment.
+        embeds: Embedded tiles by sensor.
+
+    Returns:
+        Embedded tiles by sensor.
+    """
+    return {sensor: one.with_embeds(alignment.apply(one.embeds, sensor)) for sensor, one in embeds.items()}
+
+
+def _some(embedded: Embedded) -> Embedded:
+    """Labelled tiles, evenly spread, not more than `VALIDATION_TILES`."""
+    labelled = np.flatnonzero(embedded.labels.any(axis=1))
+    return embedded.take(labelled[evenly(len(labelled), VALIDATION_TILES)])
+
+
+def relative_gap(embeds: NDArray[Any], other_embeds: NDArray[Any]) -> float:
+    """Measure the gap between two sensors in units of the scatter within them.
+
+    The plain distance of the means (`diagnostics.sensor_gap`) cannot be compared across alignments: centred embeds fill the sphere,
+    which makes every distance larger.
+
+    Args:
+        embeds: (N, D).
+        other_embeds: (M, D).
+
+    Returns:
+        Distance between the means of the unit-length embeds, over the root mean square distance of embeds to their sensor's mean.
+    """
+    scatter = np.sqrt((spread(embeds) + spread(other_embeds)) / 2)
+    return float(sensor_gap(embeds, other_embeds) / scatter) if scatter > 0 else 0.0
+
+
+def _gap(alignment: Alignment, pairs: Mapping[str, NDArray[Any]]) -> float:
+    aligned = [alignment.apply(values, sensor) for sensor, values in pairs.items()]
+    return float(np.mean([relative_gap(first, second) for first, second in combinations(aligned, 2)]))
+
+
+def difference(before: DirectionResult, after: DirectionResult, *, resamples: int, seed: int) -> dict[str, Interval]:
+    """How sure a difference of two systems on the same queries is: intervals of the paired bootstrap.
+
+    Args:
+        before: One system.
+        after: The other, on the same queries.
+        resamples: Resamples of the queries.
+        seed: Of the resamples.
+
+    Returns:
+        Intervals of after - before, for each of `SCORES`.
+    """
+    first, second = (
+        bootstrap_scores(QueryScores(*result.scores.T), resamples=resamples, seed=seed) for result in (before, after)
+    )
+    return intervals({name: second[name] - first[name] for name in SCORES})
+
+
+def format_alignments(choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]) -> str:
+    """Lay out what each alignment gives: gap, F1 on validation, and F1 of each direction.
+
+    Args:
+        choice: The choice.
+        by_method: The evaluation under each.
+
+    Returns:
+        The lines of a table, and which one is used and why.
+    """
+    header, rows = alignment_rows(choice, by_method)
+    return "\n".join([*align_table(header, rows), "", f"Alignment {choice.method} is used: {choice.reason}."])
+
+
+def alignment_rows(
+    choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of alignments; the one that is used is marked `*`."""
+    first = next(iter(by_method.values()))
+    header = ["alignment", "gap", "validation F1", *(f"{result.name} F1@{result.k}" for result in first)]
+    rows = []
+    for method, results in by_method.items():
+        cells = [f"{choice.gaps[method]:.4f}" if method in choice.gaps else "-"]
+        cells.append(f"{choice.validation[method]:.4f}" if method in choice.validation else "-")
+        cells += [f"{result.f1_of_means:.4f}" for result in results]
+        rows.append([method + (" *" if method == choice.method else ""), *cells])
+    return header, rows
+
+
+def alignment_as_dict(
+    choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """The choice as JSON types.
+
+    Args:
+        choice: The choice.
+        by_method: The evaluation under each alignment.
+        resamples: Resamples for the intervals of differences; 0 makes none.
+        seed: Of the resamples.
+
+    Returns:
+        Method, reason, pairs, gaps, validation, F1 by method and direction, and the interval of each direction's gain over none.
+    """
+    gains = {}
+    if choice.method != "none" and "none" in by_method and resamples:
+        for before, after in zip(by_method["none"], by_method[choice.method], strict=True):
+            interval = difference(before, after, resamples=resamples, seed=seed)["f1_of_means"]
+            gains[after.name] = {"gain": after.f1_of_means - before.f1_of_means, "interval": interval}
+    return {
+        "method": choice.method,
+        "reason": choice.reason,
+        "n_pairs": max(alignment.n_pairs for alignment in choice.alignments.values()),
+        "gap": dict(choice.gaps),
+        "validation_f1_of_means": dict(choice.validation),
+        "f1_of_means": {
+            method: {result.name: result.f1_of_means for result in results} for method, results in by_method.items()
+        },
+        "gain_over_none": gains,
+    }

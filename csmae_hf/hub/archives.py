@@ -1,0 +1,185 @@
+"""An archive as a dataset repository of the Hugging Face Hub: vectors, table, JSON and a card, in one commit."""
+
+import logging
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import DatasetCardData
+
+from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
+from csmae_hf.hub.upload import ensure_repository, upload_folder
+
+if TYPE_CHECKING:
+    from csmae_hf.archive.archive import Archive
+
+logger = logging.getLogger(__name__)
+
+CARD = "README.md"
+
+
+def push_archive(
+    archive: "Archive",
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload archive",
+    license: str | None = None,
+) -> str:
+    """Publish an archive: the files of `Archive.save` and a card, in one commit, so that no reader sees a half of it.
+
+    An index of Milvus stays where it is; whoever downloads the archive searches exactly, or builds an index of their own.
+
+    Args:
+        archive: The archive. Its model should have a name that others can load.
+        repo_id: Name of the dataset repository, made where there is none.
+        private: Whether a new repository is private; None is private. One that exists stays what it is.
+        token: Of the Hub; default the one logged in with.
+        commit_message: Of the commit.
+        license: Licence of the data, for the card.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        PublishError: If the Hub refuses or does not answer.
+    """
+    if Path(archive.identity.model).exists() or not archive.identity.model:
+        logger.warning(
+            "The archive's model %r is no name on the Hub: who downloads the archive must have that folder, or pass the model. "
+            "Publish the model, and build the archive with model_name= its name.",
+            archive.identity.model,
+        )
+    repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = for_publication(archive).save(Path(scratch, "archive"))
+        (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
+        pushed = upload_folder(
+            folder,
+            repo,
+            repo_type="dataset",
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            managed=OWN_FILES,
+        )
+    return f"{pushed.url}/commit/{pushed.commit}"
+
+
+def for_publication(archive: "Archive") -> "Archive":
+    """Make an archive ready to be given away: no index on a server, no folders of this machine.
+
+    Args:
+        archive: The archive.
+
+    Returns:
+        The same tiles, searched exactly where the index is on a server; the model's folder is its name alone.
+    """
+    name = archive.identity.model
+    copy = type(archive)(
+        archive.tiles,
+        archive.vectors,
+        replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
+        alignment=archive.alignment,
+        unreadable=archive.unreadable,
+        source={name: value for name, value in archive.source.items() if not os.path.isabs(str(value))},
+    )
+    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"}
+    copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
+    copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
+    return copy
+
+
+def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Download an archive, or what is new of it, into the cache of the Hub's client.
+
+    Args:
+        repo_id: Name of the dataset repository.
+        revision: Branch, tag or commit.
+        token: Of the Hub, for a private repository.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: If there is no such repository, or it is no archive.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
+    except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(f"No dataset repository {repo_id} to download: {str(error).splitlines()[0]}") from error
+    if not (folder / MANIFEST).exists():
+        raise FileNotFoundError(f"The repository {repo_id} is no archive: it has no {MANIFEST}.")
+    return folder
+
+
+def make_card(archive: "Archive", repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
+    """Write the dataset card of an archive.
+
+    Args:
+        archive: The archive.
+        repo_id: Where it is published.
+        manifest: Its JSON.
+        license: Licence of the data.
+
+    Returns:
+        Markdown with the header that the Hub reads.
+    """
+    identity = for_publication(archive).identity
+    metadata = DatasetCardData(
+        license=license,
+        task_categories=["image-feature-extraction"],
+        tags=["csmae", "image-retrieval", "remote-sensing", "embeddings"],
+        configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
+    )
+    facts = {
+        "tiles": len(archive),
+        "sensors": ", ".join(archive.sensors),
+        "width of the embeds": archive.width,
+        "similarity": identity.metric,
+        "model": identity.model,
+        "revision of the model": identity.revision,
+        "sha256 of its weights": identity.weights,
+        "sha256 of the processor's settings": identity.processor,
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
+    recall = "\n".join(
+        f"| {item.query_sensor} | {item.archive_sensor} | {item.share:.1%} | {item.recall:.3f} |"
+        for item in archive.recall
+    )
+    measured = f"\n\n| query | archive | filter keeps | recall@10 |\n|---|---|---|---|\n{recall}" if recall else ""
+    licence = f"{license}, as its publisher says." if license else "Its publisher has not said any."
+    return f"""---
+{metadata.to_yaml()}
+---
+
+# Searchable archive of {len(archive)} tiles
+
+Embeds of image tiles and the tiles' metadata, to be searched with an image of the same or of another sensor. It holds no pixels. It
+opens only with the model and the processor it was made with: anything else would give wrong results without a sign.
+
+| what | value |
+|---|---|
+{rows}
+
+```python
+from csmae_hf.archive.archive import Archive
+
+archive = Archive.from_hub("{repo_id}")
+hits = archive.search("tile.tif", sensor="{archive.sensors[0]}", k=10)
+print(hits.to_text())
+```
+
+`tiles-*.parquet` is the metadata, `embeds-*.safetensors` the unit vectors in the same order, `{MANIFEST}` says what they were made
+with.{measured}
+
+## Licence
+
+{licence} Embeds are made of the tiles' pixels: the licence of the imagery goes on to apply where it asks for that.
+"""

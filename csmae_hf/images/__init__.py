@@ -1,0 +1,1 @@
+"""One door for pixels: image files and what they say of themselves."""

@@ -1,0 +1,1 @@
+"""Scores of a ranking with multi-label relevance: pure functions on arrays."""

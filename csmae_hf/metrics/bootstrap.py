@@ -1,0 +1,84 @@
+"""How sure a mean over queries is: the percentile bootstrap, and what it says of a difference."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csmae_hf.metrics.labels import FloatArray, row_chunks
+from csmae_hf.metrics.ranking import SCORES, QueryScores, reported
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A confidence interval; of one query it has no width."""
+
+    lower: float
+    upper: float
+
+
+def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
+    """Means of resamples of rows with replacement (Efron 1979). All columns share the resamples, and so do calls of one seed and
+    number of rows: differences of two systems on the same queries are paired.
+
+    Args:
+        values: (Q, M) values of each query.
+        resamples: How many.
+        seed: Of the resamples.
+
+    Returns:
+        (resamples, M) means.
+
+    Raises:
+        ValueError: No rows, or fewer than 2 resamples.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not len(values) or resamples < 2:
+        raise ValueError(
+            f"bootstrap_means got values of shape {values.shape} and resamples={resamples}; expected (queries, metrics) with a query "
+            "at least, and 2 resamples or more."
+        )
+    rng = np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    for rows in row_chunks(resamples, len(values)):
+        drawn = rng.integers(0, len(values), (rows.stop - rows.start, len(values)))
+        # How often each query is drawn: a product with counts is cheaper than gathering the rows.
+        cells = (drawn + np.arange(len(drawn))[:, None] * len(values)).ravel()
+        counts = np.bincount(cells, minlength=drawn.size).reshape(drawn.shape)
+        means[rows] = counts @ values / len(values)
+    return means
+
+
+def bootstrap_scores(scores: QueryScores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, FloatArray]:
+    """The reported numbers of every resample of the queries.
+
+    Args:
+        scores: Of the queries.
+        resamples: How many.
+        seed: Of the resamples.
+
+    Returns:
+        (resamples,) for each of `SCORES`.
+
+    Raises:
+        ValueError: As of `bootstrap_means`.
+    """
+    means = bootstrap_means(np.stack(scores, axis=1), resamples=resamples, seed=seed)
+    return reported(dict(zip(QueryScores._fields, means.T, strict=True)))
+
+
+def intervals(resampled: Mapping[str, FloatArray], level: float = LEVEL) -> dict[str, Interval]:
+    """Percentile intervals.
+
+    Args:
+        resampled: As of `bootstrap_scores`, or differences of two such.
+        level: Share of the resamples inside, 0 to 1.
+
+    Returns:
+        An interval for each of `SCORES`.
+    """
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    return {name: Interval(*map(float, np.quantile(resampled[name], tails))) for name in SCORES}

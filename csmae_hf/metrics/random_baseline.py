@@ -1,0 +1,166 @@
+"""What a random order of the archive scores on the same labels: the number that a model has to beat."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csmae_hf.metrics.labels import (
+    BoolArray,
+    IntArray,
+    PackedLabels,
+    check_k,
+    checked_exclude,
+    checked_labels,
+    row_chunks,
+)
+from csmae_hf.metrics.ranking import mean_scores, relevance_counts, scores_by_query
+from csmae_hf.metrics.scores import METRICS, RetrievalScores, pair_scores_of, scores_of_means
+
+
+@dataclass(frozen=True)
+class RandomBaseline:
+    """What a random order of the archive scores on the same labels.
+
+    Attributes:
+        mean: Mean of each metric over the draws.
+        std: Sample standard deviation of each metric over the draws (divisor draws - 1).
+        expected: The limit of infinitely many draws, in closed form; see `expected_baseline`.
+        draws: Number of random rankings of every query that were scored.
+        graded: Mean of `map`, `ndcg` and `acg` over the draws.
+    """
+
+    mean: RetrievalScores
+    std: RetrievalScores
+    expected: RetrievalScores
+    draws: int
+    graded: dict[str, float]
+
+
+def random_baseline(
+    query_labels: NDArray[Any],
+    archive_labels: NDArray[Any],
+    k: int,
+    *,
+    draws: int = 5,
+    seed: int | np.random.Generator = 0,
+    exclude: NDArray[Any] | None = None,
+) -> RandomBaseline:
+    """Score random rankings of the archive on the same labels: the number a model has to beat.
+
+    Each draw ranks k different archive tiles for every query, uniformly, and is scored like a model's ranking. The means
+    of the draws scatter around `expected_baseline`; their standard deviation says how much a random order moves by luck.
+
+    Args:
+        query_labels: (Q, C) multi-hot labels of the queries, bool or 0/1 integers.
+        archive_labels: (N, C) multi-hot labels of the archive.
+        k: Results per query.
+        draws: Random rankings per query, at least 2.
+        seed: Seed or generator; the same seed gives the same numbers.
+        exclude: (Q,) archive index that each query must not retrieve (its own tile), -1 for none; or None.
+
+    Returns:
+        Mean and standard deviation over the draws, and the closed form.
+
+    Raises:
+        ValueError: Labels, `k`, `draws` or `exclude` are not usable.
+    """
+    query, archive = checked_labels(query_labels, archive_labels)
+    left_out = checked_exclude(exclude, len(query), len(archive))
+    check_k(k, len(archive), left_out)
+    if draws < 2:
+        raise ValueError(f"draws={draws}: a spread needs at least 2 draws.")
+    rng = np.random.default_rng(seed)
+    packed_query, packed_archive = PackedLabels.of(query), PackedLabels.of(archive)
+    counts = relevance_counts(query, archive, exclude=left_out)
+    drawn: list[dict[str, float]] = []
+    for _ in range(draws):
+        ranking = np.empty((len(query), k), dtype=np.int64)
+        for rows in row_chunks(len(query), k):
+            ranking[rows] = _random_ranking(rng, len(archive), k, left_out[rows])
+        drawn.append(mean_scores(scores_by_query(packed_query, packed_archive, ranking, counts)))
+    table = np.array([[scores[name] for name in METRICS] for scores in drawn])
+    return RandomBaseline(
+        mean=RetrievalScores(*map(float, table.mean(axis=0))),
+        std=RetrievalScores(*map(float, table.std(axis=0, ddof=1))),
+        expected=_expected(query, archive, left_out),
+        draws=draws,
+        graded={name: float(np.mean([scores[name] for scores in drawn])) for name in ("map", "ndcg", "acg")},
+    )
+
+
+def expected_baseline(
+    query_labels: NDArray[Any],
+    archive_labels: NDArray[Any],
+    *,
+    exclude: NDArray[Any] | None = None,
+) -> RetrievalScores:
+    """Expected scores of a random order, in closed form and for every k at once.
+
+    Every archive tile is equally likely at every place of a random ranking, so the expected mean over k results is the
+    mean over the whole archive, whatever k. That mean needs only the label counts of the archive tiles with s labels,
+    for each s: O((Q + N) C^2) instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the
+    harmonic mean of the two expectations, which a finite draw's F1 approaches but does not average to exactly.
+
+    Args:
+        query_labels: (Q, C) multi-hot labels of the queries, bool or 0/1 integers.
+        archive_labels: (N, C) multi-hot labels of the archive.
+        exclude: (Q,) archive index that each query must not retrieve (its own tile), -1 for none; or None.
+
+    Returns:
+        The expected scores.
+
+    Raises:
+        ValueError: Labels or `exclude` are not usable.
+    """
+    query, archive = checked_labels(query_labels, archive_labels)
+    left_out = checked_exclude(exclude, len(query), len(archive))
+    check_k(1, len(archive), left_out)
+    return _expected(query, archive, left_out)
+
+
+def _expected(query: BoolArray, archive: BoolArray, exclude: IntArray) -> RetrievalScores:
+    sizes = archive.sum(axis=1, dtype=np.int64)
+    n_classes = archive.shape[1]
+    label_counts = np.zeros((n_classes + 1, n_classes))  # labels of all archive tiles that have s labels, by s
+    np.add.at(label_counts, sizes, archive.astype(np.float64))
+    size = np.arange(n_classes + 1)
+    packed_query, packed_archive = PackedLabels.of(query), PackedLabels.of(archive)
+    totals = np.zeros(3)
+    for rows in row_chunks(len(query), n_classes + 1):
+        shared = (
+            query[rows].astype(np.float64) @ label_counts.T
+        )  # (q, C + 1): summed |q & r| over archive tiles of size s
+        query_size = query[rows].sum(axis=1, dtype=np.int64)[:, None]
+        sums = np.stack(
+            [
+                (shared / np.maximum(size, 1)).sum(axis=1),
+                (shared / np.maximum(query_size, 1)).sum(axis=1),
+                (2 * shared / np.maximum(query_size + size, 1)).sum(axis=1),
+            ]
+        )  # (3, q)
+        has_own = exclude[rows] >= 0
+        own = packed_archive.take(np.where(has_own, exclude[rows], 0)[:, None])
+        own_scores = np.stack(pair_scores_of(packed_query.take(rows), own))[:, :, 0]  # (3, q)
+        totals += ((sums - own_scores * has_own) / (len(archive) - has_own)).sum(axis=1)
+    return scores_of_means(*(totals / len(query)))
+
+
+def _random_ranking(rng: np.random.Generator, n_archive: int, k: int, exclude: IntArray) -> IntArray:
+    """(Q, k) uniformly random archive indices, each row without repeats and without its excluded index.
+
+    Floyd's sampling without replacement, vectorised over queries, then shuffled: k steps whatever the archive's size.
+    """
+    n_queries = len(exclude)
+    available = n_archive - (exclude >= 0)  # (Q,)
+    ranking = np.empty((n_queries, k), dtype=np.int64)
+    for place in range(k):
+        last = available - k + place
+        candidate = rng.integers(0, last + 1)
+        taken = (ranking[:, :place] == candidate[:, None]).any(axis=1)
+        ranking[:, place] = np.where(taken, last, candidate)
+    ranking += (exclude[:, None] >= 0) & (
+        ranking >= exclude[:, None]
+    )  # indices were drawn as if the own tile were gone
+    return rng.permuted(ranking, axis=1)

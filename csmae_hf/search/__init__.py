@@ -1,0 +1,1 @@
+"""Nearest vectors behind one interface, the filter language, and places."""

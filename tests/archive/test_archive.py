@@ -1,0 +1,357 @@
+"""Building, searching and changing an archive, compared with plain numpy over the model's own embeds."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from archives import CLASSES, make_dataset, make_model, make_processor
+from tiny_models import TWO_SENSORS, build, draw_images, tiny_config
+from transformers import PreTrainedConfig
+
+from configuration_csmae import CSMAEConfig
+from csmae_hf import CSMAEModel
+from csmae_hf.archive import tiles
+from csmae_hf.archive.archive import Archive
+from csmae_hf.archive.folder import publish, read_manifest
+from csmae_hf.archive.tiles import rows_by_id
+from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.embedding.identity import ArchiveMismatchError, Identity, encoder_settings
+
+TILES = 60
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return make_processor()
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_dataset(TILES)
+
+
+@pytest.fixture(scope="module")
+def built(model, processor, dataset):
+    return Archive.build(model, processor, dataset, sensor=["s1", "s2"])
+
+
+@pytest.fixture(scope="module")
+def units(model, processor, dataset):
+    embeds = {sensor: embed_dataset(model, processor, dataset, sensor).astype(np.float64) for sensor in ("s1", "s2")}
+    return {sensor: values / np.linalg.norm(values, axis=1, keepdims=True) for sensor, values in embeds.items()}
+
+
+@pytest.fixture
+def archive(built):
+    """A copy that a test may change."""
+    return Archive(built.tiles, built.vectors, built.identity, model=built._model, processor=built._processor)
+
+
+def ranked(scores, allowed, k):
+    order = sorted(allowed, key=lambda row: (-scores[row].astype(np.float32), row))
+    return [f"tile_{row:04d}" for row in order[:k]]
+
+
+def test_a_query_of_one_sensor_finds_what_numpy_finds_in_another(built, units, dataset):
+    image = dataset[5]["s1"]
+    hits = built.search(image, sensor="s1", archive_sensor="s2", k=7)
+    scores = units["s1"][5] @ units["s2"].T
+    assert hits.ids == [ranked(scores, range(TILES), 7)]
+    np.testing.assert_allclose(hits.scores[0], np.sort(scores)[::-1][:7], atol=1e-6)
+    assert hits.exact
+    assert not hits.notes
+    assert (hits.query_sensor, hits.archive_sensor) == ("s1", "s2")
+
+
+def test_a_filter_leaves_the_order_of_what_it_keeps(built, units):
+    hits = built.search("tile_0002", sensor="s2", k=4, filter="country = 'Austria' and not labels = 'Pastures'")
+    tiles = make_dataset(TILES).remove_columns(["s1", "s2"])
+    allowed = [
+        row
+        for row, tile in enumerate(tiles)
+        if tile["country"] == "Austria"
+        and tile["labels"] is not None
+        and CLASSES.index("Pastures") not in tile["labels"]
+    ]
+    assert hits.ids == [ranked(units["s2"][2] @ units["s2"].T, allowed, 4)]
+    assert hits.kept == len(allowed)
+
+
+def test_all_forms_of_a_query_are_one_query(built, dataset, units, tmp_path):
+    row = dataset[8]["s2"]
+    stacked = np.stack([np.asarray(row[band]) for band in TWO_SENSORS["s2"]])
+    np.save(tmp_path / "image.npy", stacked)
+    np.savez(tmp_path / "image.npz", **{band: np.asarray(row[band]) for band in row})
+    np.save(tmp_path / "embed.npy", units["s2"][8] * 3)
+    forms = [row, stacked, torch.tensor(stacked), units["s2"][8], *(str(path) for path in sorted(tmp_path.iterdir()))]
+    hits = built.search(forms, sensor="s2", k=5)
+    assert len(hits) == 7
+    assert [ids[0] for ids in hits.ids] == ["tile_0008"] * 7
+    assert all(ids == hits.ids[0] for ids in hits.ids)
+    batch = built.search(np.stack([stacked, stacked]), sensor="s2", k=5)
+    assert batch.ids == hits.ids[:2]
+    assert batch.queries == ["query 0 [0]", "query 0 [1]"]
+    by_id = built.search(["tile_0008", "tile_0003"], sensor="s2", k=5)
+    assert by_id.queries == ["tile_0008", "tile_0003"]
+    assert by_id.ids[0][:4] == hits.ids[0][1:], "a tile of the archive does not find itself"
+    assert built.search("tile_0008", sensor="s2", k=5, include_self=True).ids[0] == hits.ids[0]
+
+
+def test_the_metadata_of_a_hit_comes_with_it(built):
+    (hit,) = built.search("tile_0009", sensor="s1", k=1, include_self=True)[0]
+    assert hit["id"] == "tile_0009"
+    assert hit["labels"] is None, "a tile without labels is in the archive, without labels"
+    assert hit["country"] == "Finland"
+    assert hit["season"] == "Summer"
+    assert (hit["rank"], round(hit["score"], 5)) == (1, 1.0)
+
+
+def test_a_tile_without_labels_fulfils_no_condition_on_labels(built):
+    held = built.search("tile_0009", sensor="s1", k=60, filter="labels = 'Pastures'", include_self=True)
+    lacking = built.search("tile_0009", sensor="s1", k=60, filter="labels != 'Pastures'", include_self=True)
+    assert held.kept + lacking.kept == TILES - TILES // 10
+    assert "tile_0009" not in held.ids[0] + lacking.ids[0]
+
+
+def test_asking_for_more_than_there_is_gives_all_and_says_so(built, caplog):
+    hits = built.search("tile_0000", sensor="s1", k=100)
+    assert len(hits.ids[0]) == TILES - 1
+    assert "Fewer than k = 100 tiles can be found: the archive has 60." in hits.notes
+    assert "Fewer than k" in caplog.text
+    few = built.search("tile_0000", sensor="s1", k=10, filter="elevation < 4")
+    assert len(few.ids[0]) == 2
+    assert few.notes == ["Fewer than k = 10 tiles can be found: the filter keeps 3 of 60."]
+    none = built.search("tile_0000", sensor="s1", filter="country = 'Nowhere'")
+    assert none.ids == [[]]
+    assert none.notes == ["The filter keeps none of the 60 tiles."]
+    assert none.to_table().num_rows == 0
+
+
+def test_an_empty_archive_answers_with_nothing(archive, tmp_path, dataset):
+    archive.remove(archive.ids)
+    hits = archive.search(dataset[0]["s1"], sensor="s1")
+    assert hits.ids == [[]]
+    assert hits.notes == ["The archive is empty."]
+    again = Archive.load(archive.save(tmp_path / "empty"), model=archive._model, processor=archive._processor)
+    assert len(again) == 0
+    assert again.search(dataset[0]["s1"], sensor="s1", filter="country = 'Austria'").ids == [[]]
+    again.add(dataset.select(range(3)), progress=False)
+    assert again.search(dataset[0]["s1"], sensor="s1", k=1).ids == [["tile_0000"]]
+    with pytest.raises(ValueError, match="The dataset has no tiles"):
+        Archive.build(archive._model, archive._processor, dataset.select([]), sensor="s1")
+
+
+def test_a_sensor_that_is_not_there_is_named(built, model, processor, dataset):
+    with pytest.raises(ValueError, match="The model has no sensor 'thermal'"):
+        built.search(dataset[0]["s1"], sensor="thermal", archive_sensor="s2")
+    with pytest.raises(ValueError, match="no embeds of 'thermal' to search; it has s1, s2"):
+        built.search(dataset[0]["s1"], sensor="thermal")
+    with pytest.raises(ValueError, match="The model has no sensor 'thermal'"):
+        Archive.build(model, processor, dataset, sensor="thermal")
+    with pytest.raises(ValueError, match="no pixel column 's1'"):
+        Archive.build(model, processor, dataset.remove_columns("s1"), sensor=["s1", "s2"])
+    one = Archive.build(model, processor, dataset.select(range(5)), sensor="s2")
+    assert one.search(dataset[3]["s1"], sensor="s1", k=1).archive_sensor == "s2"
+    with pytest.raises(ValueError, match="has no embeds of 's1', so its tiles cannot be queries of it"):
+        one.search("tile_0001", sensor="s1")
+    with pytest.raises(ValueError, match="Say which sensor the query is of: one of s1, s2"):
+        built.search("tile_0001")
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("tile_9999", "neither the id of one of the archive's 60 tiles nor a file"),
+        (np.zeros(5), "embeds of this archive have the width 32"),
+        (np.zeros((2, 2, 2, 2, 2)), "expected an image"),
+        (np.zeros(32), "zero"),
+    ],
+)
+def test_what_is_no_query_is_refused(built, query, message):
+    with pytest.raises(ValueError, match=message):
+        built.search(query, sensor="s2")
+
+
+def test_identical_tiles_are_all_found_in_order(model, processor, dataset):
+    repeated = dataset.select([4, 7, 4, 4, 9]).remove_columns("id").add_column("id", list("abcde"))
+    archive = Archive.build(model, processor, repeated, sensor="s2")
+    hits = archive.search("c", sensor="s2", k=2)
+    assert hits.ids == [["a", "d"]]
+    assert hits.scores[0].tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"1 tile ids occur more than once \(first: tile_0004\)"):
+        Archive.build(model, processor, dataset.select([4, 7, 4]), sensor="s2")
+
+
+def test_tiles_are_added_and_removed(archive, units, dataset, tmp_path):
+    archive.remove(["tile_0003", "tile_0010"])
+    more = make_dataset(5, first=TILES, seed=1)
+    archive.add(more, progress=False)
+    assert archive.ids == [f"tile_{row:04d}" for row in range(TILES + 5) if row not in (3, 10)]
+    for image, name in [(more[2]["s2"], "tile_0062"), (dataset[11]["s2"], "tile_0011")]:
+        hits = archive.search(image, sensor="s2", k=1)
+        assert hits.ids == [[name]]
+        assert hits.scores[0, 0] > 0.99999
+    with pytest.raises(ValueError, match="1 tiles are in the archive already, 'tile_0062' for one"):
+        archive.add(more.select([2]), progress=False)
+    with pytest.raises(ValueError, match="1 of 2 ids are not in this archive of 63 tiles, 'tile_0003' for one"):
+        archive.remove(["tile_0001", "tile_0003"])
+    with pytest.raises(ValueError, match="columns that the archive lacks: orbit"):
+        archive.add(make_dataset(1, first=90).add_column("orbit", [1]), progress=False)
+    archive.add(make_dataset(1, first=90).remove_columns("country"), progress=False)
+    loaded = Archive.load(archive.save(tmp_path / "archive"))
+    assert loaded.tiles.to_pylist() == archive.tiles.to_pylist()
+    assert loaded.tiles.column("country").to_pylist()[-1] is None
+    for sensor in ("s1", "s2"):
+        torch.testing.assert_close(loaded.vectors[sensor][:], archive.vectors[sensor][:], rtol=0, atol=0)
+
+
+def test_what_was_liked_draws_a_query_and_what_was_not_repels_it(built, units):
+    by_likes = built.search(None, sensor="s2", like=["tile_0001", "tile_0002"], unlike=["tile_0003"], k=5)
+    moved = 0.75 * units["s2"][[1, 2]].mean(axis=0) - 0.15 * units["s2"][3]
+    wanted = ranked(
+        units["s2"] @ (moved / np.linalg.norm(moved)), [row for row in range(TILES) if row not in (1, 2, 3)], 5
+    )
+    assert by_likes.ids == [wanted], "judged tiles are not shown again"
+    refined = built.search("tile_0000", sensor="s1", archive_sensor="s2", like=["tile_0001"], k=5)
+    moved = units["s1"][0] + 0.75 * units["s2"][1]
+    wanted = ranked(units["s2"] @ (moved / np.linalg.norm(moved)), [row for row in range(TILES) if row > 1], 5)
+    assert refined.ids == [wanted]
+    with pytest.raises(ValueError, match="nothing to search by"):
+        built.search(None, sensor="s2", unlike=["tile_0003"])
+
+
+@pytest.mark.parametrize("block", [2048, 50, 1])
+def test_one_broken_tile_among_many_is_left_out_and_named(block, model, processor, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(tiles, "_BLOCK", block)
+    archive = Archive.build(model, processor, make_dataset(200, broken=[150]), sensor=["s1", "s2"])
+    assert len(archive) == 199
+    assert "tile_0150" not in archive.ids
+    assert "B03" in archive.unreadable["tile_0150"]
+    assert "1 of 200 tiles cannot be read and are left out, tile_0150 for one" in caplog.text
+    assert archive.search("tile_0151", sensor="s2", k=1, include_self=True).scores[0, 0] == 1
+    assert Archive.load(archive.save(tmp_path / "a")).unreadable == archive.unreadable
+    with pytest.raises(ValueError, match=r"3 or more of 200 tiles cannot be used, more than 1%.*tile_0003"):
+        Archive.build(model, processor, make_dataset(200, broken=[3, 5, 180]), sensor="s2")
+
+
+def test_another_model_or_processor_is_refused_by_name(built, model, processor, tmp_path):
+    model.config._name_or_path = "someone/csmae"
+    archive = Archive(built.tiles, built.vectors, Identity.of(model, processor))
+    archive.save(tmp_path / "archive")
+    other = make_model(seed=1)
+    other.config._name_or_path = "someone/other"
+    with pytest.raises(ArchiveMismatchError, match=r"made with the model someone/csmae .* not with someone/other"):
+        Archive.load(tmp_path / "archive", model=other, processor=processor)
+    with pytest.raises(ArchiveMismatchError, match="another processor"):
+        Archive.load(tmp_path / "archive", model=model, processor=make_processor(band_mean={"B02": 1.0}))
+    with pytest.raises(ValueError, match="give both or neither"):
+        Archive.load(tmp_path / "archive", model=model)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    again, same = type(model).from_pretrained(tmp_path / "model"), type(processor).from_pretrained(tmp_path / "model")
+    Archive.load(tmp_path / "archive", model=again, processor=same)
+    named = Archive(built.tiles, built.vectors, Identity.of(again, same))
+    hits = Archive.load(named.save(tmp_path / "named")).search(make_dataset(1)[0]["s1"], sensor="s1", k=1)
+    assert hits.ids == [["tile_0000"]], "the model is loaded by the name in the archive"
+
+
+def with_heads(model, heads, folder):
+    """The same weights, loaded beside a configuration that was changed by hand."""
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": heads}))
+    return type(model).from_pretrained(folder)
+
+
+def test_the_same_weights_with_another_configuration_are_refused_by_field(built, model, processor, tmp_path):
+    folder = built.save(tmp_path / "archive")
+    other = with_heads(model, 4, tmp_path / "model")
+    with pytest.raises(ArchiveMismatchError, match=r"num_attention_heads = 2.*given has 4"):
+        Archive.load(folder, model=other, processor=processor)
+    manifest = read_manifest(folder)
+    del manifest["made_with"]["config"]
+    publish(folder, {**manifest, "version": 1})
+    Archive.load(folder, model=other, processor=processor)  # of a release that did not record it
+
+
+CHANGED = {
+    "sensors": {"s1": ["VV", "VH"], "s2": TWO_SENSORS["s2"]},
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "multi_sensor_encoder_depth": 2,
+    "cross_sensor_encoder_depth": 2,
+    "pooling": "token",
+    "hidden_act": "relu",
+    "qkv_bias": False,
+    "layer_norm_eps": 1e-2,
+    "decoder_type": "common",
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 24,
+    "decoder_layer_norm_eps": 1e-2,
+    "mask_ratio": 0.75,
+    "masking": "disjoint",
+    "cmr_target": "target",
+    "norm_pixel_loss": True,
+    "umr_weight": 2.0,
+    "cmr_weight": 2.0,
+    "mim_weight": 2.0,
+    "mde_weight": 2.0,
+    "mim_temperature": 0.1,
+    "mim_gather": False,
+    "hidden_dropout_prob": 0.5,
+    "attention_probs_dropout_prob": 0.5,
+    "initializer_range": 0.5,
+}
+
+
+def test_the_identity_holds_every_field_that_changes_an_embed_and_no_other(model):
+    own = {item.name for item in fields(CSMAEConfig)} - {item.name for item in fields(PreTrainedConfig)}
+    assert own == set(CHANGED), "say of a new field whether it changes embeds"
+    recorded = encoder_settings(model)
+    images = draw_images(model.config)
+    expected = model(**images).embeds
+    for name in own - set(recorded):
+        other = build(CSMAEModel, tiny_config(**{name: CHANGED[name]}))
+        other.load_state_dict(model.state_dict())
+        for sensor, embeds in other(**images).embeds.items():
+            torch.testing.assert_close(embeds, expected[sensor], rtol=0, atol=0, msg=name)
+    for name in recorded:
+        other = build(CSMAEModel, tiny_config(**{name: CHANGED[name]}))
+        assert encoder_settings(other)[name] != recorded[name]
+    assert {"decoder_type", "mask_ratio", "mim_temperature"}.isdisjoint(recorded)
+
+
+def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypatch):
+    built = []
+    monkeypatch.setattr(tiles, "rows_by_id", lambda table: built.append(len(table)) or rows_by_id(table))
+    archive.search(units["s1"][:5].astype(np.float32), sensor="s1")
+    assert built == [], "vectors need no ids"
+    for _ in range(3):
+        hits = archive.search(["tile_0003", "tile_0005"], sensor="s1", like=["tile_0001"], include_self=True)
+        assert archive.rows_of(["tile_0005", "tile_0003"]).tolist() == [5, 3]
+    assert hits.queries == ["tile_0003", "tile_0005"]
+    assert built == [TILES]
+    archive.remove(["tile_0003"])
+    assert archive.rows_of(["tile_0005"]).tolist() == [4]
+    archive.add(make_dataset(1, first=900, seed=9), progress=False)
+    assert archive.rows_of(["tile_0900", "tile_0000"]).tolist() == [TILES - 1, 0]
+    with pytest.raises(ValueError, match="1 of 2 ids are not in this archive"):
+        archive.rows_of(["tile_0003", "tile_0004"])
+    assert built == [TILES, TILES - 1, TILES]
+
+
+def test_building_leaves_nan_metadata_unknown_and_pixels_out(built):
+    assert built.tiles.column_names == ["id", "labels", "country", "season", "date_s2", "elevation"]
+    assert built.tiles.column("elevation").null_count == len([row for row in range(TILES) if row % 7 == 3])

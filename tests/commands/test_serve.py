@@ -1,0 +1,78 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from explorers import make_archive
+
+from csmae_hf.app.opening import open_explorer
+from csmae_hf.app.sample import NOTICE, sample_explorer
+from csmae_hf.commands.main import build_parser, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("serve")
+    make_archive(made)
+    return made
+
+
+def test_only_this_machine_is_served_unless_said_otherwise():
+    arguments = build_parser().parse_args(["serve", "archive"])
+    assert arguments.host == "127.0.0.1"
+    assert build_parser().parse_args(["serve", "archive", "--host", "0.0.0.0"]).host == "0.0.0.0"
+
+
+def test_no_archive_is_an_error_of_one_line(tmp_path, caplog):
+    pytest.importorskip("gradio")
+    assert main(["serve", str(tmp_path / "nothing")]) == 2
+    assert "nothing" in caplog.text
+
+
+def test_tiles_that_moved_are_said_and_the_page_goes_without_pictures(folder, caplog):
+    shutil.copytree(folder / "tiles", folder / "elsewhere")
+    (folder / "tiles").rename(folder / "gone")
+    try:
+        explorer = open_explorer(str(folder / "archive"))
+        assert explorer.dataset is None
+        assert "pass --data" in caplog.text
+        with pytest.raises(FileNotFoundError, match="No tiles at"):
+            open_explorer(str(folder / "archive"), data=str(folder / "tiles"))
+        assert open_explorer(str(folder / "archive"), data=str(folder / "elsewhere")).dataset is not None
+    finally:
+        (folder / "gone").rename(folder / "tiles")
+
+
+def test_the_evaluation_is_found_beside_the_archive_or_where_it_is_said_to_be(folder, tmp_path):
+    assert open_explorer(str(folder / "archive")).evaluation is None
+    document = {"format": "csmae-retrieval-results", "directions": []}
+    (folder / "results").mkdir()
+    (folder / "results" / "results.json").write_text(json.dumps(document))
+    assert open_explorer(str(folder / "archive")).evaluation == document
+    with pytest.raises(FileNotFoundError, match=r"No results\.json"):
+        open_explorer(str(folder / "archive"), results=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_without_an_archive_a_sample_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = '{"hidden_size": 32, "num_attention_heads": 2, "multi_sensor_encoder_depth": 1, "cross_sensor_encoder_depth": 1, '
+    tiny += '"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}'
+    first = sample_explorer(tiles=80, num_train_epochs=1, model_overrides=tiny)
+    assert first.notice == NOTICE
+    assert len(first.archive) == 80
+    assert len(first.evaluation["directions"]) == 4
+    assert first.reconstructor() is not None
+    assert sample_explorer(tiles=80).archive.identity == first.archive.identity
+
+
+def test_the_space_names_what_it_is_tested_with():
+    card = yaml.safe_load((ROOT / "space" / "README.md").read_text().split("---")[1])
+    pinned = re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert card["sdk"] == "gradio"
+    assert card["sdk_version"] == pinned[1]
+    compile((ROOT / "space" / card["app_file"]).read_text(), card["app_file"], "exec")

@@ -1,0 +1,299 @@
+"""Whole evaluations: killed and resumed, by one process and by two, with tiles that cannot be read, and what they write."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+
+from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
+from csmae_hf.embedding.alignment import Alignment
+from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.run import folder_names, retrieve
+from csmae_hf.sample.generate import generate_sample
+
+ROOT = Path(__file__).resolve().parents[2]
+TILES, SHARD = 60, 8
+
+# The script in a process of its own, with shards and forward passes that 60 tiles can show something of.
+DRIVER = f"""
+import runpy, sys, time
+from csmae_hf.embedding import shards as embed_cache
+embed_cache.SHARD_TILES = {SHARD}
+forward = embed_cache.forward_pixels
+sys.argv = [{str(ROOT / "run_retrieval.py")!r}, *sys.argv[1:]]
+if "--slow" in sys.argv:
+    sys.argv.remove("--slow")
+    embed_cache.forward_pixels = lambda *arguments: (time.sleep(0.1), forward(*arguments))[1]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=TILES, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "decoder_hidden_size": 16, "decoder_num_attention_heads": 2}
+    depths = {
+        "multi_sensor_encoder_depth": 1,
+        "cross_sensor_encoder_depth": 1,
+        "decoder_num_hidden_layers": 1,
+    }
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    CSMAEModel(CSMAEConfig(**sizes, **depths)).save_pretrained(folder)
+    CSMAEImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def options(sample, folder, **changes):
+    plain = {"k": 3, "pictures": 0, "resamples": 50, "device": "cpu", "batch_size": 8}
+    return RetrievalOptions(data=str(sample), output_dir=str(folder), **{**plain, **changes})
+
+
+# Several processes, and dead ones
+
+
+def start(folder, sample, model, *arguments, launcher=(sys.executable,)):
+    driver = folder / "driver.py"
+    driver.write_text(DRIVER)
+    fixed = ["--k", "3", "--pictures", "0", "--resamples", "50", "--batch_size", "4", "--device", "cpu"]
+    command = [*launcher, str(driver), str(model), "--data", str(sample), "--output_dir", "out", *fixed, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    return output, errors
+
+
+@pytest.fixture(scope="module")
+def alone(sample, model, tmp_path_factory):
+    """One process that nothing happens to."""
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(folder, sample, model))
+    return folder / "out"
+
+
+def embedded_now(errors):
+    return sum(int(number) for number in re.findall(r"Embedded (\d+) s\d tiles in", errors))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_what_is_embedded_already(sample, model, alone, tmp_path):
+    process = start(tmp_path, sample, model, "--slow")
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("out/embeds/*/*/*.safetensors"))) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "results.json").exists()
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/embeds/*/*/*.safetensors")}
+    output, errors = finish(start(tmp_path, sample, model))
+    assert embedded_now(errors) == 2 * TILES - SHARD * len(there)  # nothing twice but the shard that was being made
+    assert all(path.stat().st_mtime_ns == written for path, written in there.items())
+    assert "s1 -> s2" in output
+    assert "images/s" in errors
+    assert (tmp_path / "out" / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(sample, model, alone, tmp_path):
+    # With --cpu instead of --multi_gpu, accelerate launch starts one process, whatever --num_processes says.
+    accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_machines", "1"]
+    two = [*accelerate, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", "2"]
+    output, errors = finish(start(tmp_path, sample, model, launcher=two))
+    assert output.count("s1 -> s2") == 2  # the table of directions and that of alignments' header, once each
+    assert 0 < embedded_now(errors) < 2 * TILES  # the first process says what it did
+    assert (tmp_path / "out" / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+    assert (tmp_path / "out" / "results.csv").read_bytes() == (alone / "results.csv").read_bytes()
+
+
+# In this process
+
+
+@pytest.fixture(scope="module")
+def complete(sample, model, tmp_path_factory):
+    """An evaluation with everything."""
+    folder = tmp_path_factory.mktemp("complete")
+    outcome = retrieve([str(model)], options(sample, folder, probe=True, pictures=2, untrained=True))
+    return outcome, folder
+
+
+def test_everything_that_is_promised_is_written(complete):
+    outcome, folder = complete
+    pictures = {f"retrieval_{a}_to_{b}.png" for a in ("s1", "s2") for b in ("s1", "s2")}
+    written = {path.name for path in outcome.files}
+    assert written >= {"results.json", "results.csv", "report.html", "scores_over_k.png", "classes.png", *pictures}
+    assert all(path.stat().st_size > 0 for path in outcome.files)
+    document = json.loads((folder / "results.json").read_text())
+    assert len(document["directions"]) == 4
+    assert len(document["metadata"]["probes"]) == 8
+    with (folder / "results.csv").open(newline="") as stream:
+        assert [row["query_sensor"] + row["archive_sensor"] for row in csv.DictReader(stream)] == [
+            "s1s1",
+            "s1s2",
+            "s2s1",
+            "s2s2",
+        ]
+    assert "untrained" in outcome.table
+
+
+def test_the_alignment_used_is_the_best_on_validation_and_is_kept(complete):
+    outcome, folder = complete
+    evaluation = next(iter(outcome.runs.values()))
+    choice = evaluation.choice
+    assert set(choice.validation) == {"none", "center", "whiten", "procrustes"}
+    assert choice.validation[choice.method] == max(choice.validation.values())
+    assert f"Alignment {choice.method} is used" in outcome.table
+    recorded = json.loads((folder / "results.json").read_text())["metadata"]["alignment"]
+    assert recorded["method"] == choice.method
+    assert recorded["n_pairs"] == 36  # the training split
+    assert evaluation.results is evaluation.by_alignment[choice.method]
+    if choice.method != "none":
+        kept = Alignment.load(folder / "alignment.safetensors")
+        assert kept.to_bytes() == choice.alignment.to_bytes()
+        assert set(recorded["gain_over_none"]) == {"s1 -> s1", "s1 -> s2", "s2 -> s1", "s2 -> s2"}
+
+
+class References(HTMLParser):
+    """Everything in a page that could point out of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.images, self.tags = [], 0, set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        values = dict(attrs)
+        self.images += tag == "img" and values["src"].startswith("data:image/jpeg;base64,")
+        self.found += [values[name] for name in ("src", "href", "srcset", "data", "action", "poster") if name in values]
+
+
+def test_the_report_stands_alone_and_marks_hits_by_colour_and_sign(complete):
+    _, folder = complete
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    references = References()
+    references.feed(page)
+    assert all(value.startswith("data:") for value in references.found)
+    assert not {"script", "link", "iframe", "object"} & references.tags
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "http" not in re.sub(r'base64,[^"]*', "", page)
+    assert references.images == 4 * 2 * (1 + 3)
+    hits, misses = page.count('<figure class="hit"'), page.count('<figure class="miss"')
+    assert hits + misses == 4 * 2 * 3
+    assert (page.count("<b>✓ "), page.count("<b>✗ ")) == (hits, misses)
+    for title in ("By class", "By country", "By season", "Alignment of the sensors", "Classification on frozen embeds"):
+        assert f"<h2>{title}</h2>" in page
+
+
+def test_the_reports_numbers_stand_under_their_names(complete):
+    outcome, folder = complete
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    table = page[page.index("<h2>Scores</h2>") : page.index("</table>")]
+    header = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
+    titles = {"P@3": "precision", "R@3": "recall", "F1@3 of means": "f1_of_means", "mean pair F1@3": "mean_pair_f1"}
+    titles |= {"mAP@3": "map", "NDCG@3": "ndcg", "ACG@3": "acg", "R-precision": "r_precision"}
+    results = next(iter(outcome.runs.values())).results
+    for result, cells in zip(results, rows, strict=False):
+        shown = dict(zip(header, (cell.split("<small>")[0] for cell in cells), strict=True))
+        assert shown[header[0]] == result.name.replace("->", "→")
+        for title, name in titles.items():
+            assert float(shown[title]) == pytest.approx(getattr(result, name), abs=5e-5)
+    random = dict(zip(header, rows[4], strict=True))
+    assert float(random["P@3"].split("<")[0]) == pytest.approx(results[0].random.mean.precision, abs=5e-5)
+    assert [cells[0] for cells in rows[5:]] == [f"untrained {result.name.replace('->', '→')}" for result in results]
+
+
+def test_without_training_tiles_nothing_is_aligned_and_it_says_why(sample, model, tmp_path):
+    outcome = retrieve([str(model)], options(sample, tmp_path, query_split="all", archive_split="all"))
+    choice = next(iter(outcome.runs.values())).choice
+    assert choice.method == "none"
+    assert "Training tiles are queries or archive" in choice.reason
+    results = next(iter(outcome.runs.values())).results
+    assert results[1].colocated_recall is not None
+    with pytest.raises(ValueError, match="fitted on the training split"):
+        retrieve([str(model)], options(sample, tmp_path, query_split="train", alignment="center"))
+
+
+def test_one_alignment_by_name_is_used_without_comparing(sample, model, tmp_path):
+    outcome = retrieve([str(model)], options(sample, tmp_path, alignment="whiten"))
+    evaluation = next(iter(outcome.runs.values()))
+    assert list(evaluation.by_alignment) == ["whiten"]
+    with pytest.raises(ValueError, match="Unknown alignment 'rotate'"):
+        retrieve([str(model)], options(sample, tmp_path, alignment="none,rotate"))
+
+
+def test_a_sensor_that_the_model_lacks_is_refused_by_name(sample, model, tmp_path):
+    with pytest.raises(ValueError, match="The model has no sensor 's3'; it has 's1', 's2'"):
+        retrieve([str(model)], options(sample, tmp_path, sensors="s1,s3"))
+    outcome = retrieve([str(model)], options(sample, tmp_path, sensors="s2"))
+    evaluation = next(iter(outcome.runs.values()))
+    assert [result.name for result in evaluation.results] == ["s2 -> s2"]
+    assert "one sensor only" in evaluation.choice.reason
+
+
+def break_value(folder, key):
+    """Cut a tile's value in an LMDB short."""
+    environment = lmdb.open(str(folder), map_size=1 << 30, lock=False)
+    with environment.begin(write=True) as transaction:
+        value = bytes(transaction.get(key.encode()))
+        transaction.put(key.encode(), value[: len(value) // 2])
+    environment.close()
+
+
+def test_a_broken_tile_stops_the_evaluation_by_name_and_costs_no_other_tile(sample, model, tmp_path):
+    import pyarrow.parquet as pq
+
+    copy = Path(shutil.copytree(sample, tmp_path / "copy"))
+    table = pq.read_table(copy / "metadata.parquet").to_pylist()
+    broken = sorted((row for row in table if row["split"] == "test"), key=lambda row: row["patch_id"])[5]
+    break_value(next(copy.glob("*/data.mdb")).parent, broken["s1_name"])
+    with pytest.raises(ValueError, match=f"1 of {TILES} tiles could not be embedded") as caught:
+        retrieve([str(model)], options(copy, tmp_path / "out"))
+    assert broken["s1_name"] in str(caught.value)
+    assert "--unusable skip" in str(caught.value)
+    outcome = retrieve([str(model)], options(copy, tmp_path / "out", unusable="skip"))
+    results = next(iter(outcome.runs.values())).results
+    in_test = sum(row["split"] == "test" for row in table)
+    assert {result.n_archive for result in results} == {in_test - 1}  # of both sensors: directions stay comparable
+    skipped = json.loads((tmp_path / "out" / "skipped_tiles.json").read_text())["tiles"]
+    assert list(skipped) == [broken["patch_id"]]
+    names = json.loads((tmp_path / "out" / "results.json").read_text())["metadata"]
+    assert names["skipped_tiles"] == 1
+
+
+def test_another_k_than_the_archive_has_is_refused_after_embedding(sample, model, tmp_path):
+    with pytest.raises(ValueError, match="k=500, but the archive has 12 tiles"):
+        retrieve([str(model)], options(sample, tmp_path, k=500, alignment="none"))
+    assert np.all([path.stat().st_size for path in tmp_path.glob("embeds/*/*/*.safetensors")])
+
+
+def test_models_of_one_name_do_not_overwrite_each_other(sample, model, tmp_path):
+    assert folder_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert folder_names(["runs/1/final", "./runs/2/final/"]) == ["runs-1-final", "runs-2-final"]
+    with pytest.raises(ValueError, match="named twice"):
+        retrieve([str(model), str(model)], options(sample, tmp_path))
