@@ -20,7 +20,7 @@ import torch
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.serve import start
 from csmae_hf.archive.archive import Archive
-from csmae_hf.data.load import ALL_TILES, load_archive
+from csmae_hf.data.load import ALL_TILES, load_data
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.evaluation.run_tiles import load_model
 
@@ -41,7 +41,7 @@ ASK = """async (place) => {
 def make_explorer(model_name: str, data: str, tiles: int) -> Explorer:
     """An archive of so many tiles."""
     model, processor = load_model(model_name)
-    dataset = load_archive(data, ALL_TILES)
+    dataset = load_data(data, ALL_TILES)
     small = Archive.build(model, processor, dataset)
     rows = np.arange(tiles) % len(small)
     names = small.ids

@@ -22,11 +22,10 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from csmae_hf.bigearthnet import BAND_SIZE, SENSOR_OF_BAND
+from csmae_hf.bigearthnet import BAND_SIZE, METADATA_NAME, SENSOR_OF_BAND, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.dataset import open_store
 from csmae_hf.data.store import write_store
-from csmae_hf.sample.generate import METADATA_NAME, STORE_NAME
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SPLIT_SIZES = {"train": 64, "validation": 30, "test": 30}

@@ -150,3 +150,15 @@ STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 """(mean, standard deviation) by band over the training split: S2 in digital numbers, S1 in dB. The processor's default is `v1`."""
+
+REFERENCE_MAP_SUFFIX = "_reference_map"
+"""Ends the key and the file name of a v2 land-cover map."""
+
+REFERENCE_MAP_NAME = "Data"
+"""The only tensor of a stored v2 land-cover map."""
+
+STORE_NAME: str = "BigEarthNet-V2-LMDB"
+"""Folder of the LMDB store, as reBEN calls it."""
+
+METADATA_NAME: str = "metadata.parquet"
+"""File of labels, splits and names beside the store, as reBEN calls it."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from csmae_hf import CSMAEConfig, CSMAEForPreTraining, CSMAEImageProcessor, CSMAEModel
 from csmae_hf.archive.archive import Archive
-from csmae_hf.data.load import load_archive
+from csmae_hf.data.load import load_data
 from csmae_hf.sample.generate import generate_sample
 
 TILES = 60
@@ -22,7 +22,7 @@ def make_archive(folder: Path) -> Path:
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     generate_sample(folder / "tiles", tiles=TILES, seed=0)
-    dataset = load_archive(str(folder / "tiles"), "all")
+    dataset = load_data(str(folder / "tiles"), "all")
     encoder = CSMAEModel.from_pretrained(folder / "model").eval()
     archive = Archive.build(
         encoder,

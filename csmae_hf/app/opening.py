@@ -7,8 +7,9 @@ from typing import Any
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
 from csmae_hf.archive.archive import Archive
-from csmae_hf.data.load import ALL_TILES, load_archive
+from csmae_hf.data.load import ALL_TILES, load_data
 from csmae_hf.evaluation.run_tiles import load_model
+from csmae_hf.hub.archives import pull_archive
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def open_explorer(
     if model:
         options["model"], options["processor"] = load_model(model)
     remote = archive.removeprefix("hub:")
-    opened = Archive.from_hub(remote, **options) if remote != archive else Archive.load(remote, **options)
+    opened = pull_archive(remote, **options) if remote != archive else Archive.load(remote, **options)
     place = data or opened.source.get("data")
     dataset = None
     if place and Path(place).exists():
         read = {} if data else {name: value for name, value in opened.source.items() if name != "data"}
-        dataset = load_archive(place, ALL_TILES, **read)
+        dataset = load_data(place, ALL_TILES, **read)
     elif data:
         raise FileNotFoundError(f"No tiles at {data}: expected an LMDB or GeoTIFFs.")
     else:

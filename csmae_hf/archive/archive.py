@@ -16,8 +16,6 @@ from csmae_hf.archive.folder_io import Written, open_archive, save_archive, writ
 from csmae_hf.archive.hits import Hits
 from csmae_hf.archive.queries import choose_sensors, embed_images, query_vectors
 from csmae_hf.archive.tiles import (
-    ID,
-    TileRows,
     aligned_vectors,
     check_ids,
     embed_readable,
@@ -30,6 +28,7 @@ from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.feedback import refine
 from csmae_hf.search.filter_language import mask_of, parse_filter
+from csmae_hf.search.ids import ID, TileRows
 from csmae_hf.search.index import ArchiveIndex, Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
 from csmae_hf.search.vectors import IntArray, Vectors
@@ -45,7 +44,7 @@ logger = logging.getLogger(__name__)
 class Archive:
     """Embeds of tiles by one or more sensors, their metadata, and an index for each sensor.
 
-    Made by [`Archive.build`], [`Archive.from_embeds`], [`Archive.load`] or [`Archive.from_hub`].
+    Made by [`Archive.build`], [`Archive.from_embeds`], [`Archive.load`] or `csmae_hf.hub.archives.pull_archive`.
 
     Args:
         tiles: Metadata, a row a tile, with the column `id`.
@@ -493,31 +492,6 @@ class Archive:
         if model is not None:
             archive.use_model(model, processor)
         return archive
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish the archive as a dataset repository. See [`csmae_hf.hub.archives.push_archive`]."""
-        from csmae_hf.hub.archives import push_archive
-
-        return push_archive(self, repo_id, **options)
-
-    @classmethod
-    def from_hub(
-        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
-    ) -> "Archive":
-        """Open a published archive.
-
-        Args:
-            repo_id: Name of the dataset repository.
-            revision: Branch, tag or commit.
-            token: Of the Hub, for a private repository.
-            **options: As of [`Archive.load`].
-
-        Returns:
-            The archive.
-        """
-        from csmae_hf.hub.archives import pull_archive
-
-        return cls.load(pull_archive(repo_id, revision=revision, token=token), **options)
 
     def _selection(self, text: str | None) -> Selection | None:
         if text is None or not text.strip():

@@ -9,18 +9,17 @@ from csmae_hf.archive.folder import (
     FORMAT,
     VERSION,
     ArchiveCorruptError,
-    Entry,
     check_files,
     locked,
     publish,
     read_table,
     read_vectors,
     refuse_loss,
-    write_file,
     write_table,
     write_vectors,
 )
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
+from csmae_hf.files import Entry, write_file
 from csmae_hf.search.build_index import open_index
 from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.recall import Recall, with_buckets

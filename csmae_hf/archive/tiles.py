@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.search.ids import ID
 from csmae_hf.search.nearest import unit_vectors
 from csmae_hf.search.places import footprint_columns
 from csmae_hf.search.vectors import Vectors
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from csmae_hf.embedding.alignment import Alignment
 
 logger = logging.getLogger(__name__)
-
-ID = "id"
 
 MAX_UNREADABLE_SHARE = 0.01
 """Share of the tiles that may be unreadable before building an archive is refused; fewer are left out and named."""
@@ -71,25 +70,6 @@ def check_ids(ids: Sequence[str | None]) -> None:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise ValueError(f"{len(twice)} tile ids occur more than once (first: {twice[0]}). Keep one row of each.")
-
-
-def rows_by_id(tiles: pa.Table) -> dict[str, int]:
-    """Row of each tile by its id."""
-    return {name: row for row, name in enumerate(tiles.column(ID).to_pylist())}
-
-
-class TileRows:
-    """Keeps `rows_by_id` of a table until it is asked about another: a query by id then costs nothing that grows with the table."""
-
-    def __init__(self) -> None:
-        self._kept: tuple[pa.Table, dict[str, int]] | None = None
-
-    def of(self, tiles: pa.Table) -> dict[str, int]:
-        """Row of each tile by its id; to be read only."""
-        kept = self._kept
-        if kept is None or kept[0] is not tiles:
-            self._kept = kept = tiles, rows_by_id(tiles)
-        return kept[1]
 
 
 def _plain_type(feature: Any) -> pa.DataType | None:

@@ -203,14 +203,14 @@ def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], di
     """The tiles that a command names, how they were read, and how to embed them."""
     import torch
 
-    from csmae_hf.data.load import load_archive
+    from csmae_hf.data.load import load_data
     from csmae_hf.host_memory import keep_freed_memory
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         keep_freed_memory()
     read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
-    dataset = load_archive(arguments.data, arguments.split, limit=arguments.limit, **read)
+    dataset = load_data(arguments.data, arguments.split, limit=arguments.limit, **read)
     return (
         dataset,
         read,
@@ -245,9 +245,10 @@ def run_info(arguments: argparse.Namespace) -> None:
 def run_push(arguments: argparse.Namespace) -> None:
     """Publish an archive."""
     from csmae_hf.archive.archive import Archive
+    from csmae_hf.hub.archives import push_archive
 
     archive = Archive.load(arguments.archive)
-    url = archive.push_to_hub(arguments.repo, private=False if arguments.public else None, license=arguments.license)
+    url = push_archive(archive, arguments.repo, private=False if arguments.public else None, license=arguments.license)
     logger.info("Published: %s", url)
 
 
@@ -290,10 +291,11 @@ def run_search(arguments: argparse.Namespace) -> None:
     """Search an archive."""
     from csmae_hf.archive.archive import Archive
     from csmae_hf.archive.export import write_hits
+    from csmae_hf.hub.archives import pull_archive
 
     options: dict[str, Any] = {"index": not arguments.exact, **_model_options(arguments)}
     remote = arguments.archive.removeprefix("hub:")
-    archive = Archive.from_hub(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
+    archive = pull_archive(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
     if not arguments.query and not arguments.like:
         raise ValueError("There is nothing to search by: give --query, or --like with tiles of the archive.")
     hits = archive.search(
@@ -322,7 +324,7 @@ def _is_picture(path: Path) -> bool:
 def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Namespace) -> Path:
     from csmae_hf.archive.export import draw_hits
     from csmae_hf.archive.queries import bands_of_file
-    from csmae_hf.data.load import ALL_TILES, load_archive
+    from csmae_hf.data.load import ALL_TILES, load_data
 
     data = arguments.data or archive.source.get("data")
     if not data or not Path(data).exists():
@@ -335,4 +337,4 @@ def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Name
     for query in arguments.query:
         if query not in known:
             images.update(bands_of_file(archive, query, hits.query_sensor))
-    return draw_hits(hits, load_archive(data, ALL_TILES, **options), path, images)
+    return draw_hits(hits, load_data(data, ALL_TILES, **options), path, images)

@@ -18,7 +18,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS, SENSOR_OF_BAND
+from csmae_hf.bigearthnet import (
+    BAND_SIZE,
+    LABELS,
+    REFERENCE_MAP_NAME,
+    REFERENCE_MAP_SUFFIX,
+    S1_BANDS,
+    S2_BANDS,
+    SENSOR_OF_BAND,
+)
 from csmae_hf.data.pickles import (
     BANDS,
     MERGED,
@@ -34,10 +42,6 @@ from csmae_hf.data.pickles import (
 MAX_VALUE_BYTES = 1 << 20
 """Values above this are refused unread; a real tile has 115,344 to 277,677 bytes."""
 
-REFERENCE_MAP_SUFFIX = "_reference_map"
-"""Ends the key of a v2 land-cover map; its only tensor is `Data`."""
-
-REFERENCE_MAP_NAME = "Data"
 _REFERENCE_MAP_SIZE = 120
 
 TileFormat = Literal["v1", "v2"]

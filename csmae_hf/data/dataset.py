@@ -90,7 +90,7 @@ def load_bigearthnet(
         raise ValueError(f"missing={missing!r}: expected 'error' or 'drop'.")
     wanted = _split_name(split)
     bands = _check_sensors(sensors)
-    store = open_store(str(_find_store(Path(path)).resolve()))
+    store = open_store(str(find_store(Path(path)).resolve()))
     rows = _read_rows(store, _paths(metadata), splits)
     rows = _in_split(rows, wanted, store)
     if subset is not None:
@@ -147,7 +147,7 @@ def _check_sensors(sensors: Mapping[str, Sequence[str] | None] | None) -> dict[s
     return {sensor: None if bands is None else list(bands) for sensor, bands in sensors.items()}
 
 
-def _find_store(path: Path) -> Path:
+def find_store(path: Path) -> Path:
     """The LMDB folder that is meant by a path: itself, or the only one in it."""
     if not path.is_dir():
         raise FileNotFoundError(

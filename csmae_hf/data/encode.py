@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.data.codecs import encode_safetensors
-from csmae_hf.data.metadata import TileRow
+from csmae_hf.data.metadata import METADATA_SCHEMA, TileRow
 from csmae_hf.data.sources import Sources, TileSource, find_tiles
 from csmae_hf.data.store_writer import (
     ArchiveWriter,
@@ -25,7 +25,6 @@ from csmae_hf.data.store_writer import (
     metadata_table,
 )
 from csmae_hf.images.geotiff import TiffFolder, TiffImage
-from csmae_hf.sample.generate import METADATA_SCHEMA
 
 _V1_NAME = re.compile(r"S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+")
 

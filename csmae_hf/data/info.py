@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS
-from csmae_hf.data.codecs import REFERENCE_MAP_SUFFIX
-from csmae_hf.data.dataset import _find_store, load_bigearthnet
+from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, S1_BANDS, S2_BANDS
+from csmae_hf.data.dataset import find_store, load_bigearthnet
 from csmae_hf.data.store import DATA_FILE, TileStore
 from csmae_hf.visualize import draw_image_grid, to_rgb
 
@@ -36,7 +35,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
         StoreError: If it cannot be opened.
         CorruptTileError: If the first tile is broken.
     """
-    store = TileStore(_find_store(Path(path)))
+    store = TileStore(find_store(Path(path)))
     keys = store.keys()
     maps = [key for key in keys if key.endswith(REFERENCE_MAP_SUFFIX)]
     size = (store.path / DATA_FILE).stat().st_size
@@ -81,7 +80,7 @@ def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) ->
     """
     dataset = _rows(path)
     if dataset is None:
-        return _draw_images(TileStore(_find_store(Path(path))), picture)
+        return _draw_images(TileStore(find_store(Path(path))), picture)
     sensors = sorted(_sensors(dataset), reverse=True)
     pictures = [[to_rgb(dataset[place][sensor], sensor) for sensor in sensors] for place in _spread(len(dataset))]
     title = f"{len(pictures)} of {len(dataset)} tiles, evenly spread"

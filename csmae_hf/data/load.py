@@ -1,6 +1,5 @@
-"""What both scripts read: the archive a person names, or the sample archive where none is named."""
+"""A data set by its place: an LMDB store, or a folder or table of image files."""
 
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -10,20 +9,13 @@ from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import DATA_FILE
 from csmae_hf.data.tiles import load_tiles
-from csmae_hf.sample.generate import generate_sample
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_SAMPLE = Path("sample_archive")
-"""Where the sample archive is generated when no archive is named, in the working folder."""
-
-DEFAULT_SAMPLE_TILES = 1000
 ALL_TILES = "all"
 Missing = Literal["error", "drop"]
 
 
-def load_archive(
-    data: str | None,
+def load_data(
+    data: str | Path,
     split: str,
     *,
     subset: str | None = None,
@@ -32,11 +24,10 @@ def load_archive(
     missing: Missing = "error",
     limit: int | None = None,
 ) -> Dataset:
-    """Load a split of an archive.
+    """Load a split of a data set.
 
     Args:
-        data: Folder of the archive, as of [`load_bigearthnet`], or folder or table of GeoTIFFs, as of [`load_tiles`]; None generates
-            the synthetic sample archive, once.
+        data: Folder of the store, as of [`load_bigearthnet`], or folder or table of GeoTIFFs, as of [`load_tiles`].
         split: Name of the split, or `all`.
         subset: As of [`load_bigearthnet`].
         metadata: As of [`load_bigearthnet`].
@@ -52,7 +43,7 @@ def load_archive(
         ValueError: If the split is unknown, or as [`load_bigearthnet`] and [`load_tiles`].
     """
     split = split_name(split)
-    path = Path(data) if data is not None else default_sample()
+    path = Path(data)
     name = None if split == ALL_TILES else split
     if path.is_file() or (path.is_dir() and not holds_store(path)):
         dataset = _load_geotiffs(path, name, subset, metadata, splits)
@@ -101,12 +92,3 @@ def split_name(split: str) -> str:
             f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}, or {ALL_TILES!r} for every tile."
         )
     return name
-
-
-def default_sample() -> Path:
-    """Generate the sample archive in the working folder where it is not there yet, and return its folder."""
-    if not DEFAULT_SAMPLE.exists():
-        logger.warning(
-            "No archive was named: generating %d synthetic tiles at %s.", DEFAULT_SAMPLE_TILES, DEFAULT_SAMPLE
-        )
-    return Path(generate_sample(DEFAULT_SAMPLE, tiles=DEFAULT_SAMPLE_TILES, seed=0))

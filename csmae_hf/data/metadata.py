@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import LABELS
-from csmae_hf.data.codecs import REFERENCE_MAP_SUFFIX
+from csmae_hf.bigearthnet import LABELS, REFERENCE_MAP_SUFFIX
 from csmae_hf.data.store import TileStore
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,21 @@ def label_indices(names: Iterable[str] | None, tile: str) -> list[int] | None:
         ) from error
 
 
-_V2_TABLES = ("metadata.parquet", "metadata_for_patches_with_snow_cloud_or_shadow.parquet")
+METADATA_SCHEMA = pa.schema(
+    [
+        ("patch_id", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("country", pa.string()),
+        ("s1_name", pa.string()),
+        ("s2v1_name", pa.string()),
+        ("contains_seasonal_snow", pa.bool_()),
+        ("contains_cloud_or_shadow", pa.bool_()),
+    ]
+)
+"""Columns of the metadata of BigEarthNet v2."""
+
+V2_TABLES = ("metadata.parquet", "metadata_for_patches_with_snow_cloud_or_shadow.parquet")
 _V2_COLUMNS = (
     "patch_id",
     "s1_name",
@@ -123,10 +136,10 @@ def find_v2_metadata(store: Path) -> list[Path]:
         FileNotFoundError: If there is none.
     """
     for folder in (store, store.parent):
-        if (folder / _V2_TABLES[0]).is_file():
-            return [folder / name for name in _V2_TABLES if (folder / name).is_file()]
+        if (folder / V2_TABLES[0]).is_file():
+            return [folder / name for name in V2_TABLES if (folder / name).is_file()]
     raise FileNotFoundError(
-        f"No {_V2_TABLES[0]} in {store} or beside it. BigEarthNet v2 needs it to say which S1 image belongs to which S2 image: put it "
+        f"No {V2_TABLES[0]} in {store} or beside it. BigEarthNet v2 needs it to say which S1 image belongs to which S2 image: put it "
         "there, or give it as metadata=."
     )
 
@@ -160,7 +173,7 @@ def read_v2_rows(tables: Iterable[Path]) -> list[TileRow]:
     return rows
 
 
-_V1_TABLES = ("manifest.csv", "metadata.csv", "s1_s2_name_country_season.csv", "s1_s2_name_country_season.csv.bz2")
+V1_TABLES = ("manifest.csv", "metadata.csv", "s1_s2_name_country_season.csv", "s1_s2_name_country_season.csv.bz2")
 _V1_COLUMNS = ("s1_name", "country")
 _V1_SPLIT_FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 _V1_SPLIT_FOLDERS = ("", "official_splits", "splits")
@@ -182,9 +195,7 @@ def read_v1_store_rows(store: TileStore, tables: Sequence[Path], splits: Path | 
         ValueError: As [`read_v1_rows`], or if the store holds Sentinel-1 alone.
     """
     beside = (store.path, store.path.parent)
-    tables = (
-        list(tables) or [folder / name for folder in beside for name in _V1_TABLES if (folder / name).is_file()][:1]
-    )
+    tables = list(tables) or [folder / name for folder in beside for name in V1_TABLES if (folder / name).is_file()][:1]
     stored = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
     if stored[0].startswith("S1"):
         raise ValueError(

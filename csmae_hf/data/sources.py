@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19
 from csmae_hf.data.metadata import (
-    _V1_TABLES,
-    _V2_TABLES,
+    V1_TABLES,
+    V2_TABLES,
     TileRow,
     find_v1_splits,
     label_indices,
@@ -275,9 +275,9 @@ def _known_rows(
     if given is None:
         v2 = next(
             (
-                [at / name for name in _V2_TABLES if (at / name).is_file()]
+                [at / name for name in V2_TABLES if (at / name).is_file()]
                 for at in folders
-                if (at / _V2_TABLES[0]).is_file()
+                if (at / V2_TABLES[0]).is_file()
             ),
             [],
         )
@@ -290,7 +290,7 @@ def _known_rows(
             )
         wanted = set(names)
         return {row.id: row for row in read_v2_rows(v2) if row.id in wanted}, v2
-    v1 = [given] if given else [at / name for at in folders for name in _V1_TABLES if (at / name).is_file()][:1]
+    v1 = [given] if given else [at / name for at in folders for name in V1_TABLES if (at / name).is_file()][:1]
     lists = find_v1_splits(folders, None if splits is None else Path(splits))
     wanted = set(names)
     rows = {row.id: row for row in read_v1_rows(v1, lists, names) if row.id in wanted}

@@ -212,10 +212,10 @@ def run_stats(arguments: argparse.Namespace) -> None:
 def _load(arguments: argparse.Namespace) -> "Dataset":
     from datasets import Dataset, load_from_disk
 
-    from csmae_hf.data.load import load_archive
+    from csmae_hf.data.load import load_data
 
     if not (Path(arguments.data) / "state.json").is_file():
-        return load_archive(
+        return load_data(
             arguments.data,
             arguments.split,
             subset=arguments.subset,

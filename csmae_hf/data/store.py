@@ -12,9 +12,9 @@ import lmdb
 import numpy as np
 from tqdm.auto import tqdm
 
+from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX
 from csmae_hf.data.codecs import (
     MAX_VALUE_BYTES,
-    REFERENCE_MAP_SUFFIX,
     TileFormat,
     decode_labels,
     decode_value,

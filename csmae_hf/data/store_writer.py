@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from csmae_hf.bigearthnet import METADATA_NAME, STORE_NAME
+from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.parallel import WorkerDiedError, default_workers, ordered_map
 from csmae_hf.data.store import DATA_FILE, StoreError
-from csmae_hf.sample.generate import METADATA_NAME, METADATA_SCHEMA, STORE_NAME
 
 VALUES_NAME = "values.parquet"
 """Table of the stored values: key, length, SHA-256, and where the image lies."""

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import SENSOR_OF_BAND
 from csmae_hf.data.codecs import decode_labels, decode_value, encode_safetensors
-from csmae_hf.data.dataset import _find_store, open_store
+from csmae_hf.data.dataset import find_store, open_store
 from csmae_hf.data.encode import metadata_row, stand_in_s1_key
 from csmae_hf.data.metadata import TileRow, label_indices, read_v1_store_rows
 from csmae_hf.data.parallel import default_workers, ordered_map
@@ -61,7 +61,7 @@ def transcode(
         ValueError: If `source` is no v1 LMDB, or a table gives one S1 name to two tiles.
         StoreError: If the disk is full or fails, or a process dies. What is stored stays.
     """
-    store = open_store(str(_find_store(Path(source)).resolve()))
+    store = open_store(str(find_store(Path(source)).resolve()))
     if store.format != "v1":
         raise ValueError(f"{store.path} is in the layout of v2 already: there is nothing to transcode.")
     for path in metadata:

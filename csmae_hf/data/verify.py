@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from csmae_hf.data.codecs import decode_labels, decode_value
-from csmae_hf.data.dataset import _find_store
+from csmae_hf.data.dataset import find_store
 from csmae_hf.data.parallel import WorkerDiedError, default_workers, ordered_map
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.store_writer import VALUES_NAME, ValueRecord, read_journal, read_records
@@ -46,7 +46,7 @@ def verify(path: str | os.PathLike[str], *, workers: int | None = None) -> Verif
         FileNotFoundError: If there is no LMDB.
         StoreError: If the LMDB cannot be opened, or is so damaged that reading it ends the process.
     """
-    store = TileStore(_find_store(Path(path)))
+    store = TileStore(find_store(Path(path)))
     count = default_workers() if workers is None else workers
     try:
         keys = next(ordered_map(_list_keys, [store], min(count, 1)))  # a damaged LMDB may end the process that lists it

@@ -12,7 +12,7 @@ class RetrievalOptions:
     """How to evaluate.
 
     Attributes:
-        data: Archive, as of `load_archive`.
+        data: Archive, as of `load_data`.
         subset: Subset of BigEarthNet, as of `load_bigearthnet`; None for all tiles.
         metadata: Its metadata, where not beside it.
         splits: Its split lists, where not beside it.

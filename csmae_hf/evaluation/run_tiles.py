@@ -15,12 +15,13 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
-from csmae_hf.data.load import ALL_TILES, load_archive, split_name
+from csmae_hf.data.load import ALL_TILES, split_name
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
 from csmae_hf.evaluation.evaluate import Embedded, evenly
 from csmae_hf.evaluation.options import RetrievalOptions
 from csmae_hf.files import write_atomically
+from csmae_hf.sample.default import load_data_or_sample
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     if ALL_TILES in names and len(names) > 1:
         raise ValueError(f"query_split and archive_split are {names}: use {ALL_TILES!r} for both, or for neither.")
     load = partial(
-        load_archive,
+        load_data_or_sample,
         options.data,
         subset=options.subset,
         metadata=options.metadata,

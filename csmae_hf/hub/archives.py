@@ -5,15 +5,13 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
 from csmae_hf.hub.upload import ensure_repository, upload_folder
-
-if TYPE_CHECKING:
-    from csmae_hf.archive.archive import Archive
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ CARD = "README.md"
 
 
 def push_archive(
-    archive: "Archive",
+    archive: Archive,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -69,7 +67,7 @@ def push_archive(
     return f"{pushed.url}/commit/{pushed.commit}"
 
 
-def for_publication(archive: "Archive") -> "Archive":
+def for_publication(archive: Archive) -> Archive:
     """Make an archive ready to be given away: no index on a server, no folders of this machine.
 
     Args:
@@ -93,20 +91,26 @@ def for_publication(archive: "Archive") -> "Archive":
     return copy
 
 
-def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """Download an archive, or what is new of it, into the cache of the Hub's client.
+def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any) -> Archive:
+    """Open a published archive.
 
     Args:
         repo_id: Name of the dataset repository.
         revision: Branch, tag or commit.
         token: Of the Hub, for a private repository.
+        **options: As of [`Archive.load`].
 
     Returns:
-        The folder.
+        The archive.
 
     Raises:
         FileNotFoundError: If there is no such repository, or it is no archive.
     """
+    return Archive.load(_download(repo_id, revision, token), **options)
+
+
+def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
+    """Download what is new of an archive into the cache of the Hub's client, and give its folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -119,7 +123,7 @@ def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None
     return folder
 
 
-def make_card(archive: "Archive", repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
+def make_card(archive: Archive, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
     """Write the dataset card of an archive.
 
     Args:
@@ -169,9 +173,9 @@ opens only with the model and the processor it was made with: anything else woul
 {rows}
 
 ```python
-from csmae_hf.archive.archive import Archive
+from csmae_hf.hub.archives import pull_archive
 
-archive = Archive.from_hub("{repo_id}")
+archive = pull_archive("{repo_id}")
 hits = archive.search("tile.tif", sensor="{archive.sensors[0]}", k=10)
 print(hits.to_text())
 ```

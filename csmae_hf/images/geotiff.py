@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS, SENSOR_OF_BAND
-from csmae_hf.data.codecs import REFERENCE_MAP_NAME, REFERENCE_MAP_SUFFIX
+from csmae_hf.bigearthnet import REFERENCE_MAP_NAME, REFERENCE_MAP_SUFFIX, S1_BANDS, S2_BANDS, SENSOR_OF_BAND
 
 BAND_ORDER: dict[str, tuple[str, ...]] = {"s1": S1_BANDS, "s2": (*S2_BANDS, "B10")}
 """All bands a file may hold, by sensor; B10 is in Level-1C products alone."""

@@ -19,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from csmae_hf.bigearthnet import METADATA_NAME, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
+from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.store import write_store
 from csmae_hf.sample.scenes import MAX_TILES, make_scene
 
@@ -28,30 +30,10 @@ logger = logging.getLogger(__name__)
 GENERATOR_VERSION: int = 1
 """Version of the scenes: raised whenever the same seed gives other bytes."""
 
-STORE_NAME: str = "BigEarthNet-V2-LMDB"
-"""Folder of the LMDB store within the archive, as reBEN calls it."""
-
-METADATA_NAME: str = "metadata.parquet"
-"""File of labels, splits and names within the archive, as reBEN calls it."""
-
 MANIFEST_NAME: str = "sample.json"
 """File that says that the archive is synthetic and how it was made."""
 
 _SPLITS_OF_FIVE = ("train", "train", "train", "validation", "test")
-
-METADATA_SCHEMA = pa.schema(
-    [
-        ("patch_id", pa.string()),
-        ("labels", pa.list_(pa.string())),
-        ("split", pa.string()),
-        ("country", pa.string()),
-        ("s1_name", pa.string()),
-        ("s2v1_name", pa.string()),
-        ("contains_seasonal_snow", pa.bool_()),
-        ("contains_cloud_or_shadow", pa.bool_()),
-    ]
-)
-"""Columns of the metadata of BigEarthNet v2."""
 
 _README = """# Synthetic sample archive
 

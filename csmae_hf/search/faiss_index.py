@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from csmae_hf.archive.folder import Entry, write_file
+from csmae_hf.files import Entry, write_file
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import Found, Selection
 from csmae_hf.search.nearest import rerank

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from csmae_hf.archive.tiles import ID, TileRows
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import Column, columns_of, milvus_of, milvus_time
+from csmae_hf.search.ids import ID, TileRows
 from csmae_hf.search.index import Found, Selection
 from csmae_hf.search.nearest import rerank
 from csmae_hf.search.vectors import IntArray, Vectors

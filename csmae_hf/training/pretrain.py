@@ -10,8 +10,9 @@ from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
-from csmae_hf.data.load import Missing, load_archive
+from csmae_hf.data.load import Missing
 from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
     CSMAETrainingArguments,
@@ -158,7 +159,7 @@ def record_arguments(output_dir: Path, resolved: dict[str, Any], resumed: bool) 
 
 def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
     """Load a split of the archive that the arguments name."""
-    return load_archive(
+    return load_data_or_sample(
         data_args.data,
         split,
         subset=data_args.subset,

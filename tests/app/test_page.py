@@ -10,7 +10,7 @@ import pytest
 from explorers import make_archive
 from served import Served, browser, outside
 
-from csmae_hf.data.load import load_archive
+from csmae_hf.data.load import load_data
 from csmae_hf.evaluation.options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 
@@ -54,7 +54,7 @@ def served(chromium, folder):
 
 @pytest.fixture(scope="module")
 def tiles(served, folder):
-    return load_archive(str(folder / "tiles"), "all")
+    return load_data(str(folder / "tiles"), "all")
 
 
 SETTLED = """() => new Promise(done => {

@@ -15,9 +15,10 @@ from csmae_hf import CSMAEModel
 from csmae_hf.archive import tiles
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import publish, read_manifest
-from csmae_hf.archive.tiles import rows_by_id
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity, encoder_settings
+from csmae_hf.search import ids as ids_module
+from csmae_hf.search.ids import rows_by_id
 
 TILES = 60
 
@@ -335,7 +336,7 @@ def test_the_identity_holds_every_field_that_changes_an_embed_and_no_other(model
 
 def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypatch):
     built = []
-    monkeypatch.setattr(tiles, "rows_by_id", lambda table: built.append(len(table)) or rows_by_id(table))
+    monkeypatch.setattr(ids_module, "rows_by_id", lambda table: built.append(len(table)) or rows_by_id(table))
     archive.search(units["s1"][:5].astype(np.float32), sensor="s1")
     assert built == [], "vectors need no ids"
     for _ in range(3):

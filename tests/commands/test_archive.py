@@ -14,9 +14,10 @@ from tiny_models import build, tiny_config
 from configuration_csmae import DEFAULT_SENSORS
 from csmae_hf import CSMAEImageProcessor, CSMAEModel
 from csmae_hf.archive.archive import Archive
+from csmae_hf.bigearthnet import STORE_NAME
 from csmae_hf.commands.main import main
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.sample.generate import STORE_NAME, generate_sample
+from csmae_hf.sample.generate import generate_sample
 from csmae_hf.search.places import grid_footprint
 
 TILES = 24

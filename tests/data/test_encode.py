@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, write_tiff
 
-from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS
+from csmae_hf.bigearthnet import METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import encode as encode_module
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
@@ -33,7 +33,6 @@ from csmae_hf.data.metadata import acquisition_time
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.data.verify import verify
-from csmae_hf.sample.generate import METADATA_NAME, STORE_NAME
 
 pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

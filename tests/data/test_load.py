@@ -2,7 +2,7 @@
 
 import pytest
 
-from csmae_hf.data.load import load_archive, split_name
+from csmae_hf.data.load import load_data, split_name
 
 
 def test_v1_and_v2_names_of_a_split_are_one():
@@ -12,28 +12,28 @@ def test_v1_and_v2_names_of_a_split_are_one():
 
 def test_an_unknown_split_is_refused_before_anything_is_read():
     with pytest.raises(ValueError, match="'dev': expected one of train, validation, test, or 'all'"):
-        load_archive("nowhere", "dev")
+        load_data("nowhere", "dev")
 
 
 def test_all_and_limit(shared_data):
     archive = str(shared_data / "bigearthnet_v2_reben_lmdb")
-    everything = load_archive(archive, "all")
+    everything = load_data(archive, "all")
     assert len(everything) == 32
-    assert load_archive(archive, "all", limit=5)["id"] == everything["id"][:5]
-    assert set(load_archive(archive, "val")["split"]) == {"validation"}
+    assert load_data(archive, "all", limit=5)["id"] == everything["id"][:5]
+    assert set(load_data(archive, "val")["split"]) == {"validation"}
 
 
 def test_a_folder_of_geotiffs_is_taken_in_an_lmdbs_place(shared_data):
     folder = str(shared_data / "bigearthnet_v1_tiff_examples")
-    tiles = load_archive(folder, "all")
+    tiles = load_data(folder, "all")
     assert len(tiles) == 6
     assert tiles[0]["s1"]["VV"].shape == (120, 120)
     with pytest.raises(ValueError, match=r"None of the 6 tiles of .* is of split 'train': give lists of splits"):
-        load_archive(folder, "train")
+        load_data(folder, "train")
     with pytest.raises(ValueError, match="leave subset out"):
-        load_archive(folder, "all", subset="BEN-14K")
+        load_data(folder, "all", subset="BEN-14K")
 
 
 def test_a_folder_with_nothing_in_it_is_refused_as_both(tmp_path):
     with pytest.raises(ValueError, match=r"holds no LMDB \(data.mdb\); read as GeoTIFFs: "):
-        load_archive(str(tmp_path), "all")
+        load_data(str(tmp_path), "all")

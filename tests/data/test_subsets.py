@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.load import load_archive
+from csmae_hf.data.load import load_data
 from csmae_hf.data.metadata import TileRow, acquisition_time, find_v1_splits, read_v1_rows
 from csmae_hf.data.subsets import SUBSETS, select_subset
 
@@ -90,7 +90,7 @@ def test_a_subset_of_a_real_archive_is_what_the_index_says(shared_data: Path, fo
     months = {row["key"]: int(row["key"].split("_")[2][4:6]) for row in index}
     expected = sorted(key for key, month in months.items() if 6 <= month <= 11)
     assert load_bigearthnet(shared_data / folder, subset="BEN-270K")["id"][:] == expected
-    assert load_archive(str(shared_data / folder), "all", subset="BEN-270K")["id"][:] == expected
+    assert load_data(str(shared_data / folder), "all", subset="BEN-270K")["id"][:] == expected
     if folder == "bigearthnet_v2_reben_lmdb":
         with pytest.raises(ValueError, match=r"None of the 32 tiles .* is in BEN-14K"):
             load_bigearthnet(shared_data / folder, subset="BEN-14K")

@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS
+from csmae_hf.bigearthnet import LABELS, METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data import transcode as transcode_module
 from csmae_hf.data.codecs import decode_value, encode_safetensors
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.encode import stand_in_s1_key
+from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.store import TileStore
 from csmae_hf.data.transcode import transcode
 from csmae_hf.data.verify import verify
-from csmae_hf.sample.generate import METADATA_NAME, METADATA_SCHEMA, STORE_NAME
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 V1_LMDB = "BigEarthNetEncoded.lmdb"

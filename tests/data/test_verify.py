@@ -8,12 +8,11 @@ import lmdb
 import numpy as np
 import pytest
 
-from csmae_hf.bigearthnet import BAND_SIZE, S1_BANDS, S2_BANDS
+from csmae_hf.bigearthnet import BAND_SIZE, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.store import DATA_FILE, TileStore, write_store
 from csmae_hf.data.store_writer import ArchiveWriter, make_record, metadata_table
 from csmae_hf.data.verify import verify
-from csmae_hf.sample.generate import STORE_NAME
 
 
 def value(seed: int, bands: tuple[str, ...] = S1_BANDS) -> bytes:

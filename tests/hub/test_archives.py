@@ -20,12 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from huggingface_hub import DatasetCard, HfApi
 from csmae_hf.archive.archive import Archive
+from csmae_hf.hub.archives import pull_archive, push_archive
 
 folder, other = sys.argv[1:]
 archive = Archive.load(folder)
 archive.use_index("faiss")
-first = archive.push_to_hub("tester/archive", license="mit")
-found = Archive.from_hub("tester/archive")
+first = push_archive(archive, "tester/archive", license="mit")
+found = pull_archive("tester/archive")
 assert found.ids == archive.ids
 assert (found.vectors["s2"][:] == archive.vectors["s2"][:]).all()
 assert found.indexes["s2"].backend == "faiss"
@@ -34,12 +35,12 @@ before = HfApi().repo_info("tester/archive", repo_type="dataset").sha
 assert HfApi().repo_info("tester/archive", repo_type="dataset").private
 assert first.endswith(f"datasets/tester/archive/commit/{before}")
 DatasetCard.load("tester/archive").validate()
-Archive.load(other).push_to_hub("tester/archive")
-assert Archive.from_hub("tester/archive").ids == Archive.load(other).ids
-assert Archive.from_hub("tester/archive", revision=before).ids == archive.ids
+push_archive(Archive.load(other), "tester/archive")
+assert pull_archive("tester/archive").ids == Archive.load(other).ids
+assert pull_archive("tester/archive", revision=before).ids == archive.ids
 files = HfApi().list_repo_files("tester/archive", repo_type="dataset")
 try:
-    Archive.from_hub("tester/nothing")
+    pull_archive("tester/nothing")
 except FileNotFoundError as error:
     missing = str(error)
 commits = [commit.title for commit in HfApi().list_repo_commits("tester/archive", repo_type="dataset")]
@@ -83,7 +84,7 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     assert data.configs == [{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}]
     assert f"| sha256 of its weights | {archive.identity.weights} |" in card
     assert "has not said any" in make_card(archive, "someone/archive", manifest)
-    assert 'Archive.from_hub("someone/archive")' in card
+    assert 'pull_archive("someone/archive")' in card
     assert manifest["source"] == {"split": "train"}
     assert "/home" not in card + json.dumps(manifest)
     assert str(tmp_path) not in card + json.dumps(manifest)

@@ -12,7 +12,7 @@ from tiny_runs import TINY, Run
 from transformers import TrainerState
 from watched_runs import history, run_tiny
 
-from csmae_hf.data.load import load_archive
+from csmae_hf.data.load import load_data
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import eyes as eyes_module
 from csmae_hf.training.arguments import is_lower_better
@@ -62,7 +62,7 @@ def test_every_look_has_all_metrics_beside_the_losses(watched):
 
 def test_retrieval_is_what_a_plain_full_sort_finds(sample, watched):
     """By numpy, on the saved model's embeds of whole images: the own tile left out, 5 results, F1 of the mean P and mean R."""
-    tiles = choose_tiles(load_archive(str(sample), "validation"), 1000)
+    tiles = choose_tiles(load_data(str(sample), "validation"), 1000)
     processor = CSMAEImageProcessor.from_pretrained(watched)
     model = CSMAEModel.from_pretrained(watched).eval()
     embeds = {}
@@ -186,7 +186,7 @@ def test_two_processes_are_watched_by_one_and_agree_on_the_best(sample, tmp_path
 
 
 def test_the_tiles_looked_at_are_fixed_labelled_and_spread(sample):
-    dataset = load_archive(str(sample), "all")
+    dataset = load_data(str(sample), "all")
     labels = dataset["labels"]
     unlabelled = dataset.remove_columns("labels").add_column(
         "labels", [None if row % 2 else each for row, each in enumerate(labels)], feature=dataset.features["labels"]
@@ -222,7 +222,7 @@ def test_a_metric_that_will_not_be_measured_is_refused_before_training(sample, t
 
 
 def test_eyes_open_at_every_nth_evaluation_and_at_the_last(sample):
-    tiles = choose_tiles(load_archive(str(sample), "validation"), 4)
+    tiles = choose_tiles(load_data(str(sample), "validation"), 4)
     by_epoch = EyesCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=5)
     steps = EyesCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=3, by_epoch=False)
     epochs = [TrainerState(epoch=float(epoch), global_step=10 * epoch, max_steps=120) for epoch in range(1, 13)]
