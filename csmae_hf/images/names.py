@@ -34,76 +34,13 @@ COMMON_NAMES: dict[str, str] = {
 S2_BAND_NAMES = (*(f"B{number:02d}" for number in range(1, 9)), "B8A", "B09", "B10", "B11", "B12")
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 
-LAYERS = frozenset(
-    [
-        "scl",
-        "aot",
-        "wvp",
-        "tci",
-        "pvi",
-        "qa10",
-        "qa20",
-        "qa60",
-        "cldprb",
-        "snwprb",
-        "cld",
-        "snw",
-        "clm",
-        "clp",
-        "cldmsk",
-        "msk",
-        "mask",
-        "datamask",
-        "valid",
-        "validity",
-        "visual",
-        "overview",
-        "preview",
-        "thumbnail",
-        "truecolor",
-        "rgb",
-        "angle",
-        "lia",
-        "incidence",
-        "inc",
-        "incmap",
-        "theta",
-        "dem",
-        "elevation",
-        "slope",
-        "aspect",
-        "shadow",
-        "layover",
-        "lsmap",
-        "ls",
-        "quality",
-        "detfoo",
-        "classi",
-        "lulc",
-        "label",
-        "labels",
-        "landcover",
-        "worldcover",
-        "cloud",
-        "clouds",
-        "cloudmask",
-        "sclmask",
-        "fmask",
-        "qa",
-        "qapixel",
-        "saa",
-        "sza",
-        "vaa",
-        "vza",
-        "area",
-        "browse",
-        "ndvi",
-        "ndwi",
-        "evi",
-        "ndmi",
-        "ndbi",
-    ]
-)
+_LAYERS_WORDS = """
+scl aot wvp tci pvi qa10 qa20 qa60 cldprb snwprb cld snw clm clp cldmsk msk mask datamask valid validity visual
+overview preview thumbnail truecolor rgb angle lia incidence inc incmap theta dem elevation slope aspect shadow
+layover lsmap ls quality detfoo classi lulc label labels landcover worldcover cloud clouds cloudmask sclmask fmask
+qa qapixel saa sza vaa vza area browse ndvi ndwi evi ndmi ndbi
+"""
+LAYERS = frozenset(_LAYERS_WORDS.split())
 """Words that name a layer of a product that is no band."""
 
 _LAYER_STEMS = (
@@ -119,95 +56,21 @@ _LAYER_STEMS = (
     "temperature",
     "precipitation",
 )
-_DERIVED = frozenset(
-    [
-        "std",
-        "stddev",
-        "stdev",
-        "sd",
-        "var",
-        "variance",
-        "count",
-        "counts",
-        "n",
-        "num",
-        "nobs",
-        "ratio",
-        "rvi",
-        "rfdi",
-        "diff",
-        "normdiff",
-        "contrast",
-        "entropy",
-        "asm",
-        "texture",
-        "error",
-        "err",
-        "uncertainty",
-        "flag",
-        "flags",
-        "pvalue",
-        "trend",
-        "amp",
-        "phase",
-        "coherence",
-        "coh",
-        "min",
-        "max",
-    ]
-)
+_DERIVED_WORDS = """
+std stddev stdev sd var variance count counts n num nobs ratio rvi rfdi diff normdiff contrast entropy asm texture
+error err uncertainty flag flags pvalue trend amp phase coherence coh min max
+"""
+_DERIVED = frozenset(_DERIVED_WORDS.split())
 """Words beside a band that say that the layer is made of bands, and is none."""
 
 _MASKS = frozenset(["msk", "mask", "detfoo", "qualit", "quality", "classi", "angle", "lia", "incidence"])
 """Words that say so before the band as well (`MSK_DETFOO_B02`); others may be words of a longer file name there."""
 
-_SAYS_NOTHING = frozenset(
-    [
-        "s1",
-        "s2",
-        "s1a",
-        "s1b",
-        "s1c",
-        "s1d",
-        "s2a",
-        "s2b",
-        "s2c",
-        "s2d",
-        "sentinel",
-        "sentinel1",
-        "sentinel2",
-        "iw",
-        "grd",
-        "grdh",
-        "rtc",
-        "slc",
-        "msi",
-        "l1c",
-        "l2a",
-        "sr",
-        "toa",
-        "boa",
-        "band",
-        "mean",
-        "median",
-        "mosaic",
-        "asc",
-        "desc",
-        "ascending",
-        "descending",
-        "raw",
-        "db",
-        "linear",
-        "lin",
-        "power",
-        "amplitude",
-        "dn",
-        "sigma0",
-        "gamma0",
-        "beta0",
-        "cog",
-    ]
-)
+_SAYS_NOTHING_WORDS = """
+s1 s2 s1a s1b s1c s1d s2a s2b s2c s2d sentinel sentinel1 sentinel2 iw grd grdh rtc slc msi l1c l2a sr toa boa band
+mean median mosaic asc desc ascending descending raw db linear lin power amplitude dn sigma0 gamma0 beta0 cog
+"""
+_SAYS_NOTHING = frozenset(_SAYS_NOTHING_WORDS.split())
 """Words that do not tell the images of a series apart."""
 
 _NUMBERED = re.compile(r"b0?(\d{1,2})(a?)")

@@ -115,8 +115,8 @@ def parse_product(name: str) -> Product:
     if match := _S2_GRANULE.search(name):
         return Product("S2", match[1].upper() if match[1] else None, None, match[2].upper(), parse_time(match[3]))
     if match := _OPERA.search(name):
-        unit = re.search(r"_(S1[A-D])_", name, re.IGNORECASE)
-        platform = unit[1].upper() if unit else "S1"
+        craft = re.search(r"_(S1[A-D])_", name, re.IGNORECASE)
+        platform = craft[1].upper() if craft else "S1"
         return Product(platform, "RTC", None, None, parse_time(match[1]), "linear", "gamma0", 30)
     if match := _HYP3.search(name):
         unit = {"p": "linear", "d": "db", "a": "amplitude"}[match[3].lower()]
