@@ -5,6 +5,7 @@ band number, no baseline from a date.
 """
 
 import datetime
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -85,6 +86,7 @@ class Product(NamedTuple):
         return self.baseline >= OFFSET_BASELINE
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_product(name: str) -> Product:
     """Read what a file's or a folder's name says of its product.
 

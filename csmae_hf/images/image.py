@@ -1,0 +1,466 @@
+"""The door for pixels: the files of one image in, its bands by name out, with what the files say of them.
+
+What is said is believed in this order: by the caller, by the file, by a name. A contradiction among these is an error that names both
+sides. What nobody says stays unsaid here; what may be guessed from the pixels is the processor's to guess.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csmae_hf.images.names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
+from csmae_hf.images.products import Product, of_path
+from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
+from image_processing_csmae import BAND_METRES, UNIT_NAMES
+
+NOTHING = Product()
+
+METRES_TOLERANCE = 0.1
+"""Share by which the ground size of a pixel may differ from the band's: grids in degrees near 10 m are in use."""
+
+UNITS_OF_SENSOR = {"s1": ("db", "linear"), "s2": ("dn", "dn+1000", "reflectance")}
+
+
+class Said(NamedTuple):
+    """What somebody says of an image.
+
+    Attributes:
+        unit: As of `UNIT_NAMES`.
+        level: "L1C" or "L2A".
+        bands: Names in the order of a file's layers.
+    """
+
+    unit: str | None = None
+    level: str | None = None
+    bands: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the files of an image, their names and the caller say of it.
+
+    Attributes:
+        files: The files that were read.
+        product: What names say.
+        unit: Unit the pixels are in, as of `UNIT_NAMES`; None where nobody says.
+        unit_by: Who says so, such as "the scale tag of B02.tif".
+        crs: As of `Grid`.
+        bounds: As of `Grid`, of the first band.
+        metres: Ground size of a pixel by band, of the larger side; bands without a place are left out.
+        no_data: Number of pixels without a measurement by band, where there are any.
+        notes: What was done that a person should know, in sentences.
+    """
+
+    files: tuple[Path, ...] = ()
+    product: Product = NOTHING
+    unit: str | None = None
+    unit_by: str = ""
+    crs: str | None = None
+    bounds: tuple[float, float, float, float] | None = None
+    metres: Mapping[str, float] = field(default_factory=dict)
+    no_data: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class BandImage(dict[str, Pixels]):
+    """Bands of one image by canonical name, (H, W) each, north up, and what is said of them.
+
+    Numbers are those of the file (scale and offset tags applied, if they are not the unit's own). Where a file declares pixels to be
+    no measurement, the band is float32 and they are NaN.
+
+    Attributes:
+        facts: What is said.
+    """
+
+    def __init__(self, bands: Mapping[str, Pixels], facts: Facts):
+        super().__init__(bands)
+        self.facts = facts
+
+    @property
+    def unit(self) -> str | None:
+        """Unit the pixels are in, where somebody says it; the processor believes it."""
+        return self.facts.unit
+
+
+class Layer(NamedTuple):
+    """A layer of a file, and what its description or the file's name says of it.
+
+    Attributes:
+        raster: Its file.
+        place: Its place in the file, from 0.
+        name: What its name says.
+    """
+
+    raster: Raster
+    place: int
+    name: BandName
+
+
+def list_layers(raster: Raster, known: Iterable[str] = (), order: Sequence[str] | None = None) -> list[Layer]:
+    """Name the layers of a file.
+
+    A file of one layer is named by its description and its own name, which must not contradict each other; a file of several by their
+    descriptions. Positions count only where nothing is named and the caller gives the order.
+
+    Args:
+        raster: The file.
+        known: Names of bands of other sensors than Sentinel-1 and -2.
+        order: Names of the bands in the order of the file, given by the caller.
+
+    Returns:
+        Its layers; alpha channels and known layers that are no band are among them.
+
+    Raises:
+        RasterError: If description and file name, or descriptions and `order`, contradict each other.
+    """
+    own = parse_band(raster.path.stem, known, file=True)
+    described = [parse_band(layer.description, known) for layer in raster.layers]
+    open_places = [place for place, layer in enumerate(raster.layers) if not layer.alpha]
+    if len(open_places) == 1 and (own.band or own.layer):
+        said = described[open_places[0]]
+        if said.band and own.band and said.band != own.band:
+            raise RasterError(
+                f"{raster.path} is named after {own.band}, and its layer is described as {said.band}. Correct one of them."
+            )
+        described[open_places[0]] = said._replace(rest=own.rest) if said.band and not own.band else own
+    elif own.band and not any(name.band or name.layer for name in described):
+        raise RasterError(
+            f"{raster.path} has {len(open_places)} layers and is named after one band, {own.band}: which layer it is, "
+            f"is not known. "
+            "Keep one layer, or name them by descriptions."
+        )
+    if order is not None:
+        described = _in_given_order(raster, described, open_places, order, known)
+    return [Layer(raster, place, name) for place, name in enumerate(described)]
+
+
+def _in_given_order(
+    raster: Raster, described: list[BandName], places: Sequence[int], order: Sequence[str], known: Iterable[str]
+) -> list[BandName]:
+    names = [described[place].band for place in places]
+    given = [parse_band(name, known).band for name in order]
+    if any(names):
+        if len(places) > 1 and [name for name in names if name] != given and set(filter(None, names)) - set(given):
+            raise RasterError(
+                f"{raster.path} says that its bands are {', '.join(str(name) for name in names)}; given were "
+                f"{', '.join(order)}. Leave "
+                "the names out, or correct them."
+            )
+        if len(places) > 1 and len(names) == len(given) and names != given and None not in names:
+            raise RasterError(
+                f"{raster.path} says that its bands are {', '.join(map(str, names))}; given was another order, "
+                f"{', '.join(order)}. "
+                "Leave the names out, or correct them."
+            )
+        return described
+    if len(places) != len(order):
+        raise RasterError(
+            f"{raster.path} has {len(places)} layers without names; {len(order)} names were given: {', '.join(order)}."
+        )
+    named = list(described)
+    for place, band in zip(places, given, strict=True):
+        named[place] = BandName(band)
+    return named
+
+
+def sensor_of_band(band: str, sensors: Mapping[str, Sequence[str]] | None = None) -> str | None:
+    """Say whose a band is: of a sensor that is configured with it, else Sentinel-1's or Sentinel-2's."""
+    for sensor, bands in (sensors or {}).items():
+        if band in bands:
+            return sensor
+    return "s1" if band in POLARISATIONS else "s2" if band in S2_BAND_NAMES else None
+
+
+def read_image(
+    files: Sequence[str | os.PathLike[str]],
+    wanted: Sequence[str],
+    *,
+    sensor: str,
+    said: Said | None = None,
+    series: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> BandImage:
+    """Read one image of a sensor from its files.
+
+    Args:
+        files: One file of several layers, one file a band, or a mixture; other files of the product may be among them.
+        wanted: Bands to return, by canonical name, in this order.
+        sensor: Whose image it is, for messages and for what belongs to Sentinel-1 or Sentinel-2 alone.
+        said: What the caller says.
+        series: Which image of a file that holds several dates: the `rest` of its bands' names; None where there is one.
+        root: Folder above which names say nothing of the image; default the nearest three folders say something.
+
+    Returns:
+        The bands, with what is said of them.
+
+    Raises:
+        RasterError: If bands are missing or come twice, files are of several images or another platform, ground sizes do not
+            fit, or what is said contradicts itself. The message names file and band, what was found and expected, and what to type.
+    """
+    with ExitStack() as stack:
+        sources = {path: stack.enter_context(open_raster(path)) for path in map(Path, files)}
+        return _read(sources, wanted, sensor, said or Said(), series, root)
+
+
+def _read(
+    sources: Mapping[Path, Any],
+    wanted: Sequence[str],
+    sensor: str,
+    said: Said,
+    series: str | None,
+    root: str | os.PathLike[str] | None,
+) -> BandImage:
+    paths = list(sources)
+    rasters = [described(path, source) for path, source in sources.items()]
+    layers = [
+        layer
+        for raster in rasters
+        for layer in list_layers(raster, wanted, said.bands if len(rasters) == 1 else None)
+        if not raster.layers[layer.place].alpha
+    ]
+    chosen = _choose(layers, wanted, sensor, series, paths)
+    product = _one_product([layer.raster.path for layer in chosen.values()], sensor, root)
+    _check_level(chosen, layers, product, said, sensor)
+    notes: list[str] = []
+    left = sorted({layer.name.layer for layer in layers if layer.name.layer})
+    if left:
+        notes.append(f"Left out: {', '.join(left)}, which are no bands.")
+    metres = {band: max(layer.raster.grid.metres) for band, layer in chosen.items() if layer.raster.grid.metres}
+    _check_metres(chosen, metres)
+    unit, unit_by, convert = _unit(chosen, product, said, sensor, notes)
+    bands: dict[str, Pixels] = {}
+    no_data: dict[str, int] = {}
+    for band, layer in chosen.items():
+        pixels, mask = read_layer(sources[layer.raster.path], layer.raster, layer.place)
+        if band in convert:
+            scale, offset = convert[band]
+            pixels = (pixels * np.float64(scale) + offset).astype(np.float32)
+        if mask is not None:
+            no_data[band] = int(mask.sum())
+            pixels = np.where(mask, np.float32("nan"), pixels.astype(np.float32))
+        bands[band] = pixels
+    first = next(iter(chosen.values())).raster.grid
+    facts = Facts(
+        tuple(dict.fromkeys(layer.raster.path for layer in chosen.values())),
+        product,
+        unit,
+        unit_by,
+        first.crs,
+        first.bounds,
+        metres,
+        no_data,
+        tuple(notes),
+    )
+    return BandImage({band: bands[band] for band in wanted}, facts)
+
+
+def _choose(
+    layers: Sequence[Layer], wanted: Sequence[str], sensor: str, series: str | None, paths: Sequence[Path]
+) -> dict[str, Layer]:
+    """The layer of each wanted band: of one image, and of several ground sizes that of the band's own."""
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+    named = [layer for layer in layers if layer.name.band]
+    if not named:
+        raise RasterError(
+            f"{where} does not name its {len(layers)} layers, so which is which is not known. Give their names in the "
+            f"order of the file: "
+            f"bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
+        )
+    fitting = [layer for layer in named if layer.name.band in wanted]
+    groups = dict.fromkeys(layer.name.rest for layer in fitting)
+    if series is not None:
+        fitting = [layer for layer in fitting if layer.name.rest == series]
+    elif len(groups) > 1:
+        raise RasterError(
+            f"{where} holds {len(groups)} images: "
+            f"{', '.join(repr(name or 'without a further name') for name in list(groups)[:4])}"
+            f"{', ...' if len(groups) > 4 else ''}. Give the files of one."
+        )
+    chosen: dict[str, Layer] = {}
+    for band in wanted:
+        found = [layer for layer in fitting if layer.name.band == band]
+        if len(found) > 1:
+            own = BAND_METRES.get(band, 10)
+            sized = {size: layer for layer in found if (size := _size(layer)) is not None}
+            if len(sized) < len(found):
+                raise RasterError(
+                    f"{where} has more than one layer {band}: "
+                    f"{', '.join(f'{layer.raster.path.name} layer {layer.place + 1}' for layer in found)}. "
+                    "Keep one."
+                )
+            found = [sized[min(sized, key=lambda size: abs(size - own))]]
+        if found:
+            chosen[band] = found[0]
+    lacking = [band for band in wanted if band not in chosen]
+    if lacking:
+        has = list(dict.fromkeys(str(layer.name.band) for layer in named))
+        raise RasterError(f"{where} lacks {', '.join(lacking)} of {sensor}; it has {', '.join(has)}.")
+    return chosen
+
+
+def _size(layer: Layer) -> float | None:
+    """Ground size of a layer's pixels, as the file or its name says."""
+    return max(layer.raster.grid.metres) if layer.raster.grid.metres else layer.name.metres
+
+
+def _one_product(paths: Sequence[Path], sensor: str, root: str | os.PathLike[str] | None) -> Product:
+    """What the names of an image's files say together.
+
+    Raises:
+        RasterError: If they are of another platform, or of several products.
+    """
+    above = None if root is None else len(Path(root).resolve().parts) - 1
+    said = {
+        path: of_path(path.resolve().parts[above:] if above is not None else path.resolve().parts[-4:])
+        for path in paths
+    }
+    for path, product in said.items():
+        family = product.sensor
+        if family and family not in ("s1", "s2"):
+            raise RasterError(f"{path} is of {product.platform} by its name: its bands are not those of Sentinel-2.")
+        if family and sensor in ("s1", "s2") and family != sensor:
+            raise RasterError(
+                f"{path} is of {product.platform} by its name, and was given as {sensor}. Give it as {family}."
+            )
+    for name in ("tile", "date", "baseline", "level"):
+        values = {getattr(product, name): path for path, product in said.items() if getattr(product, name) is not None}
+        if len(values) > 1:
+            (first, one), (second, other) = list(values.items())[:2]
+            raise RasterError(
+                f"The files of one image name two products: {one.name} ({name} {first}) and {other.name} ({name} "
+                f"{second}). Give the files "
+                "of one."
+            )
+    return next(iter(said.values()))
+
+
+def _check_level(
+    chosen: Mapping[str, Layer], layers: Sequence[Layer], product: Product, said: Said, sensor: str
+) -> None:
+    if sensor != "s2":
+        return
+    shown = product.level or ("L1C" if any(layer.name.band == "B10" for layer in layers) else None)
+    by = "its name" if product.level else "its band B10"
+    path = next(iter(chosen.values())).raster.path
+    if said.level and shown and said.level != shown:
+        raise RasterError(
+            f"{path} is Level-{shown[1:]} by {by}, and level={said.level!r} was given. Leave it out, or correct it."
+        )
+    if shown == "L1C" and said.level != "L1C":
+        raise RasterError(
+            f"{path} is Level-1C (top of atmosphere) by {by}; the model expects Level-2A (surface reflectance), and "
+            f"embeds differ. Give "
+            "Level-2A, or say level='L1C' (--level L1C) to take it all the same."
+        )
+
+
+def _check_metres(chosen: Mapping[str, Layer], metres: Mapping[str, float]) -> None:
+    for band, layer in chosen.items():
+        sizes = layer.raster.grid.metres
+        if sizes is None or band not in BAND_METRES:
+            continue
+        expected = sorted({10, BAND_METRES[band]})  # a coarse band may have been brought to 10 m
+        if not any(all(abs(size - one) <= METRES_TOLERANCE * one for size in sizes) for one in expected):
+            rows, columns = layer.raster.grid.shape
+            raise RasterError(
+                f"{layer.raster.path}: the pixels of {band} are {sizes[0]:.4g} x {sizes[1]:.4g} m ({columns * sizes[0]:,.0f} x "
+                f"{rows * sizes[1]:,.0f} m in all); expected {' or '.join(map(str, expected))} m. Resample from the "
+                f"original bands, or cut "
+                "tiles anew on a grid in metres."
+            )
+
+
+def _unit(
+    chosen: Mapping[str, Layer], product: Product, said: Said, sensor: str, notes: list[str]
+) -> tuple[str | None, str, dict[str, tuple[float, float]]]:
+    """Unit of the pixels, who says it, and scale and offset to apply by band.
+
+    Raises:
+        RasterError: If what is said contradicts itself, or no unit of this sensor is meant.
+    """
+    claims: dict[str, str] = {}  # unit by who says it, the strongest first
+    if said.unit:
+        claims["the call"] = said.unit
+    convert: dict[str, tuple[float, float]] = {}
+    for band, layer in chosen.items():
+        declared = layer.raster.layers[layer.place]
+        unit, pair = _of_tags(declared.scale, declared.offset, sensor)
+        if unit:
+            claims[f"the scale and offset tags of {layer.raster.path.name}"] = unit
+        if pair:
+            convert[band] = pair
+        if layer.name.unit:
+            claims[f"the name of {band} in {layer.raster.path.name}"] = layer.name.unit
+        if sensor == "s1" and declared.dtype.startswith(("uint", "int")) and not pair and layer.name.unit != "db":
+            claims.setdefault(f"the whole numbers of {layer.raster.path.name}", "amplitude")
+        if layer.name.raw or product.raw_export:
+            if declared.dtype.startswith("float"):
+                claims[f"the name of {layer.raster.path.name}"] = "reflectance"
+            else:  # 16 bits of reflectance 0 to 1, 8 bits likewise
+                convert[band] = (1 / np.iinfo(declared.dtype).max, 0.0)
+                claims[f"the name of {layer.raster.path.name}, a raw export of the Copernicus Browser"] = "reflectance"
+    if sensor == "s1" and product.unit:
+        claims["the product's name"] = product.unit
+    if sensor == "s2" and product.baseline and product.has_offset is not None and not claims.keys() - {"the call"}:
+        claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
+            "dn+1000" if product.has_offset else "dn"
+        )
+    if not claims:
+        return None, "", convert
+    (by, unit), *others = claims.items()
+    contrary = next(((other, value) for other, value in others if value != unit), None)
+    path = next(iter(chosen.values())).raster.path
+    if contrary:
+        raise RasterError(
+            f"{path}: {by} says {unit} ({UNIT_NAMES.get(unit, unit)}), {contrary[0]} says {contrary[1]}. Correct one of them."
+        )
+    if unit == "amplitude":
+        raise RasterError(
+            f"{path} holds amplitude, as {by} says, not backscatter: an uncalibrated GRD has to be calibrated first (to "
+            f"sigma nought, in SNAP "
+            "or sarsen, say), a calibrated amplitude squared."
+        )
+    if convert:
+        band, (scale, offset) = next(iter(convert.items()))
+        notes.append(f"Scale {scale:g} and offset {offset:g} were applied ({', '.join(convert)}).")
+    return unit, by, convert
+
+
+def _of_tags(scale: float, offset: float, sensor: str) -> tuple[str | None, tuple[float, float] | None]:
+    """Unit that a layer's scale and offset tags mean, and what has to be applied; a tag of the baseline's offset is a unit."""
+    if (scale, offset) == (1.0, 0.0):
+        return None, None
+    if sensor == "s2":
+        if np.isclose(scale, 1e-4, rtol=1e-3):
+            if np.isclose(offset, -0.1, rtol=1e-3):
+                return "dn+1000", None
+            if offset == 0:
+                return "dn", None
+        if scale == 1 and offset == -1000:
+            return "dn+1000", None
+        if scale < 0.01:
+            return "reflectance", (scale, offset)
+    return None, (scale, offset)
+
+
+def with_unit(image: BandImage, unit: str, by: str) -> BandImage:
+    """Give the same image with a unit that somebody else declares.
+
+    Raises:
+        ValueError: If the image's files say another.
+    """
+    if image.unit and image.unit != unit:
+        raise ValueError(
+            f"{image.facts.files[0]}: {image.facts.unit_by} says {image.unit}, {by} says {unit}. Correct one of them."
+        )
+    return BandImage(image, replace(image.facts, unit=unit, unit_by=by))
+
+
+def shape_of(image: Mapping[str, Any]) -> str:
+    """Sizes of an image's bands in words, for messages."""
+    return ", ".join(f"{band} {'x'.join(map(str, np.shape(pixels)))}" for band, pixels in image.items())

@@ -1,0 +1,265 @@
+"""One raster file, opened by one rule and read with what it declares: no-data, scale and offset, ground size, orientation, place.
+
+A file is opened by the driver that its first bytes name and by no other, so that a file cannot name other files, or places
+on the network, in the disguise of an image. rasterio is imported when the first file is opened.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SUFFIXES = (".tif", ".tiff", ".jp2")
+"""Endings of image files."""
+
+_FIRST_BYTES = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    **dict.fromkeys((b"\0\0\0\x0c", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+}
+"""Driver by the first four bytes; what a file ends with does not count, for real TIFFs are named .jp2."""
+
+LARGEST_TILE = 4096
+"""Edge in pixels from which an image is called a scene and not read as a tile: reading a scene to refuse it took 30 s "
+"and 5 GB."""
+
+METRES_PER_DEGREE_EQUATOR, METRES_PER_DEGREE_MERIDIAN = 111_320.0, 110_574.0
+
+Pixels = np.ndarray[Any, Any]
+
+
+class RasterError(ValueError):
+    """A file is not the image it should be; the message names it and what is wrong."""
+
+
+class Grid(NamedTuple):
+    """Where the pixels of a raster lie.
+
+    Attributes:
+        crs: Such as "EPSG:32633", or WKT; None where the file does not say.
+        bounds: Least x, least y, greatest x, greatest y in `crs`; None without a place.
+        shape: Rows and columns.
+        metres: Ground size of a pixel, x and y, at the middle of the image; None where it is not known.
+        flip_rows: Whether the first row in the file is the southern one.
+        flip_columns: Whether the first column in the file is the eastern one.
+    """
+
+    crs: str | None
+    bounds: tuple[float, float, float, float] | None
+    shape: tuple[int, int]
+    metres: tuple[float, float] | None
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+
+class Declared(NamedTuple):
+    """What a raster declares of one of its layers.
+
+    Attributes:
+        description: Its name in the file; None for none.
+        dtype: Type of its numbers.
+        nodata: Value of pixels without a measurement; None for none.
+        scale: Factor to the physical value.
+        offset: Added after the factor.
+        alpha: Whether the layer is an alpha channel, and so a mask.
+    """
+
+    description: str | None
+    dtype: str
+    nodata: float | None
+    scale: float
+    offset: float
+    alpha: bool
+
+
+class Raster(NamedTuple):
+    """What a file declares, without its pixels.
+
+    Attributes:
+        path: The file.
+        grid: Where its pixels lie.
+        layers: What it declares of each of its layers, in order.
+        tags: Its metadata as text by name.
+    """
+
+    path: Path
+    grid: Grid
+    layers: tuple[Declared, ...]
+    tags: dict[str, str]
+
+
+def import_rasterio() -> Any:
+    """Import rasterio, or say how to install it."""
+    try:
+        import rasterio
+    except ImportError as error:
+        raise ImportError("Reading image files needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
+    return rasterio
+
+
+@contextmanager
+def open_raster(path: str | Path) -> Iterator[Any]:
+    """Open an image file for reading; whatever goes wrong in it is said with its path.
+
+    Args:
+        path: A GeoTIFF (.tif, .tiff) or JPEG 2000 (.jp2).
+
+    Yields:
+        The dataset of rasterio.
+
+    Raises:
+        RasterError: If it is not there, is of another kind, or cannot be read.
+        ImportError: If rasterio is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise RasterError(f"{path} is no image that is read here: expected a file ending with {', '.join(SUFFIXES)}.")
+    try:
+        with path.open("rb") as stream:
+            driver = _FIRST_BYTES.get(stream.read(4))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise RasterError(
+            f"{path} is not there. Restore it, or list the folder anew."
+            if missing
+            else f"{path} cannot be read: {error}."
+        ) from error
+    if driver is None:
+        raise RasterError(
+            f"{path} is neither a TIFF nor a JPEG 2000 by its first bytes: a text that points to other files, or a "
+            f"picture of another "
+            "kind. Give the image itself."
+        )
+    rasterio = import_rasterio()
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path, driver=driver) as source:
+                yield source
+        except (RasterioError, OSError) as error:
+            cause = error.__cause__ or error  # rasterio's own message may be no more than "see previous exception"
+            raise RasterError(f"{path} cannot be read: {cause}. Copy it again from its source.") from error
+
+
+def describe(path: str | Path) -> Raster:
+    """Read what a file declares; no pixel is read.
+
+    Args:
+        path: As of [`open_raster`].
+
+    Returns:
+        What it declares.
+
+    Raises:
+        RasterError: As [`open_raster`], or if its pixels are rotated against north.
+    """
+    with open_raster(path) as source:
+        return described(Path(path), source)
+
+
+def described(path: Path, source: Any) -> Raster:
+    """Say what an open file declares. See [`describe`]."""
+    layers = tuple(
+        Declared(
+            source.descriptions[place],
+            source.dtypes[place],
+            source.nodatavals[place],
+            float(source.scales[place]),
+            float(source.offsets[place]),
+            source.colorinterp[place].name == "alpha",
+        )
+        for place in range(source.count)
+    )
+    return Raster(path, _grid(path, source), layers, dict(source.tags()))
+
+
+def read_layer(source: Any, raster: Raster, place: int) -> tuple[Pixels, np.ndarray[Any, np.dtype[np.bool_]] | None]:
+    """Read a layer of an open file with its mask, north up.
+
+    Args:
+        source: As of [`open_raster`].
+        raster: What it declares.
+        place: Of the layer, from 0.
+
+    Returns:
+        (H, W) numbers as stored, and (H, W) which of them are no measurement by the file's no-data value, its mask (inside or
+        beside it) or its alpha channel; None where all are.
+
+    Raises:
+        RasterError: If the image is a scene.
+    """
+    refuse_scene(raster)
+    pixels = source.read(place + 1)
+    mask = None
+    if not all(flag.name == "all_valid" for flag in source.mask_flag_enums[place]):
+        mask = source.read_masks(place + 1) == 0
+        nodata = raster.layers[place].nodata
+        if nodata is not None and not math.isnan(nodata):  # a mask beside it hides the value from read_masks
+            mask |= pixels == nodata
+        if pixels.dtype.kind == "f":
+            mask |= np.isnan(pixels)
+        mask = _north_up(mask, raster.grid) if mask.any() else None
+    return _north_up(pixels, raster.grid), mask
+
+
+def refuse_scene(raster: Raster) -> None:
+    """Refuse an image too large to be a tile, before its pixels are read.
+
+    Raises:
+        RasterError: With its size.
+    """
+    rows, columns = raster.grid.shape
+    if max(rows, columns) > LARGEST_TILE:
+        size = ""
+        if raster.grid.metres:
+            size = f", {columns * raster.grid.metres[0] / 1000:,.0f} x {rows * raster.grid.metres[1] / 1000:,.0f} km"
+        raise RasterError(
+            f"{raster.path} has {rows:,} x {columns:,} pixels{size}: a scene, not a tile. Cut it into tiles first."
+        )
+
+
+def _north_up(pixels: Pixels, grid: Grid) -> Pixels:
+    if grid.flip_rows:
+        pixels = pixels[::-1]
+    if grid.flip_columns:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+@functools.lru_cache(maxsize=256)
+def _system(wkt: str) -> tuple[str, bool, float]:
+    """Name of a coordinate reference system, whether it is in degrees, and metres of its unit: looked up once, for "
+    "that is slow."""
+    crs = import_rasterio().crs.CRS.from_wkt(wkt)
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else wkt, crs.is_geographic, 1.0 if crs.is_geographic else crs.linear_units_factor[1]
+
+
+def _grid(path: Path, source: Any) -> Grid:
+    transform, shape = source.transform, (source.height, source.width)
+    system = _system(source.crs.to_wkt()) if source.crs else None
+    name = system[0] if system else None
+    if transform.is_identity:
+        return Grid(name, None, shape, None)
+    if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
+        raise RasterError(
+            f"{path} is rotated against north (transform {tuple(transform)[:6]}). Warp it to a grid that is north up, "
+            f"as gdalwarp does."
+        )
+    left, top = transform.c, transform.f
+    right, bottom = left + transform.a * source.width, top + transform.e * source.height
+    bounds = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
+    x, y = abs(transform.a), abs(transform.e)
+    metres = None
+    if system and system[1]:  # degrees: by the latitude in the middle
+        latitude = math.radians((bounds[1] + bounds[3]) / 2)
+        metres = x * METRES_PER_DEGREE_EQUATOR * math.cos(latitude), y * METRES_PER_DEGREE_MERIDIAN
+    elif system:
+        metres = x * system[2], y * system[2]
+    return Grid(name, bounds, shape, metres, transform.e > 0, transform.a < 0)
