@@ -410,6 +410,9 @@ def _unit(
         claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
             "dn+1000" if product.has_offset else "dn"
         )
+    if convert:
+        band, (scale, offset) = next(iter(convert.items()))
+        notes.append(f"Scale {scale:g} and offset {offset:g} were applied ({', '.join(convert)}).")
     if not claims:
         return None, "", convert
     (by, unit), *others = claims.items()
@@ -425,9 +428,6 @@ def _unit(
             f"sigma nought, in SNAP "
             "or sarsen, say), a calibrated amplitude squared."
         )
-    if convert:
-        band, (scale, offset) = next(iter(convert.items()))
-        notes.append(f"Scale {scale:g} and offset {offset:g} were applied ({', '.join(convert)}).")
     return unit, by, convert
 
 
