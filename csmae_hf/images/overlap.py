@@ -1,5 +1,6 @@
 """Whether two images show the same ground."""
 
+import math
 from collections.abc import Sequence
 
 from csmae_hf.images.raster import import_rasterio
@@ -31,7 +32,9 @@ def overlap(crs: str | None, bounds: Bounds | None, other_crs: str | None, other
 
         try:
             other_bounds = transform_bounds(other_crs, crs, *other_bounds)
-        except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError):
+        except rasterio.errors.RasterioError:
+            return 0.0
+        if not all(map(math.isfinite, other_bounds)):
             return 0.0
     width = min(bounds[2], other_bounds[2]) - max(bounds[0], other_bounds[0])
     height = min(bounds[3], other_bounds[3]) - max(bounds[1], other_bounds[1])
