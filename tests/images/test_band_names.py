@@ -2,7 +2,7 @@
 
 import pytest
 
-from csmae_hf.images.names import canonical_band, parse_band
+from csmae_hf.images.band_names import canonical_band, parse_band
 
 
 @pytest.mark.parametrize(
