@@ -21,13 +21,13 @@ from csmae_hf.evaluation.alignment_choice import (
 )
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
 from csmae_hf.evaluation.html_report import ReportContent, write_report
-from csmae_hf.evaluation.options import RetrievalOptions
 from csmae_hf.evaluation.pictures import draw_all
-from csmae_hf.evaluation.probe import ProbeResult, format_probes, probe_all
-from csmae_hf.evaluation.report import format_summary, write_summary
-from csmae_hf.evaluation.results import DirectionResult, format_table, write_results
+from csmae_hf.evaluation.probe import ProbeResult, format_probes, probe_all, require_scikit_learn
+from csmae_hf.evaluation.results import DirectionResult, write_results
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
 from csmae_hf.evaluation.run_tiles import load_model as load_model
+from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
 from csmae_hf.host_memory import keep_freed_memory
 
 
@@ -79,12 +79,15 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
 
     Raises:
         ValueError: If models, data or options do not fit together.
+        ImportError: If a probe is asked for, and scikit-learn is missing.
     """
     methods = parse_methods(options.alignment)
     if len(set(models)) < len(models):
         raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
+    if options.probe:
+        require_scikit_learn()  # before an hour of embedding, not after it
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     if device_of(options, state).type == "cpu":
         keep_freed_memory()
@@ -112,19 +115,7 @@ def evaluate_embeds(
     options: RetrievalOptions,
     device: str,
 ) -> Evaluation:
-    """Measure every direction under every alignment, with intervals under the one that is used; and probes, where asked for.
-
-    Args:
-        embeds: Queries and archive by sensor.
-        train: Training tiles by sensor; empty where there are none.
-        tiles: What they are.
-        methods: Alignments to compare.
-        options: How.
-        device: Where the search runs.
-
-    Returns:
-        The evaluation.
-    """
+    """Measure every direction under every alignment, with intervals under the one that is used; and probes, where asked for."""
     query_split, archive_split = tiles.splits
     choice = _choose(embeds, train, tiles, methods, options, device)
     evaluate = partial(
@@ -208,14 +199,7 @@ def _write_all(
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
-    """Name a folder for the results of each of several models.
-
-    Args:
-        models: Folders or Hub names, all different.
-
-    Returns:
-        The last part of each; of all the whole, with dashes for slashes, where two would be the same.
-    """
+    """A folder for the results of each model: the last part of its name, or all of it where two would be the same."""
     last = [Path(name).name for name in models]
     return last if len(set(last)) == len(models) else [name.strip("/.").replace("/", "-") for name in models]
 

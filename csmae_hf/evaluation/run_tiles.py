@@ -19,7 +19,7 @@ from csmae_hf.data.load import ALL_TILES, split_name
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
 from csmae_hf.evaluation.evaluate import Embedded, evenly
-from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.default import load_data_or_sample
 
@@ -61,15 +61,7 @@ class Job:
 def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     """Load the tiles of queries, archive and, where they are needed and there are any, training.
 
-    Args:
-        options: How.
-        needs_train: Whether training tiles are wanted.
-
-    Returns:
-        The tiles.
-
-    Raises:
-        ValueError: The splits do not go together, or training tiles are asked for by name and there are none.
+    ValueError where splits do not go together, or training tiles are asked for by name and there are none.
     """
     splits = split_name(options.query_split), split_name(options.archive_split)
     names = list(dict.fromkeys(splits))
@@ -191,19 +183,10 @@ Collected = tuple[dict[str, Embedded], dict[str, Embedded]]
 
 
 def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) -> tuple[Tiles, list[Collected]]:
-    """Join embeds with metadata. Tiles that could not be embedded for any model and sensor are left out of all, or refused.
+    """Join embeds with metadata: the tiles that are left, and of each model, all embedded, the embedded tiles.
 
-    Args:
-        jobs: Models whose tiles are all embedded.
-        tiles: The tiles.
-        options: What to do about those that could not be.
-
-    Returns:
-        The tiles that are left, and of each model the embedded tiles.
-
-    Raises:
-        UnusableTilesError: Tiles could not be embedded, and the options do not say to skip them.
-        FileNotFoundError: Another process did not write its share.
+    Tiles that could not be embedded for any model and sensor are left out of all, or refused (`UnusableTilesError`), as the options
+    say. FileNotFoundError where another process did not write its share.
     """
     parts = [tiles.dataset, *([tiles.train] if tiles.train is not None else [])]
     found = [
@@ -221,7 +204,14 @@ def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) ->
         for row, name in enumerate(part["id"])
         if row in rows
     }
-    _report_failed(reasons, sum(map(len, parts)), options)
+    path = Path(options.output_dir) / "skipped_tiles.json"
+    path.unlink(missing_ok=True)
+    if options.unusable == "error":
+        refuse_failed(reasons, sum(map(len, parts)), options.cache)
+    if reasons:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")
+        logger.warning("%d tiles could not be embedded and are left out; %s lists them.", len(reasons), path)
     good = [
         np.array([row for row in range(len(part)) if row not in rows]) for part, rows in zip(parts, failed, strict=True)
     ]
@@ -238,15 +228,3 @@ def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) ->
     ]
     left = Tiles(kept[0], tiles.splits, kept[1] if len(kept) > 1 else None, tiles.no_train, len(reasons))
     return left, [(one[0], one[1] if len(one) > 1 else {}) for one in embeds]
-
-
-def _report_failed(reasons: dict[str, str], n_tiles: int, options: RetrievalOptions) -> None:
-    """Refuse tiles that could not be embedded, or write down that they are left out."""
-    path = Path(options.output_dir) / "skipped_tiles.json"
-    path.unlink(missing_ok=True)
-    if options.unusable == "error":
-        refuse_failed(reasons, n_tiles, options.cache)
-    if reasons:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")
-        logger.warning("%d tiles could not be embedded and are left out; %s lists them.", len(reasons), path)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.metrics.labels import FloatArray, row_chunks
-from csmae_hf.metrics.ranking import SCORES, QueryScores, reported
+from csmae_hf.metrics.ranking import reported
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -52,33 +52,35 @@ def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES,
     return means
 
 
-def bootstrap_scores(scores: QueryScores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, FloatArray]:
+def bootstrap_scores(
+    scores: Mapping[str, FloatArray], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, FloatArray]:
     """The reported numbers of every resample of the queries.
 
     Args:
-        scores: Of the queries.
+        scores: (Q,) by name, as of `query_scores`.
         resamples: How many.
         seed: Of the resamples.
 
     Returns:
-        (resamples,) for each of `SCORES`.
+        (resamples,) for each of `METRICS`.
 
     Raises:
         ValueError: As of `bootstrap_means`.
     """
-    means = bootstrap_means(np.stack(scores, axis=1), resamples=resamples, seed=seed)
-    return reported(dict(zip(QueryScores._fields, means.T, strict=True)))
+    means = bootstrap_means(np.stack(list(scores.values()), axis=1), resamples=resamples, seed=seed)
+    return reported(dict(zip(scores, means.T, strict=True)))
 
 
 def intervals(resampled: Mapping[str, FloatArray], level: float = LEVEL) -> dict[str, Interval]:
     """Percentile intervals.
 
     Args:
-        resampled: As of `bootstrap_scores`, or differences of two such.
+        resampled: (resamples,) by name: as of `bootstrap_scores`, or differences of two such.
         level: Share of the resamples inside, 0 to 1.
 
     Returns:
-        An interval for each of `SCORES`.
+        An interval by name.
     """
     tails = ((1 - level) / 2, (1 + level) / 2)
-    return {name: Interval(*map(float, np.quantile(resampled[name], tails))) for name in SCORES}
+    return {name: Interval(*map(float, np.quantile(values, tails))) for name, values in resampled.items()}

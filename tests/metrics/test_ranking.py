@@ -10,18 +10,8 @@ from scipy.stats import skew
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from csmae_hf.metrics import labels
-from csmae_hf.metrics.ranking import (
-    average_precision,
-    colocated_ranks,
-    hubness,
-    mean_scores,
-    ndcg,
-    query_scores,
-    r_precision,
-    relevance_counts,
-    scores_over_k,
-)
-from csmae_hf.metrics.scores import retrieval_scores
+from csmae_hf.metrics.ranking import mean_scores, query_scores, scores_over_k
+from csmae_hf.metrics.whole_archive import colocated_ranks, hubness, r_precision, relevance_counts
 
 
 def draw_labels(rng, rows, classes, share=0.3):
@@ -66,10 +56,9 @@ def cases(draw):
 def test_graded_scores_equal_plain_loops(case):
     query, archive, ranking, exclude = case
     scores = query_scores(query, archive, ranking, exclude=exclude)
-    np.testing.assert_allclose(np.stack([scores.map, scores.ndcg, scores.acg], axis=1), plain(*case), atol=1e-12)
-    four = retrieval_scores(query, archive, ranking)
-    means = mean_scores(scores)
-    assert [means[name] for name in vars(four)] == pytest.approx(list(vars(four).values()), abs=1e-12)
+    np.testing.assert_allclose(
+        np.stack([scores[name] for name in ("map", "ndcg", "acg")], axis=1), plain(*case), atol=1e-12
+    )
 
 
 def test_whole_rankings_equal_scikit_learns():
@@ -84,9 +73,9 @@ def test_whole_rankings_equal_scikit_learns():
     theirs = [
         average_precision_score(g > 0, s) for g, s in zip(grades[has_relevant], similarities[has_relevant], strict=True)
     ]
-    np.testing.assert_allclose(ours.map[has_relevant], theirs, atol=1e-12)
+    np.testing.assert_allclose(ours["map"][has_relevant], theirs, atol=1e-12)
     for k in (1, 10, 60):
-        cut = query_scores(query, archive, ranking[:, :k]).ndcg.mean()
+        cut = query_scores(query, archive, ranking[:, :k])["ndcg"].mean()
         assert cut == pytest.approx(ndcg_score(2.0**grades - 1, similarities, k=k), abs=1e-12)
 
 
@@ -94,9 +83,9 @@ def test_hand_computed_case():
     query = np.array([[1, 1, 0]])
     archive = np.array([[0, 0, 1], [1, 0, 0], [1, 1, 1], [0, 1, 0]])
     scores = query_scores(query, archive, np.array([[1, 0, 2]]))
-    assert scores.acg[0] == pytest.approx((1 + 0 + 2) / 3)
-    assert scores.map[0] == pytest.approx((1 / 1 + 2 / 3) / 3)  # three relevant tiles, k = 3
-    assert scores.ndcg[0] == pytest.approx((1 + 3 / 2) / (3 + 1 / np.log2(3) + 1 / 2))
+    assert scores["acg"][0] == pytest.approx((1 + 0 + 2) / 3)
+    assert scores["map"][0] == pytest.approx((1 / 1 + 2 / 3) / 3)  # three relevant tiles, k = 3
+    assert scores["ndcg"][0] == pytest.approx((1 + 3 / 2) / (3 + 1 / np.log2(3) + 1 / 2))
 
 
 def test_counts_know_equal_label_sets_and_leave_the_own_tile_out():
@@ -108,9 +97,8 @@ def test_counts_know_equal_label_sets_and_leave_the_own_tile_out():
 
 def test_a_query_to_which_nothing_is_relevant_scores_zero():
     query, archive = np.array([[1, 0]]), np.array([[0, 1], [0, 0]])
-    assert all(values[0] == 0 for values in query_scores(query, archive, np.array([[0, 1]])))
-    assert average_precision(np.array([[0]]), np.array([0]))[0] == 0
-    assert ndcg(np.array([[0]]), np.array([[5, 0]]))[0] == 0
+    scores = query_scores(query, archive, np.array([[0, 1]]))
+    assert [values[0] for values in scores.values()] == [0] * 6
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -119,8 +107,8 @@ def test_chunks_change_nothing(monkeypatch):
     ranking = np.stack([rng.permutation(30)[:7] for _ in range(50)])
     whole = query_scores(query, archive, ranking)
     monkeypatch.setattr(labels, "CHUNK_PAIRS", 20)
-    for ours, theirs in zip(query_scores(query, archive, ranking), whole, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for name, values in query_scores(query, archive, ranking).items():
+        np.testing.assert_array_equal(values, whole[name])
 
 
 def test_scores_over_k_are_those_of_shorter_rankings():
@@ -129,8 +117,10 @@ def test_scores_over_k_are_those_of_shorter_rankings():
     ranking = np.stack([rng.permutation(15)[:9] for _ in range(20)])
     curve = scores_over_k(query, archive, ranking)
     for k in (1, 4, 9):
-        shorter = retrieval_scores(query, archive, ranking[:, :k])
-        assert [curve[name][k - 1] for name in vars(shorter)] == pytest.approx(list(vars(shorter).values()))
+        shorter = mean_scores(query_scores(query, archive, ranking[:, :k]))
+        assert {name: values[k - 1] for name, values in curve.items()} == pytest.approx(
+            {name: shorter[name] for name in ("precision", "recall", "f1_of_means", "mean_pair_f1", "acg")}
+        )
 
 
 def test_r_precision_equals_a_loop():
@@ -169,7 +159,7 @@ def test_hubness_equals_scipys_skewness():
 
 def test_a_perfect_ranking_scores_one():
     scores = query_scores(np.eye(3, dtype=int), np.eye(3, dtype=int), np.arange(3)[:, None])
-    assert all((values == 1).all() for values in scores)
+    assert all((values == 1).all() for values in scores.values())
 
 
 def test_all_metrics_of_65000_queries_cost_a_fraction_of_the_double_loop():

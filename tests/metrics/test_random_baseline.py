@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 from csmae_hf.metrics import labels
 from csmae_hf.metrics import random_baseline as baseline
 from csmae_hf.metrics.random_baseline import expected_baseline, random_baseline
-from csmae_hf.metrics.scores import (
-    METRICS,
-    f1_of_means,
-    mean_pair_f1,
-    pair_scores,
-    precision_at_k,
-    recall_at_k,
-    retrieval_scores,
-)
+from csmae_hf.metrics.ranking import mean_scores, query_scores, scores_over_k
+
+FOUR = ("precision", "recall", "f1_of_means", "mean_pair_f1")
 
 
 def double_loop(query_labels, archive_labels, ranking):
@@ -38,7 +32,15 @@ def double_loop(query_labels, archive_labels, ranking):
 
 
 def as_tuple(scores):
-    return tuple(getattr(scores, name) for name in METRICS)
+    return tuple(scores[name] for name in FOUR)
+
+
+def four(query, archive, ranking):
+    """The four numbers in two ways that must agree: mean over queries, and last cut."""
+    means = mean_scores(query_scores(query, archive, ranking))
+    cuts = scores_over_k(query, archive, ranking)
+    assert [cuts[name][-1] for name in FOUR] == pytest.approx([means[name] for name in FOUR], abs=1e-12)
+    return as_tuple(means)
 
 
 def random_labels(rng, rows, classes, share=0.25):
@@ -60,7 +62,7 @@ def retrieval_cases(draw):
 @settings(max_examples=150, deadline=None)
 @given(retrieval_cases())
 def test_scores_equal_a_direct_double_loop(case):
-    assert as_tuple(retrieval_scores(*case)) == pytest.approx(double_loop(*case), abs=1e-12)
+    assert four(*case) == pytest.approx(double_loop(*case), abs=1e-12)
 
 
 def test_hand_computed_case():
@@ -68,51 +70,30 @@ def test_hand_computed_case():
     archive = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1], [1, 0, 1, 1]])
     ranking = np.array([[0, 1, 2, 3]])
     # pair precision 1, 1, 0, 1/3; recall 1, 1/2, 0, 1/2; F1 1, 2/3, 0, 2/5
-    assert precision_at_k(query, archive, ranking) == pytest.approx(7 / 12)
-    assert recall_at_k(query, archive, ranking) == pytest.approx(1 / 2)
-    assert f1_of_means(query, archive, ranking) == pytest.approx(2 * (7 / 12) * (1 / 2) / (7 / 12 + 1 / 2))
-    assert mean_pair_f1(query, archive, ranking) == pytest.approx((1 + 2 / 3 + 2 / 5) / 4)
+    harmonic = 2 * (7 / 12) * (1 / 2) / (7 / 12 + 1 / 2)
+    assert four(query, archive, ranking) == pytest.approx((7 / 12, 1 / 2, harmonic, (1 + 2 / 3 + 2 / 5) / 4))
 
 
 def test_the_two_f1_definitions_differ():
     query = np.array([[1, 1, 1, 1], [1, 0, 0, 0]])
     archive = np.array([[1, 0, 0, 0], [1, 1, 1, 1]])
-    scores = retrieval_scores(query, archive, np.array([[0], [1]]))
-    assert scores.f1_of_means == pytest.approx(0.625)
-    assert scores.mean_pair_f1 == pytest.approx(0.4)
-
-
-def test_pair_scores_keep_the_place_of_each_result():
-    query = np.array([[1, 1, 0], [0, 0, 1]])
-    archive = np.array([[1, 0, 0], [0, 1, 1]])
-    scores = pair_scores(query, archive, np.array([[1, 0], [0, 1]]))
-    np.testing.assert_allclose(scores.precision, [[0.5, 1], [0, 0.5]])
-    np.testing.assert_allclose(scores.recall, [[0.5, 0.5], [0, 1]])
-    np.testing.assert_allclose(scores.f1, [[0.5, 2 / 3], [0, 2 / 3]])
+    assert four(query, archive, np.array([[0], [1]]))[2:] == pytest.approx((0.625, 0.4))
 
 
 def test_tiles_without_labels_score_zero():
     query = np.array([[0, 0], [1, 0], [0, 0]])
     archive = np.array([[1, 0], [0, 0]])
-    scores = pair_scores(query, archive, np.array([[0], [1], [1]]))
-    assert not any(values.any() for values in scores)
-    assert as_tuple(retrieval_scores(query, archive, np.array([[0], [1], [1]]))) == (0, 0, 0, 0)
+    assert four(query, archive, np.array([[0], [1], [1]])) == (0, 0, 0, 0)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(0)
     query, archive = random_labels(rng, 50, 19), random_labels(rng, 30, 19)
     ranking = np.stack([rng.permutation(30)[:7] for _ in range(50)])
-    whole, pairs, expected = (
-        retrieval_scores(query, archive, ranking),
-        pair_scores(query, archive, ranking),
-        expected_baseline(query, archive),
-    )
+    whole, expected = four(query, archive, ranking), expected_baseline(query, archive)
     monkeypatch.setattr(labels, "CHUNK_PAIRS", 20)
-    assert as_tuple(retrieval_scores(query, archive, ranking)) == pytest.approx(as_tuple(whole), abs=1e-12)
+    assert four(query, archive, ranking) == pytest.approx(whole, abs=1e-12)
     assert as_tuple(expected_baseline(query, archive)) == pytest.approx(as_tuple(expected), abs=1e-12)
-    for ours, theirs in zip(pair_scores(query, archive, ranking), pairs, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 LABELS = np.array([[1, 0], [0, 1], [1, 1]])
@@ -136,8 +117,9 @@ LABELS = np.array([[1, 0], [0, 1], [1, 1]])
     ],
 )
 def test_unusable_input_is_refused_with_what_was_given(query, archive, ranking, message):
-    with pytest.raises(ValueError, match=message):
-        retrieval_scores(query, archive, np.asarray(ranking))
+    for function in (query_scores, scores_over_k):
+        with pytest.raises(ValueError, match=message):
+            function(query, archive, np.asarray(ranking))
 
 
 def mean_over_all_pairs(query, archive, exclude):
@@ -169,9 +151,9 @@ def test_random_draws_scatter_around_the_closed_form():
     own = np.arange(60)
     baseline = random_baseline(labels, labels, 5, draws=200, seed=3, exclude=own)
     assert baseline.expected == expected_baseline(labels, labels, exclude=own)
-    for name in METRICS:
-        spread = getattr(baseline.std, name)
-        error = abs(getattr(baseline.mean, name) - getattr(baseline.expected, name))
+    for name in FOUR:
+        spread = baseline.std[name]
+        error = abs(baseline.mean[name] - baseline.expected[name])
         assert 0 < spread < 0.05
         # F1 of means is biased by the spread's square, far below the standard error here
         assert error < 4 * spread / np.sqrt(200)
@@ -231,5 +213,5 @@ def test_65000_queries_are_scored_in_under_a_second():
     labels = random_labels(rng, 65_000, 19, share=0.12)
     ranking = (rng.integers(0, 65_000, (65_000, 1)) + np.arange(10)) % 65_000
     start = time.process_time()
-    retrieval_scores(labels, labels, ranking)
+    scores_over_k(labels, labels, ranking)
     assert time.process_time() - start < 1.0
