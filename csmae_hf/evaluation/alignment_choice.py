@@ -22,20 +22,14 @@ VALIDATION_TILES = 4096
 
 @dataclass(frozen=True)
 class AlignmentChoice:
-    """The alignments that were fitted, and the one that is used.
+    """The alignments that were fitted, and the one that is used."""
 
-    Attributes:
-        method: The one that is used.
-        reason: Why, in a sentence.
-        alignments: By method.
-        validation: F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
-        gaps: `relative_gap` of the training pairs, mean over pairs of sensors, by method.
-    """
-
-    method: str
-    reason: str
-    alignments: Mapping[str, Alignment]
+    method: str  # the one that is used
+    reason: str  # why, in a sentence
+    alignments: Mapping[str, Alignment]  # by method
+    # F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
     validation: Mapping[str, float] = field(default_factory=dict)
+    # `relative_gap` of the training pairs, mean over pairs of sensors, by method.
     gaps: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -60,23 +54,11 @@ def choose_alignment(
     k: int = 10,
     device: str | None = None,
 ) -> AlignmentChoice:
-    """Fit alignments on training pairs, and take the one that retrieves best on validation tiles.
+    """Fit alignments on training pairs, (N, D) embeds by sensor, and take the one that retrieves best on validation tiles.
 
     Every validation tile is query and archive at once, its own place left out. The one that wins has the highest F1 of means, mean
     over the directions from one sensor to another; of equals the simplest. Archive tiles of the evaluation are not looked at.
-
-    Args:
-        pairs: (N, D) embeds by sensor of training tiles.
-        validation: Validation tiles by sensor, with labels.
-        methods: What to compare.
-        k: Results per query; fewer where there are fewer tiles.
-        device: Where the search runs.
-
-    Returns:
-        The fitted alignments and the choice.
-
-    Raises:
-        ValueError: The pairs cannot be fitted on, or no validation tile has labels.
+    ValueError where the pairs cannot be fitted on, or no validation tile has labels.
     """
     alignments = {method: Alignment.fit(pairs, method) for method in methods}
     gaps = {}

@@ -42,23 +42,15 @@ _WHOLE_RANKING_CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeds of one sensor, with what the evaluation needs to know of each tile.
+    """The embeds of one sensor, with what the evaluation needs to know of each tile."""
 
-    Attributes:
-        embeds: (N, D) pooled features.
-        ids: N names, each once; the same tile has the same name under every sensor.
-        labels: (N, C) multi-hot; an empty row is a tile whose labels are not known.
-        splits: N split names (None where unknown), or None if the tiles have no splits.
-        groups: N values (None where unknown) of each property by which scores are reported apart, such as `country`.
-        class_names: C names of the classes; None numbers them.
-    """
-
-    embeds: NDArray[np.float32]
-    ids: Sequence[str]
-    labels: BoolArray
-    splits: Sequence[str | None] | None = None
+    embeds: NDArray[np.float32]  # (N, D) pooled features
+    ids: Sequence[str]  # N names, each once; the same tile has the same name under every sensor
+    labels: BoolArray  # (N, C) multi-hot; an empty row is a tile whose labels are not known
+    splits: Sequence[str | None] | None = None  # N names, None where unknown; or None if there are no splits
+    # N values of each, None where unknown, such as `country`: scores are reported apart by them.
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None  # C names; None numbers the classes
 
     def __post_init__(self) -> None:
         counts = {"embeds": len(self.embeds), "ids": len(self.ids), "labels": len(self.labels)}
@@ -85,17 +77,10 @@ class Embedded:
 
     @classmethod
     def from_dataset(cls, embeds: NDArray[np.float32], dataset: "Dataset") -> "Embedded":
-        """Join embeds with the metadata of the dataset they were made of. No pixels are read.
+        """Join (N, D) embeds, as `embed_dataset` returns them, with the metadata of the dataset they were made of. No pixels are read.
 
-        Args:
-            embeds: (N, D), row i of tile i, as `embed_dataset` returns them.
-            dataset: The N tiles: columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`.
-
-        Returns:
-            The embeds with ids, multi-hot labels and splits.
-
-        Raises:
-            ValueError: A column is missing, or the numbers of rows differ.
+        The dataset has the columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`. ValueError where one
+        is missing, or the numbers of rows differ.
         """
         missing = {"id", "labels"} - set(dataset.column_names)
         if missing:

@@ -24,19 +24,12 @@ OVER_K = {"precision": "Precision@k", "recall": "Recall@k", "f1_of_means": "F1@k
 
 @dataclass(frozen=True)
 class ExampleTile:
-    """A tile, as a picture.
-
-    Attributes:
-        id: Its name.
-        rgb: (H, W, 3) floats in 0..1.
-        labels: Its class names.
-        similarity: To the query; 1 of the query itself.
-    """
+    """A tile, as a picture."""
 
     id: str
-    rgb: Image
-    labels: list[str]
-    similarity: float = 1.0
+    rgb: Image  # (H, W, 3) floats in 0..1
+    labels: list[str]  # class names
+    similarity: float = 1.0  # to the query; 1 of the query itself
 
 
 def take_examples(
@@ -58,17 +51,7 @@ def take_examples(
 
 
 def draw_all(results: Sequence[DirectionResult], dataset: Dataset, folder: Path, queries: int) -> list[Path]:
-    """Draw every direction, the scores over k and by class; where matplotlib is missing, say how to get it and go on.
-
-    Args:
-        results: The directions.
-        dataset: The tiles they were measured on, with their pixels.
-        folder: Where to write.
-        queries: Queries of each direction's picture.
-
-    Returns:
-        The files.
-    """
+    """Draw every direction, the scores over k and by class; where matplotlib is missing, say how to get it and go on."""
     try:
         files = [picture_direction(result, dataset, folder, queries=queries) for result in results]
         return [

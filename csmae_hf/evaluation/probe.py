@@ -12,7 +12,7 @@ fixed 0.5 a strong penalty, or few tiles of a class, would say that no tile has 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,43 +37,22 @@ THRESHOLD_NOTE = "F1: a tile has a class from the score on that is best for that
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One classifier, fitted on one sensor and tested on one.
+    """One classifier, fitted on one sensor and tested on one."""
 
-    Attributes:
-        classifier: `linear` or `knn`.
-        fit_sensor: Sensor whose training tiles it was fitted on.
-        test_sensor: Sensor whose tiles it was tested on.
-        n_fit: Training tiles.
-        n_test: Tested tiles.
-        macro_map: Mean average precision over classes.
-        micro_map: Average precision of all decisions together.
-        macro_f1: Mean F1 over classes.
-        micro_f1: F1 of all decisions together.
-        penalty: C of the linear probe; None of k-NN.
-    """
-
-    classifier: str
-    fit_sensor: str
-    test_sensor: str
-    n_fit: int
-    n_test: int
-    macro_map: float
-    micro_map: float
-    macro_f1: float
-    micro_f1: float
-    penalty: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON types."""
-        return asdict(self)
+    classifier: str  # `linear` or `knn`
+    fit_sensor: str  # whose training tiles it was fitted on
+    test_sensor: str  # whose tiles it was tested on
+    n_fit: int  # training tiles
+    n_test: int  # tested tiles
+    macro_map: float  # mean average precision over classes
+    micro_map: float  # average precision of all decisions together
+    macro_f1: float  # mean over classes
+    micro_f1: float  # of all decisions together
+    penalty: float | None = None  # C of the linear probe; None of k-NN
 
 
 def require_scikit_learn() -> None:
-    """Say how to install what the probe is made with.
-
-    Raises:
-        ImportError: It is not installed.
-    """
+    """Raise an ImportError that says how to install what the probe is made with, where it is missing."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -82,17 +61,11 @@ def require_scikit_learn() -> None:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A logistic regression for each class.
+    """A logistic regression for each class."""
 
-    Attributes:
-        mean: (D,) subtracted from embeds.
-        scale: (D,) by which they are divided.
-        classifiers: For each class its regression, or the probability 0 or 1 where no training tile differs.
-    """
-
-    mean: FloatArray
-    scale: FloatArray
-    classifiers: "list[LogisticRegression | float]"
+    mean: FloatArray  # (D,) subtracted from embeds
+    scale: FloatArray  # (D,) by which they are divided
+    classifiers: "list[LogisticRegression | float]"  # or the probability 0 or 1, where all training tiles agree
 
     @classmethod
     def fit(cls, embeds: NDArray[Any], labels: BoolArray, penalty: float) -> "LinearProbe":
@@ -133,15 +106,9 @@ def knn_scores(
 
 
 def choose_thresholds(scores: FloatArray, labels: BoolArray, shares: FloatArray) -> FloatArray:
-    """For each class the score from which on a tile is said to have it: where F1 on these tiles is highest.
+    """(C,) scores from which on a tile is said to have a class: where F1 on (N, C) scores of validation tiles is highest.
 
-    Args:
-        scores: (N, C) of validation tiles.
-        labels: (N, C) multi-hot.
-        shares: (C,) of the training tiles that have each class: the threshold of a class that no validation tile has.
-
-    Returns:
-        (C,). Between two scores of validation tiles, in the middle.
+    Each lies in the middle between two scores. A class that no validation tile has gets its share of the training tiles.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -157,18 +124,9 @@ def choose_thresholds(scores: FloatArray, labels: BoolArray, shares: FloatArray)
 def classification_scores(
     scores: NDArray[Any], labels: BoolArray, thresholds: FloatArray | float = 0.5
 ) -> dict[str, float]:
-    """Measure a multi-label classifier.
+    """Each of `PROBE_SCORES` of a multi-label classifier, of (N, C) scores, 0 to 1; macro over the classes that at least one tile has.
 
-    Args:
-        scores: (N, C), 0 to 1.
-        labels: (N, C) multi-hot.
-        thresholds: Scores from which on a tile is said to have a class: (C,), or one for all.
-
-    Returns:
-        A number for each of `PROBE_SCORES`; macro over the classes that at least one tile has.
-
-    Raises:
-        ValueError: No tile has any label.
+    ValueError where no tile has a label.
     """
     from sklearn.metrics import average_precision_score
 

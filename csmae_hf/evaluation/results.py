@@ -27,84 +27,48 @@ _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
 
 @dataclass(frozen=True)
 class Group:
-    """The scores of some of the queries.
-
-    Attributes:
-        n_queries: How many.
-        scores: Each of `METRICS`, over these queries.
-        f1_interval: Of `f1_of_means`; None where nothing was resampled.
-        class_precision: Of a class only: the share of results that have the class, among queries that have it.
-    """
+    """The scores of some of the queries."""
 
     n_queries: int
-    scores: dict[str, float]
-    f1_interval: Interval | None = None
-    class_precision: float | None = None
+    scores: dict[str, float]  # each of `METRICS`, over these queries
+    f1_interval: Interval | None = None  # of `f1_of_means`; None where nothing was resampled
+    class_precision: float | None = None  # of a class: the share of results that have it, among queries that have it
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionResult:
-    """One direction of retrieval, measured: queries of one sensor, archive of the same or another.
-
-    Attributes:
-        query_sensor: Sensor of the queries.
-        archive_sensor: Sensor of the archive.
-        k: Results per query.
-        query_split: Split of the queries, None for all tiles.
-        archive_split: Split of the archive, None for all tiles.
-        n_queries: Queries that count, all with labels.
-        n_archive: Archive tiles that count, all with labels.
-        unlabelled_queries: Tiles of the query split left out because their labels are not known.
-        unlabelled_archive: Tiles of the archive split left out because their labels are not known.
-        exclude_self: Whether queries' own tiles lay in the archive, and each was left out of its query's ranking.
-        self_excluded: For how many queries that was so.
-        scores: Each of `METRICS`, such as `scores["f1_of_means"]`.
-        random: What a random order scores on the same labels: mean, standard deviation, closed form.
-        query_rows: (Q,) row of each query in the `Embedded` of the query sensor.
-        ranking: (Q, k) rows of the results in the `Embedded` of the archive sensor, best first.
-        similarities: (Q, k) their cosine similarities.
-        by_query: (Q,) scores of the queries, by metric.
-        irrelevant_queries: Queries with which no archive tile shares a label: they score 0.
-        r_precision: R-precision.
-        r_precision_queries: Queries that it was measured on, evenly spread: it needs the whole ranking.
-        colocated_recall: Recall at k of the place itself, None where no query's place lies in the archive or the sensor is the same.
-        colocated_recall_at_1: The same at rank 1.
-        hubness_skewness: Skewness of how often archive tiles are found.
-        hubness_largest: Queries that have the most frequent tile among their results.
-        hubness_never: Share of the archive that is never found.
-        intervals: Confidence interval of each of `METRICS`; empty where nothing was resampled.
-        over_k: (k,) of each metric that is known at every cut, at 1 to k results.
-        groups: By dimension (`class`, `country`, `season`), then by value: the scores of those queries.
-    """
+    """One direction of retrieval, measured: queries of one sensor, archive of the same or another."""
 
     query_sensor: str
     archive_sensor: str
-    k: int
-    query_split: str | None
+    k: int  # results per query
+    query_split: str | None  # None for all tiles
     archive_split: str | None
-    n_queries: int
-    n_archive: int
-    unlabelled_queries: int
+    n_queries: int  # that count, all with labels
+    n_archive: int  # tiles that count, all with labels
+    unlabelled_queries: int  # tiles of the query split left out because their labels are not known
     unlabelled_archive: int
-    exclude_self: bool
-    self_excluded: int
-    scores: dict[str, float]
-    random: RandomBaseline
-    query_rows: IntArray
-    ranking: IntArray
-    similarities: NDArray[np.float32]
-    by_query: dict[str, NDArray[np.float64]]
-    irrelevant_queries: int
+    exclude_self: bool  # whether queries' own tiles lay in the archive, and each was left out of its query's ranking
+    self_excluded: int  # for how many queries that was so
+    scores: dict[str, float]  # each of `METRICS`, such as `scores["f1_of_means"]`
+    random: RandomBaseline  # what a random order scores on the same labels
+    query_rows: IntArray  # (Q,) row of each query in the `Embedded` of the query sensor
+    ranking: IntArray  # (Q, k) rows of the results in the `Embedded` of the archive sensor, best first
+    similarities: NDArray[np.float32]  # (Q, k) their cosine similarities
+    by_query: dict[str, NDArray[np.float64]]  # (Q,) scores of the queries, by metric
+    irrelevant_queries: int  # with which no archive tile shares a label: they score 0
     r_precision: float
-    r_precision_queries: int
+    r_precision_queries: int  # that it was measured on, evenly spread: it needs the whole ranking
+    # Recall at k of the place itself; None where no query's place lies there or the sensor is the same.
     colocated_recall: float | None
     colocated_recall_at_1: float | None
-    hubness_skewness: float
-    hubness_largest: int
-    hubness_never: float
+    hubness_skewness: float  # of how often archive tiles are found
+    hubness_largest: int  # queries that have the most frequent tile among their results
+    hubness_never: float  # share of the archive that is never found
+    # Of each of `METRICS`; empty where nothing was resampled.
     intervals: dict[str, Interval] = field(default_factory=dict)
-    over_k: dict[str, list[float]] = field(default_factory=dict)
-    groups: dict[str, dict[str, Group]] = field(default_factory=dict)
+    over_k: dict[str, list[float]] = field(default_factory=dict)  # (k,) of each metric that is known at every cut
+    groups: dict[str, dict[str, Group]] = field(default_factory=dict)  # by `class`, `country`, `season`, then by value
 
     @property
     def name(self) -> str:
@@ -117,11 +81,7 @@ class DirectionResult:
         return f"{self.query_sensor.upper()} → {self.archive_sensor.upper()}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as JSON types, without the rankings.
-
-        Returns:
-            Every number and name of this direction, each metric by its name; `random`, `intervals`, `over_k` and `groups` nested.
-        """
+        """Every number and name as JSON types, without the rankings; each metric by its name, `random`, `groups` and such nested."""
         plain = {name: value for name, value in vars(self).items() if name not in _ARRAYS}
         groups = {
             dimension: {value: asdict(group) for value, group in values.items()}
@@ -137,18 +97,7 @@ def definitions() -> dict[str, str]:
 
 
 def results_as_dict(results: Sequence[DirectionResult], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Put an evaluation into JSON types, with what a reader needs to repeat it.
-
-    Args:
-        results: Directions of one evaluation.
-        metadata: What the caller knows of the run (model, revision, dataset, command, seed): JSON types.
-
-    Returns:
-        A dict of format, version, protocol, metric definitions, metadata and directions.
-
-    Raises:
-        ValueError: No results.
-    """
+    """An evaluation as JSON types: format, version, protocol, definitions of the metrics, `metadata` of the caller, directions."""
     check_results(results)
     return {
         "format": RESULTS_FORMAT,

@@ -88,14 +88,9 @@ def _in_words(split: str | None) -> str:
 
 
 def summarize(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:
-    """Take mean and spread of each metric over trainings that differ in their seed only.
+    """Mean and spread of each metric over trainings that differ in their seed only: by direction (`"s1 -> s2"`) and metric.
 
-    Args:
-        runs: Directions of each run, by its name; all of the same evaluation.
-
-    Returns:
-        By direction (`"s1 -> s2"`) and metric: `mean`, `spread` (sample standard deviation over the runs, 0 for one run) and
-        `random` (mean of random orders on the same labels).
+    `spread` is the sample standard deviation, 0 for one run; `random` the mean of random orders on the same labels.
     """
     summary: dict[str, dict[str, dict[str, float]]] = {}
     for direction in zip(*runs.values(), strict=True):
@@ -109,15 +104,7 @@ def summarize(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def format_summary(runs: Runs, untrained: Sequence[DirectionResult] | None = None) -> str:
-    """Lay out mean and spread over runs as a plain-text table, beside a random order and an untrained model.
-
-    Args:
-        runs: As of [`summarize`].
-        untrained: The same evaluation of a model with random weights.
-
-    Returns:
-        The lines of the table.
-    """
+    """Lay out mean and spread over runs as a plain-text table, beside a random order and an untrained model."""
     k = next(iter(runs.values()))[0].k
     columns = column_names(k)
     header = ["query -> archive", *(columns[name] for name in headlines()), f"F1@{k} untrained", f"F1@{k} random"]
@@ -136,16 +123,7 @@ def format_summary(runs: Runs, untrained: Sequence[DirectionResult] | None = Non
 def write_summary(
     runs: Runs, folder: str | os.PathLike[str], untrained: Sequence[DirectionResult] | None = None
 ) -> Path:
-    """Write the summary of several runs as `summary.json`, whole or not at all.
-
-    Args:
-        runs: As of [`summarize`].
-        folder: Where to write.
-        untrained: As of [`format_summary`].
-
-    Returns:
-        The path of the file.
-    """
+    """Write mean and spread over runs, and an untrained model, as `summary.json`, whole or not at all."""
     content: dict[str, Any] = {"runs": list(runs), "directions": summarize(runs)}
     if untrained is not None:
         content["untrained"] = [result.as_dict() for result in untrained]

@@ -21,19 +21,10 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
-    """Means of resamples of rows with replacement (Efron 1979). All columns share the resamples, and so do calls of one seed and
-    number of rows: differences of two systems on the same queries are paired.
+    """(resamples, M) means of resamples of the rows of (Q, M) values with replacement (Efron 1979).
 
-    Args:
-        values: (Q, M) values of each query.
-        resamples: How many.
-        seed: Of the resamples.
-
-    Returns:
-        (resamples, M) means.
-
-    Raises:
-        ValueError: No rows, or fewer than 2 resamples.
+    All columns share the resamples, and so do calls of one seed and number of rows: differences of two systems on the same queries
+    are paired. ValueError for no rows, or fewer than 2 resamples.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not len(values) or resamples < 2:
@@ -55,32 +46,12 @@ def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES,
 def bootstrap_scores(
     scores: Mapping[str, FloatArray], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """The reported numbers of every resample of the queries.
-
-    Args:
-        scores: (Q,) by name, as of `query_scores`.
-        resamples: How many.
-        seed: Of the resamples.
-
-    Returns:
-        (resamples,) for each of `METRICS`.
-
-    Raises:
-        ValueError: As of `bootstrap_means`.
-    """
+    """(resamples,) of each reported number, of (Q,) scores by name."""
     means = bootstrap_means(np.stack(list(scores.values()), axis=1), resamples=resamples, seed=seed)
     return reported(dict(zip(scores, means.T, strict=True)))
 
 
 def intervals(resampled: Mapping[str, FloatArray], level: float = LEVEL) -> dict[str, Interval]:
-    """Percentile intervals.
-
-    Args:
-        resampled: (resamples,) by name: as of `bootstrap_scores`, or differences of two such.
-        level: Share of the resamples inside, 0 to 1.
-
-    Returns:
-        An interval by name.
-    """
+    """Percentile intervals that hold the share `level` of (resamples,) values, by name."""
     tails = ((1 - level) / 2, (1 + level) / 2)
     return {name: Interval(*map(float, np.quantile(values, tails))) for name, values in resampled.items()}

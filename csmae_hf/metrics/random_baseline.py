@@ -24,19 +24,12 @@ LINEAR = ("precision", "recall", "mean_pair_f1")
 
 @dataclass(frozen=True)
 class RandomBaseline:
-    """What a random order of the archive scores on the same labels.
+    """What a random order of the archive scores on the same labels."""
 
-    Attributes:
-        mean: Mean over the draws of each of `METRICS`.
-        std: Sample standard deviation of each over the draws (divisor draws - 1).
-        expected: The limit of infinitely many draws, of the metrics that have a closed form; see `expected_baseline`.
-        draws: Number of random rankings of every query that were scored.
-    """
-
-    mean: dict[str, float]
-    std: dict[str, float]
-    expected: dict[str, float]
-    draws: int
+    mean: dict[str, float]  # of each of `METRICS`, over the draws
+    std: dict[str, float]  # sample standard deviation over the draws (divisor draws - 1)
+    expected: dict[str, float]  # the limit of infinitely many draws, of the metrics that have a closed form
+    draws: int  # random rankings of every query that were scored
 
 
 def random_baseline(
@@ -96,23 +89,12 @@ def expected_baseline(
     *,
     exclude: NDArray[Any] | None = None,
 ) -> dict[str, float]:
-    """Expected scores of a random order, in closed form and for every k at once.
+    """Expected precision, recall and both F1 of a random order, in closed form and for every k at once.
 
-    Every archive tile is equally likely at every place of a random ranking, so the expected mean over k results is the
-    mean over the whole archive, whatever k. That mean needs only the label counts of the archive tiles with s labels,
-    for each s: O((Q + N) C^2) instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the
-    harmonic mean of the two expectations, which a finite draw's F1 approaches but does not average to exactly.
-
-    Args:
-        query_labels: (Q, C) multi-hot labels of the queries, bool or 0/1 integers.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        exclude: (Q,) archive index that each query must not retrieve (its own tile), -1 for none; or None.
-
-    Returns:
-        Precision, recall and both F1.
-
-    Raises:
-        ValueError: Labels or `exclude` are not usable.
+    Every archive tile is equally likely at every place of a random ranking, so the expected mean over k results is the mean over the
+    whole archive, whatever k. That mean needs only the label counts of the archive tiles with s labels, for each s: O((Q + N) C^2)
+    instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the harmonic mean of the two expectations,
+    which a finite draw's F1 approaches but does not average to exactly. Arguments are as of `random_baseline`.
     """
     query, archive = checked_labels(query_labels, archive_labels)
     left_out = checked_exclude(exclude, len(query), len(archive))

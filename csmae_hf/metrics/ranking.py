@@ -38,19 +38,12 @@ Scores = dict[str, FloatArray]
 
 @dataclass(frozen=True)
 class Judged:
-    """The results of some queries beside what their labels ask for: all that a metric needs.
+    """The results of some queries beside what their labels ask for: all that a metric needs."""
 
-    Attributes:
-        shared: (Q, k) labels that each result shares with its query, best result first.
-        query_sizes: (Q, 1) labels of each query.
-        result_sizes: (Q, k) labels of each result.
-        counts: (Q, C + 1) archive tiles by the number of labels that they share with the query.
-    """
-
-    shared: IntArray
-    query_sizes: IntArray
-    result_sizes: IntArray
-    counts: IntArray
+    shared: IntArray  # (Q, k) labels that each result shares with its query, best result first
+    query_sizes: IntArray  # (Q, 1) labels of each query
+    result_sizes: IntArray  # (Q, k) labels of each result
+    counts: IntArray  # (Q, C + 1) archive tiles by the number of labels that they share with the query
 
 
 @dataclass(frozen=True)
@@ -228,18 +221,9 @@ def reported(means: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scores_over_k(query_labels: NDArray[Any], archive_labels: NDArray[Any], ranking: NDArray[Any]) -> Scores:
-    """The metrics of pairs, and those made of them, at every cut of a ranking; memory does not grow with Q, k or N.
+    """(k,) of the metrics of pairs and those made of them, by name: entry i is the metric at i + 1 results of a (Q, k) ranking.
 
-    Args:
-        query_labels: (Q, C) multi-hot labels of the queries.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        ranking: (Q, k) archive indices, best first.
-
-    Returns:
-        (k,) by name: entry i is the metric at i + 1 results.
-
-    Raises:
-        ValueError: As of `query_scores`.
+    Memory does not grow with Q, k or N beyond what is given. Arguments and errors are as of `query_scores`.
     """
     query, archive = checked_labels(query_labels, archive_labels)
     indices = checked_ranking(ranking, len(query), len(archive))

@@ -64,19 +64,10 @@ def r_precision(
     *,
     exclude: NDArray[Any] | None = None,
 ) -> FloatArray:
-    """Share of relevant tiles among the first R of the whole ranking, R the relevant tiles of the archive.
+    """(Q,) shares of relevant tiles among the first R of the whole ranking, R the relevant tiles of the archive; 0 where R is.
 
-    Args:
-        similarities: (Q, N) of every query to every archive tile; ties go to the lower index.
-        query_labels: (Q, C) multi-hot labels of the queries.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        exclude: (Q,) archive index that each query cannot retrieve, -1 for none; or None.
-
-    Returns:
-        (Q,), 0 where nothing is relevant.
-
-    Raises:
-        ValueError: The shapes disagree.
+    `similarities` are (Q, N), of every query to every archive tile; ties go to the lower index. Labels are multi-hot. `exclude`
+    is (Q,), the archive index that each query cannot retrieve, -1 for none.
     """
     query, archive = checked_labels(query_labels, archive_labels)
     scores = np.array(similarities)

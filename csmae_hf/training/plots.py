@@ -27,16 +27,9 @@ _TERMS = {
 
 
 def find_state(run: str | os.PathLike[str]) -> Path:
-    """Find the newest state of a run.
+    """The newest state of a run: of its output folder or one of its checkpoints the one most steps ahead, or the file that is named.
 
-    Args:
-        run: The run's output folder, one of its checkpoints, or a `trainer_state.json` itself.
-
-    Returns:
-        Of the state in the folder and those in its checkpoints, the one that is most steps ahead.
-
-    Raises:
-        FileNotFoundError: If there is none.
+    FileNotFoundError where there is none.
     """
     path = Path(run)
     if path.is_file():
@@ -51,16 +44,9 @@ def find_state(run: str | os.PathLike[str]) -> Path:
 
 
 def read_curves(state: str | os.PathLike[str]) -> dict[str, Curve]:
-    """Read everything that a run logged more than as a sum at its end.
+    """Steps and values of everything that a run logged more than as a sum at its end, by name.
 
-    Args:
-        state: A `trainer_state.json`.
-
-    Returns:
-        Steps and values by name; of a step that was logged twice, as after a resumption, the last.
-
-    Raises:
-        ValueError: If the file is no state of the Trainer.
+    Of a step that was logged twice, as after a resumption, the last counts. ValueError where the file is no state of the Trainer.
     """
     content = _read(Path(state))
     if not isinstance(content.get("log_history"), list):

@@ -23,7 +23,7 @@ from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.evaluation import EVALUATE_MODULE
 from csmae_hf.evaluation.alignment_choice import AlignmentChoice
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
-from csmae_hf.evaluation.html_report import ReportContent, write_report
+from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.results import results_as_dict, write_results
 from csmae_hf.evaluation.tables import format_table, write_summary
 from csmae_hf.metrics.labels import multi_hot
@@ -516,8 +516,9 @@ def test_a_metric_more_is_one_entry_more(tmp_path, monkeypatch):
     assert header.split()[-1] == "Hit@4"
     assert line.split()[-1] == f"{share:.4f}"
     dataset = make_dataset(40)
-    content = ReportContent("tiny", "tiles", results, AlignmentChoice("none", "asked", {}), {"none": results})
-    page = write_report(content, dataset, tmp_path / "report.html", queries=0).read_text()
+    content = Evaluation(AlignmentChoice("none", "asked", {}), {"none": results})
+    named = {"model": "tiny", "data": "tiles", "gains": {}}
+    page = write_report(content, dataset, tmp_path / "report.html", queries=0, **named).read_text()
     assert re.search(r"<th>Hit@4</th>", page)
     assert f"<td>{share:.4f}<small>" in page
     assert hit.definition in page

@@ -69,3 +69,4 @@ def test_the_wheel_carries_it(tmp_path):
     assert built.returncode == 0, built.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert "csmae_hf/evaluation/cross_sensor_retrieval/cross_sensor_retrieval.py" in names
+    assert "csmae_hf/evaluation/report.html" in names
