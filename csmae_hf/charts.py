@@ -36,7 +36,13 @@ Bar = tuple[float, tuple[float, float] | None]
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Curve]], *, x_label: str, y_label: str = "", log: bool = False, zero: bool = False
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    x_label: str,
+    y_label: str = "",
+    log: bool = False,
+    zero: bool = False,
+    width: float = 6.2,
 ) -> Figure:
     """Draw curves, each named at its end with its last value.
 
@@ -46,6 +52,7 @@ def curves(
         y_label: Name of the values.
         log: Whether the values have a logarithmic axis.
         zero: Whether the axis of the values begins at 0.
+        width: Of a panel without the names of its curves, in inches.
 
     Returns:
         The figure.
@@ -62,7 +69,7 @@ def curves(
                 raise ValueError(
                     f"Curve {name!r} must have as many steps as values, and at least one: got {len(places)} and {len(values)}."
                 )
-    width, height, left, bottom, top = 6.2 if len(panels) == 1 else 4.2, 3.6, 0.7, 0.55, 0.4  # inches
+    height, left, bottom, top = 3.6, 0.85, 0.55, 0.4  # inches
     longest = max(len(name) for series in panels.values() for name in series)
     names = 0.55 + 0.075 * (longest + 2)  # what the words beside the curves need, in inches
     figure = new_figure((width + names) * len(panels), height)
@@ -91,8 +98,8 @@ def curves(
         axes.locator_params(axis="x", integer=True)
         if zero:
             axes.set_ylim(bottom=0)
-        if log:  # plain numbers: powers of ten are too wide for the margin
-            axes.set_yscale("log")
+        if log:  # plain numbers at 1, 2 and 5: powers of ten are too few, and too wide for the margin
+            axes.set_yscale("log", subs=(2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")
         _name_curves(axes, series)

@@ -19,10 +19,10 @@ from csmae_hf.charts import PALETTE, as_svg, bars, curves, save_chart, spread_ap
 def boxes_of(figure: Any) -> list[Any]:
     """Where the words of a figure lie, in pixels."""
     renderer = FigureCanvasAgg(figure).get_renderer()
-    texts = [text for axes in figure.axes for text in (*axes.texts, axes.title, axes.xaxis.label)]
+    texts = [text for axes in figure.axes for text in (*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label)]
     for axes in figure.axes:
         low, high = sorted(axes.get_ylim())  # ticks beyond the limits are not drawn
-        texts += [label for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+        texts += [label for label in axes.get_yticklabels(which="both") if low <= label.get_position()[1] <= high]
     texts += [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     return [text.get_window_extent(renderer) for text in texts if text.get_text()]
 
@@ -68,6 +68,16 @@ def test_names_of_curves_that_end_together_lie_apart() -> None:
     series = {name: ([1, 2, 3], [0.5, 0.4, 0.3 + 0.001 * number]) for number, name in enumerate(names)}
     for panels in ({"Precision@k": series}, {"Precision@k": series, "Recall@k": series}):
         assert_words_are_apart_and_inside(curves(panels, x_label="k", zero=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "log"), [((8.0, 0.1), True), ((900.0, 300.0), True), ((1e-3, 1e-5), False), ((0.9, 0.8), True)]
+)
+def test_numbers_on_the_axis_lie_apart_from_each_other_and_from_its_name(
+    values: tuple[float, float], log: bool
+) -> None:
+    figure = curves({"Losses": {"loss": ([1, 1000], values)}}, x_label="step", y_label="learning rate", log=log)
+    assert_words_are_apart_and_inside(figure)
 
 
 def test_curves_without_points_are_refused() -> None:

@@ -86,7 +86,7 @@ def chart_over_k(results: Sequence[DirectionResult], metrics: Sequence[str]) -> 
     panels = {
         OVER_K[metric]: {result.title: (ranks, result.over_k[metric]) for result in results} for metric in metrics
     }
-    return curves(panels, x_label="k, results per query", zero=True)
+    return curves(panels, x_label="k, results per query", zero=True, width=4.2)
 
 
 def chart_groups(results: Sequence[DirectionResult], dimension: str) -> "Figure":
