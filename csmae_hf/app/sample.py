@@ -57,7 +57,7 @@ def sample_explorer(folder: Path = FOLDER, tiles: int = TILES, **training: Any) 
 def _make(folder: Path, tiles: int, training: dict[str, Any]) -> None:
     from csmae_hf.archive.archive import Archive
     from csmae_hf.data.load import ALL_TILES, load_data
-    from csmae_hf.evaluation.options import RetrievalOptions
+    from csmae_hf.evaluation.retrieval_options import RetrievalOptions
     from csmae_hf.evaluation.run import retrieve
     from csmae_hf.evaluation.run_tiles import load_model
     from csmae_hf.sample.generate import generate_sample

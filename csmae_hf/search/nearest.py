@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from csmae_hf.metrics.scores import IntArray, check_k, checked_exclude
+from csmae_hf.metrics.labels import IntArray, check_k, checked_exclude
 from csmae_hf.search.products import products
 from csmae_hf.search.vectors import Vectors
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from csmae_hf.embedding.diagnostics import collapse_warnings, diagnose
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
-from csmae_hf.metrics.scores import METRICS
+from csmae_hf.metrics.ranking import headlines
 from csmae_hf.training.arguments import CSMAETrainingArguments
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.reconstructions import draw_reconstructions
@@ -65,7 +65,9 @@ def metric_names(sensors: Sequence[str], *, retrieval: bool = True) -> list[str]
         Names without the prefix `eval_`.
     """
     directions = product(sensors, repeat=2)
-    names = [f"{metric}_{query}_{archive}" for query, archive in directions for metric in METRICS] if retrieval else []
+    names = (
+        [f"{metric}_{query}_{archive}" for query, archive in directions for metric in headlines()] if retrieval else []
+    )
     names += [HEADLINE, RANDOM] if retrieval else []
     names += [f"{kind}_{sensor}" for sensor in sensors for kind in ("effective_rank", "uniformity", "spread")]
     return names + [f"{kind}_{a}_{b}" for a, b in combinations(sensors, 2) for kind in ("alignment", "gap")]
@@ -160,12 +162,12 @@ class EyesCallback(EvaluationCallback):
         embedded = {sensor: Embedded.from_dataset(each, self.tiles) for sensor, each in embeds.items()}
         results = evaluate_retrieval(embedded, k=self.k, query_split=None, archive_split=None, progress=False)
         values = {
-            f"{metric}_{result.query_sensor}_{result.archive_sensor}": float(getattr(result, metric))
+            f"{metric}_{result.query_sensor}_{result.archive_sensor}": result.scores[metric]
             for result in results
-            for metric in METRICS
+            for metric in headlines()
         }
-        values[HEADLINE] = float(np.mean([getattr(result, HEADLINE) for result in results]))
-        values[RANDOM] = float(getattr(results[0].random.expected, HEADLINE))
+        values[HEADLINE] = float(np.mean([result.scores[HEADLINE] for result in results]))
+        values[RANDOM] = results[0].random.expected[HEADLINE]
         return values
 
     def _draw(self, model: CSMAEForPreTraining, state: TrainerState) -> None:
