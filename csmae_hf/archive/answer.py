@@ -7,16 +7,7 @@ from csmae_hf.search.vectors import IntArray
 
 
 def leave_out(found: Found, out: IntArray, k: int) -> Found:
-    """Take rows that a query must not find out of its results.
-
-    Args:
-        found: Results, as many more than k as there are columns in `out`.
-        out: (Q, M) rows that each query must not find, -1 for none.
-        k: Results per query.
-
-    Returns:
-        (Q, k) results.
-    """
+    """Take rows `out`, (Q, M), -1 for none, that a query must not find out of its results, (Q, k + M); (Q, k) are left."""
     drop = (found.rows[:, :, None] == out[:, None, :]).any(axis=2)
     scores = np.where(drop, -np.inf, found.scores).astype(np.float32)
     rows = np.where(drop, -1, found.rows)
@@ -27,20 +18,8 @@ def leave_out(found: Found, out: IntArray, k: int) -> Found:
 def notes_on(
     found: Found, out: IntArray, kept: int, total: int, k: int, selection: Selection | None, backend: str
 ) -> list[str]:
-    """Say what must be said of an answer.
-
-    Args:
-        found: The answer, (Q, k).
-        out: (Q, M) rows that each query must not find, -1 for none.
-        kept: Tiles that the filter keeps.
-        total: Tiles of the archive.
-        k: Results asked for.
-        selection: The filter.
-        backend: The index.
-
-    Returns:
-        Sentences; none where the answer is exact and full.
-    """
+    """Say what must be said of an answer, (Q, k), to queries that must not find `out`, (Q, M), -1 for none: nothing where it is exact
+    and full. The filter keeps `kept` of the archive's `total` tiles."""
     notes = []
     counts = (found.rows >= 0).sum(axis=1)
     left = [np.unique(row[row >= 0]) for row in out]

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from csmae_hf.search.ids import ID
 from csmae_hf.search.vectors import IntArray
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
-
-ID = "id"
 
 _CELL_WIDTH = 60
 
@@ -35,6 +34,7 @@ class Hits:
         backend: Index that found them.
         parameters: Its settings.
         notes: What a reader should know of the answer, such as that it is short.
+        images: Of queries that were images, bands by name, by the query's name.
     """
 
     queries: Sequence[str]
@@ -48,6 +48,7 @@ class Hits:
     backend: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -78,21 +79,17 @@ class Hits:
         Returns:
             A row a hit: `query`, `rank`, `score`, then the metadata of the tile.
         """
-        counts = [(row >= 0).sum() for row in self.rows]
-        places = np.concatenate([self._places(query) for query in range(len(self))] or [np.empty(0, np.int64)])
         found = self.rows >= 0
+        counts = found.sum(axis=1)
+        places = np.concatenate([self._places(query) for query in range(len(self))] or [np.empty(0, np.int64)])
         own = {
-            "query": pa.array(
-                [name for name, count in zip(self.queries, counts, strict=True) for _ in range(count)], pa.string()
-            ),
+            "query": pa.array(np.repeat(np.array(self.queries, dtype=object), counts), pa.string()),
             "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
-            "score": pa.array(self.scores[found].tolist(), pa.float32()),
+            "score": pa.array(self.scores[found], pa.float32()),
         }
         tiles = self.tiles.take(pa.array(places))
-        taken = {name: tiles.column(name) for name in tiles.column_names}
-        return pa.table(
-            {**own, **{name if name not in own else f"tile_{name}": column for name, column in taken.items()}}
-        )
+        taken = {f"tile_{name}" if name in own else name: tiles.column(name) for name in tiles.column_names}
+        return pa.table({**own, **taken})
 
     def to_dataset(self) -> "Dataset":
         """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it."""

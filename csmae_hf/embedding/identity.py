@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ METRIC = "cosine"
 """Similarity of an archive: the inner product of unit vectors."""
 
 _NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type")
-
 
 _NOT_IN_EMBEDS = frozenset(
     {
@@ -81,43 +80,8 @@ class Identity:
             config=encoder_settings(model),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON takes it."""
-        return asdict(self)
-
-    def load_model(self) -> tuple[torch.nn.Module, Any]:
-        """Load the model of this name, and its processor; whether they are the same is not checked.
-
-        Returns:
-            Both.
-
-        Raises:
-            FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
-        """
-        from transformers import AutoImageProcessor, AutoModel
-
-        import csmae_hf  # noqa: F401 (registers the Auto classes)
-
-        if not self.model:
-            raise FileNotFoundError(
-                "This archive does not know the name of its model: pass model= and processor= to Archive.load."
-            )
-        options = {"revision": self.revision} if self.revision else {}
-        try:
-            return AutoModel.from_pretrained(self.model, **options), AutoImageProcessor.from_pretrained(
-                self.model, **options
-            )
-        except OSError as error:
-            raise FileNotFoundError(
-                f"The archive's model {self.described} is neither a folder nor on the Hub: pass model= and processor= ({error})."
-            ) from error
-
     def refuse_other(self, other: "Identity", where: str) -> None:
-        """Refuse a model or processor that is not this one.
-
-        Args:
-            other: What was given.
-            where: The archive, for the message.
+        """Refuse a model or processor that is not this one; `where` is the archive, for the message.
 
         Raises:
             ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
@@ -144,14 +108,7 @@ class Identity:
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """Hash the weights of a model's encoder, so that a model with another head or with decoders has the same hash.
-
-    Args:
-        model: A model of Transformers, or any module.
-
-    Returns:
-        SHA-256 over names, types, shapes and bytes of all weights and buffers.
-    """
+    """SHA-256 over names, types, shapes and bytes of the weights of a model's encoder; heads and decoders do not count."""
     encoder = getattr(model, str(getattr(model, "base_model_prefix", "")) or "_", model)
     state = encoder.state_dict()
     total = hashlib.sha256()
@@ -165,12 +122,8 @@ def weights_hash(model: torch.nn.Module) -> str:
 def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     """Take from a model's configuration what changes an embed: two models of the same weights may differ in nothing else.
 
-    Args:
-        model: A model of Transformers, or any module.
-
-    Returns:
-        The fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone, as
-        JSON gives them back; none where it has no configuration of Transformers.
+    These are the fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone,
+    as JSON gives them back; none where it has no configuration of Transformers.
     """
     from transformers import PreTrainedConfig
 
@@ -211,14 +164,7 @@ def refuse_other_settings(
 
 
 def processor_hash(processor: Any) -> str:
-    """Hash the settings of a processor.
-
-    Args:
-        processor: With `to_dict`, as all of Transformers.
-
-    Returns:
-        SHA-256 of its settings; how it is stored and loaded does not count.
-    """
+    """SHA-256 of the settings of a processor; how it is stored and loaded does not count."""
     settings = {
         name: value
         for name, value in processor.to_dict().items()

@@ -27,7 +27,6 @@ from csmae_hf.evaluation.probe import ProbeResult, format_probes, probe_all
 from csmae_hf.evaluation.report import format_summary, write_summary
 from csmae_hf.evaluation.results import DirectionResult, format_table, write_results
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
-from csmae_hf.evaluation.run_tiles import load_model as load_model
 from csmae_hf.host_memory import keep_freed_memory
 
 
