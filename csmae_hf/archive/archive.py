@@ -10,17 +10,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from csmae_hf.archive.answer import leave_out, notes_on
 from csmae_hf.archive.folder import open_archive, save_archive
 from csmae_hf.archive.held import Held, aligned_vectors
-from csmae_hf.archive.hits import Hits
-from csmae_hf.archive.queries import choose_sensors, make_queries
+from csmae_hf.archive.hits import Hits, leave_out, notes_on
+from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
 from csmae_hf.archive.tiles import in_columns, metadata_of, without_rows
 from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.feedback import refine
 from csmae_hf.search.filter_language import mask_of, parse_filter
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import Selection
@@ -178,26 +176,20 @@ class Archive(Held):
         if filter is not None and filter.strip():
             where = parse_filter(filter, self.tiles.schema)
             selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
-        queries = make_queries(self, query, asked)
-        names, vectors, own = queries.names, queries.vectors, queries.rows
-        if like or unlike:
-            liked, unliked = (self.vectors[target][torch.from_numpy(self.rows_of(ids))] for ids in (like, unlike))
-            vectors = refine(vectors if names else None, liked, unliked)
-        if not names:
-            names, own = ["like " + ", ".join(like)], np.full(1, -1)
+        queries = move_queries(self, make_queries(self, query, asked), target, like, unlike)
         # What was judged already is not shown again.
-        out = np.tile(self.rows_of([*like, *unlike]), (len(names), 1))
+        out = np.tile(self.rows_of([*like, *unlike]), (len(queries.names), 1))
         if not include_self:
-            out = np.concatenate([out, own[:, None]], axis=1)
+            out = np.concatenate([out, queries.rows[:, None]], axis=1)
         index = self.indexes[target]
-        found = leave_out(index.search(vectors, k + out.shape[1], selection), out, k)
+        found = leave_out(index.search(queries.vectors, k + out.shape[1], selection), out, k)
         kept = len(self) if selection is None else len(selection.rows)
         notes = notes_on(found, out, kept, len(self), k, selection, index.backend)
         for note in notes:
             logger.warning("%s", note)
         rows = np.unique(found.rows[found.rows >= 0])
         return Hits(
-            queries=names,
+            queries=queries.names,
             scores=found.scores,
             rows=found.rows,
             tiles=self.tiles.take(pa.array(rows, pa.int64())),
@@ -243,14 +235,7 @@ class Archive(Held):
                 self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Take tiles out. The indexes follow.
-
-        Args:
-            ids: Their ids.
-
-        Raises:
-            ValueError: If an id is not in the archive.
-        """
+        """Take tiles out, by their ids. The indexes follow. An id that is not in the archive is a ValueError."""
         rows = np.unique(self.rows_of(ids))
         kept = np.setdiff1d(np.arange(len(self)), rows)
         self._forget_unopened_indexes()
@@ -266,10 +251,8 @@ class Archive(Held):
         """Before a change, which an index that was not opened cannot follow."""
         for sensor, described in self.stored.indexes.items():
             logger.warning(
-                "The archive's %s index of %s is not in use, so it cannot follow the change and is forgotten: build it again with "
-                "`csmae archive index`.",
-                described["backend"],
-                sensor,
+                f"The archive's {described['backend']} index of {sensor} is not in use, so it cannot follow the change and is "
+                "forgotten: build it again with `csmae archive index`."
             )
         self.recall = [recall for recall in self.recall if recall.archive_sensor not in self.stored.indexes]
         self.stored.indexes.clear()
@@ -294,16 +277,12 @@ class Archive(Held):
         self.indexes = {sensor: index for sensor, (index, _) in built.items()}
         self.stored.indexes.clear()
         self.recall = [recall for _, measured in built.values() for recall in measured]
-        low = [recall for recall in self.recall if recall.recall < LEAST_RECALL]
-        for recall in low:
-            logger.warning(
-                "The %s index finds %.0f %% of the exact results of %s queries in %s where a filter keeps %.1f %%.",
-                backend,
-                100 * recall.recall,
-                recall.query_sensor,
-                recall.archive_sensor,
-                100 * recall.share,
-            )
+        for recall in self.recall:
+            if recall.recall < LEAST_RECALL:
+                logger.warning(
+                    f"The {backend} index finds {100 * recall.recall:.0f} % of the exact results of {recall.query_sensor} queries in "
+                    f"{recall.archive_sensor} where a filter keeps {100 * recall.share:.1f} %."
+                )
         return self.recall
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

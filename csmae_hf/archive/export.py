@@ -43,10 +43,8 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
     unknown = [name for name, place in places.items() if place is None]
     if unknown:
         logger.warning(
-            "Of %d of %d tiles the place is not known, %s for one: no coordinates in its metadata or its name.",
-            len(unknown),
-            len(places),
-            unknown[0],
+            f"Of {len(unknown)} of {len(places)} tiles the place is not known, {unknown[0]} for one: no coordinates in its metadata "
+            "or its name."
         )
     features = [
         {
@@ -62,18 +60,9 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
 
 
 def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dataset":
-    """Load the tiles that a picture of hits shows.
+    """Load, for [`draw_hits`], the tiles that a picture of hits shows, and perhaps others, from a data set; options as of `load_data`.
 
     Of BigEarthNet in an LMDB no others are looked up: the archive's metadata says under which keys they lie.
-
-    Args:
-        held: The archive.
-        hits: Results of a search in it.
-        data: The data set that its tiles are of.
-        **options: As of `load_data`.
-
-    Returns:
-        A dataset with the tiles, and perhaps others: for [`draw_hits`].
     """
     from datasets import Dataset, Features
 
@@ -105,10 +94,7 @@ def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> P
     Args:
         hits: Results of a search.
         dataset: The archive's tiles, with their pixels.
-        path: File to write.
-
-    Returns:
-        The path.
+        path: File to write, and given back.
 
     Raises:
         ValueError: If the dataset lacks tiles that were found.
@@ -123,25 +109,18 @@ def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> P
             f"The data lack {len(lacking)} of the tiles that were found, {lacking[0]} for one: is it another split?"
         )
     labels = {tile[ID]: tile.get("labels") or [] for tile in hits.tiles.to_pylist()}
-    pixels: dict[tuple[str, str], Any] = {}
-
-    def picture(name: str, sensor: str) -> Any:
-        if (name, sensor) not in pixels:
-            bands = hits.images[name] if name in hits.images else dataset[rows[name]][sensor] if name in rows else None
-            pixels[name, sensor] = np.ones((2, 2, 3)) if bands is None else to_rgb(bands, sensor)
-        return pixels[name, sensor]
-
-    queries, results = [], []
+    queries: list[QueryPicture] = []
+    results: list[list[ResultPicture]] = []
     for number, name in enumerate(hits.queries):
-        title = f"{hits.query_sensor.upper()} query" + (f" {number + 1}" if len(hits) > 1 else "")
-        known = _labels(dataset, rows[name]) if name in rows else []
-        queries.append(QueryPicture(picture(name, hits.query_sensor), title, known))
-        results.append(
-            [
-                ResultPicture(picture(hit[ID], hits.archive_sensor), hit["score"], labels[hit[ID]])
-                for hit in hits[number]
-            ]
-        )
+        sensor, target = hits.query_sensor, hits.archive_sensor
+        bands = hits.images[name] if name in hits.images else dataset[rows[name]][sensor] if name in rows else None
+        image = np.ones((2, 2, 3)) if bands is None else to_rgb(bands, sensor)  # embeds have no picture
+        title = f"{sensor.upper()} query" + (f" {number + 1}" if len(hits) > 1 else "")
+        queries.append(QueryPicture(image, title, _labels(dataset, rows[name]) if name in rows else []))
+        results.append([])
+        for hit in hits[number]:
+            picture = to_rgb(dataset[rows[hit[ID]]][target], target)
+            results[-1].append(ResultPicture(picture, hit["score"], labels[hit[ID]]))
     note = f"{'exact' if hits.exact else 'approximate'} search of {hits.kept} tiles; number: cosine similarity"
     if len(hits) == 1:
         note = f"{Path(hits.queries[0]).name}; {note}"
@@ -163,10 +142,7 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
 
     Args:
         hits: Results of a search.
-        path: `.json` (everything), `.geojson` (a map), `.csv`, `.parquet`, or a folder for `datasets.load_from_disk`.
-
-    Returns:
-        The path.
+        path: `.json` (everything), `.geojson` (a map), `.csv`, `.parquet`, or a folder for `datasets.load_from_disk`; given back.
 
     Raises:
         ValueError: If the ending is unknown.

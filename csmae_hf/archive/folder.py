@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ VERSION = 2
 TENSOR = "embeds"
 
 _OWN_FILE = re.compile(r"(?:embeds|tiles|index|alignment)[\w-]*-[0-9a-f]{12}\.[a-z]+|\.writing-\w+")
+"""Names of files that an archive holds, or that a crash of `save` may have left."""
 
 OWN_FILES = ("embeds*-*.safetensors", "tiles*-*.parquet", "index*-*.*", "alignment*-*.*")
 """Patterns of the files of an archive besides its JSON; their names hold a hash of what is in them."""
@@ -49,19 +51,7 @@ class ArchiveCorruptError(ValueError):
 
 
 def save_archive(held: Held, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write an archive to a folder: at every moment it holds the archive before or after, whole.
-
-    Args:
-        held: The archive.
-        path: The folder; the one that the archive was opened from or saved to is brought up to date.
-        overwrite: Whether another archive in the folder may be replaced.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FileExistsError: If the folder holds something else, or was changed by another process since it was opened.
-    """
+    """Write an archive to a folder. See [`Archive.save`]."""
     folder = Path(path)
     own = held.stored.signature if held.stored.folder == folder.resolve() else None
     refuse_loss(folder, overwrite, own)  # before `_locked` makes the folder
@@ -83,19 +73,17 @@ def _write_parts(held: Held, folder: Path) -> dict[str, Any]:
             held.stored.parts[key] = content, entry
         return entry
 
-    tiles = part("tiles", held.tiles, lambda: write_table(folder, held.tiles))
+    tiles = part("tiles", held.tiles, partial(_write_table, folder, held.tiles))
     files = [tiles]
     sensors: dict[str, Any] = {}
     for sensor, vectors in held.vectors.items():
-        entry = part(f"embeds-{sensor}", vectors, lambda name=sensor, rows=vectors: write_vectors(folder, name, rows))  # type: ignore[misc]
+        entry = part(f"embeds-{sensor}", vectors, partial(write_vectors, folder, sensor, vectors))
         described, index_files = _write_index(held, sensor, folder)
         files += [entry, *index_files]
         sensors[sensor] = {"file": entry.name, "index": described}
-    alignment = None
     if held.alignment is not None:
         content = held.alignment.to_bytes()
-        alignment = write_file(folder, "alignment", ".safetensors", lambda stream: stream.write(content))
-        files.append(alignment)
+        files.append(write_file(folder, "alignment", ".safetensors", lambda stream: stream.write(content)))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -103,7 +91,7 @@ def _write_parts(held: Held, folder: Path) -> dict[str, Any]:
         "tiles": {"count": len(held), "file": tiles.name},
         "width": held.width,
         "sensors": sensors,
-        "alignment": None if alignment is None else alignment.name,
+        "alignment": None if held.alignment is None else files[-1].name,
         "recall": [recall.to_dict() for recall in held.recall],
         "unreadable": held.unreadable,
         "source": held.source,
@@ -171,20 +159,14 @@ def _read_parts(kind: type[HeldT], folder: Path, manifest: Mapping[str, Any], ve
         from csmae_hf.embedding.alignment import Alignment
 
         alignment = Alignment.load(folder / manifest["alignment"])
-    held = kind(
-        tiles,
-        vectors,
-        identity,
-        alignment=alignment,
-        unreadable=manifest["unreadable"],
-        source=manifest["source"],
-    )
+    told = {name: manifest[name] for name in ("unreadable", "source")}
+    held = kind(tiles, vectors, identity, alignment=alignment, **told)
     held.recall = [Recall(**recall) for recall in manifest["recall"]]
     parts = {"tiles": (held.tiles, manifest["tiles"]["file"])}
     parts |= {f"embeds-{sensor}": (held.vectors[sensor], item["file"]) for sensor, item in sensors.items()}
     held.stored = Stored(
         folder.resolve(),
-        sign(manifest),
+        _sign(manifest),
         {key: (content, Entry(name, **manifest["files"][name])) for key, (content, name) in parts.items()},
         {sensor: item["index"] for sensor, item in sensors.items() if item["index"]["backend"] != "exact"},
     )
@@ -214,18 +196,8 @@ def write_vectors(folder: Path, sensor: str, vectors: Vectors) -> Entry:
     return write_file(folder, f"embeds-{sensor}", ".safetensors", write)
 
 
-def write_table(folder: Path, table: pa.Table) -> Entry:
-    """Write the metadata of the tiles as Parquet."""
-    return write_file(folder, "tiles", ".parquet", lambda stream: pq.write_table(table, stream))
-
-
 def read_vectors(path: Path) -> torch.Tensor:
-    """Map a file of unit vectors, (N, D) float32, into memory; pages are read when they are looked at.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ArchiveCorruptError: If it is no such file.
-    """
+    """Map a file of unit vectors, (N, D) float32, into memory; pages are read when they are looked at."""
     try:
         with safe_open(str(path), framework="pt") as stream:
             tensor: torch.Tensor = stream.get_tensor(TENSOR)
@@ -241,6 +213,10 @@ def read_vectors(path: Path) -> torch.Tensor:
     return tensor
 
 
+def _write_table(folder: Path, table: pa.Table) -> Entry:
+    return write_file(folder, "tiles", ".parquet", lambda stream: pq.write_table(table, stream))
+
+
 def _read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, partitioning=None)
@@ -251,12 +227,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the JSON of an archive.
-
-    Raises:
-        FileNotFoundError: If the folder is no archive.
-        ArchiveCorruptError: If the JSON is broken or of a later version.
-    """
+    """Read the JSON of an archive, refusing one that is broken, was changed, or is of a later version."""
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
@@ -273,7 +244,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is {described[0]} version {described[1]}; this release reads {FORMAT} version {VERSION} and older. "
             "Update csmae-hf."
         )
-    if signature != sign(manifest):
+    if signature != _sign(manifest):
         raise ArchiveCorruptError(
             f"{path} was changed after it was written: its checksum does not fit. Copy or build it again."
         )
@@ -319,35 +290,30 @@ def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
 
     The folder holds all files that the manifest names. Returns the manifest's checksum.
     """
-    signature = sign(manifest)
+    signature = _sign(manifest)
     text = json.dumps({**manifest, "sha256": signature}, indent=2, ensure_ascii=False)
     entry = write_file(folder, "index", ".json", lambda stream: stream.write(text.encode()))
     _sync_folder(folder)
     os.replace(folder / entry.name, folder / MANIFEST)
     _sync_folder(folder)
     for path in folder.iterdir():
-        if _is_stray(path.name) and path.name not in manifest["files"]:
+        if _OWN_FILE.fullmatch(path.name) and path.name not in manifest["files"]:
             path.unlink(missing_ok=True)
     return signature
 
 
 def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
-    """Refuse a folder where writing an archive would lose something.
+    """Refuse a folder where writing an archive would lose something: with a FileExistsError that says what to do.
 
-    Args:
-        folder: Where the archive is to be written.
-        overwrite: Whether an archive there may be replaced; other files never are.
-        own: Checksum of the manifest that may be replaced, because the archive was opened from it.
-
-    Raises:
-        FileExistsError: If the folder holds another archive, or files of no archive; with what to do.
+    To overwrite an archive there has to be asked for, unless its manifest has the checksum `own`: the archive to be written was opened
+    from it. Files of no archive are never replaced.
     """
     path = folder / MANIFEST
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; an archive is a folder.")
     if not path.exists():
-        others = [item.name for item in folder.iterdir() if not _is_stray(item.name)] if folder.is_dir() else []
-        if others:
+        names = os.listdir(folder) if folder.is_dir() else []
+        if others := [name for name in names if not _OWN_FILE.fullmatch(name)]:
             raise FileExistsError(f"{folder} holds {others[0]}, which is of no archive; choose another folder.")
         return
     try:
@@ -365,11 +331,6 @@ def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
         )
 
 
-def _is_stray(name: str) -> bool:
-    """Whether a file's name is one that a crash of `save` may have left."""
-    return _OWN_FILE.fullmatch(name) is not None
-
-
 def _sync_folder(folder: Path) -> None:
     """Bring the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -379,6 +340,5 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sign(manifest: Mapping[str, Any]) -> str:
-    """Checksum of a manifest."""
+def _sign(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -60,7 +60,7 @@ class Held:
         source: Mapping[str, Any] | None = None,
     ):
         check_ids(tiles.column(ID).to_pylist())
-        lengths = {"tiles": tiles.num_rows, **{sensor: len(part) for sensor, part in vectors.items()}}
+        lengths = {"tiles": tiles.num_rows} | {sensor: len(part) for sensor, part in vectors.items()}
         if not vectors or len(set(lengths.values())) != 1 or len({part.width for part in vectors.values()}) != 1:
             raise ValueError(
                 f"An archive has an embed of each sensor for each tile, all of one width; given: {lengths}."
@@ -105,17 +105,7 @@ class Held:
         return self._rows.of(self.tiles)
 
     def rows_of(self, ids: Sequence[str]) -> IntArray:
-        """Find tiles by their ids.
-
-        Args:
-            ids: Ids.
-
-        Returns:
-            (n,) their rows.
-
-        Raises:
-            ValueError: If an id is not in the archive.
-        """
+        """Find tiles by their ids: (n,) rows. An id that is not in the archive is a ValueError."""
         if not len(ids):
             return np.empty(0, dtype=np.int64)
         rows = self.rows_by_id
@@ -164,11 +154,7 @@ class Held:
 
 
 def check_ids(ids: Sequence[str | None]) -> None:
-    """Refuse ids that do not name one tile each.
-
-    Raises:
-        ValueError: Counted, the first named.
-    """
+    """Refuse, with a ValueError, ids that do not name one tile each."""
     if None in ids:
         raise ValueError(
             f"{ids.count(None)} of {len(ids)} tiles have no id, row {ids.index(None)} for one: give every tile one."
@@ -179,11 +165,7 @@ def check_ids(ids: Sequence[str | None]) -> None:
 
 
 def aligned_vectors(embeds: Mapping[str, np.ndarray[Any, Any]], alignment: "Alignment | None") -> dict[str, Vectors]:
-    """Make an archive's vectors, (N, D) float32 of unit length, of embeds as a model gives them, (N, D) by sensor.
-
-    Raises:
-        ValueError: If embeds are zero or not finite, or the alignment does not know a sensor.
-    """
+    """Make an archive's vectors, (N, D) float32 of unit length, of embeds as a model gives them, (N, D) by sensor."""
     return {
         sensor: Vectors([unit_vectors(values if alignment is None else alignment.apply(values, sensor), sensor)])
         for sensor, values in embeds.items()

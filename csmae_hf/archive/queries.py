@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from csmae_hf.archive.held import Held, aligned_vectors
 from csmae_hf.embedding.embed import embed_images
+from csmae_hf.search.feedback import refine
 from csmae_hf.search.vectors import IntArray
 
 RASTERS = (".tif", ".tiff")
@@ -113,11 +114,7 @@ def _read_raster(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[str | None]
 
 
 def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -> tuple[str, str]:
-    """Choose the sensor of a query, and the sensor whose embeds are searched, where they were not said.
-
-    Raises:
-        ValueError: If they cannot be chosen, or the archive lacks the one to search.
-    """
+    """Choose the sensor of a query, and the sensor whose embeds are searched, where they were not said."""
     own = held.sensors
     if sensor is None and archive_sensor is None and len(own) > 1:
         raise ValueError(f"Say which sensor the query is of: one of {', '.join(own)}, or another of the model's.")
@@ -129,12 +126,7 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
 
 
 def make_queries(held: Held, query: Any, sensor: str) -> Queries:
-    """Make queries of anything that `Archive.search` takes, of one sensor. Files are read once.
-
-    Raises:
-        ValueError: If an id is unknown, or something is no query.
-        FileNotFoundError: If the model is needed and not there.
-    """
+    """Make queries of anything that `Archive.search` takes, of one sensor. A file is read once, here."""
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
@@ -151,6 +143,17 @@ def make_queries(held: Held, query: Any, sensor: str) -> Queries:
         rows=np.concatenate([part.rows for part in made]) if made else np.empty(0, np.int64),
         images={name: image for part in made for name, image in part.images.items()},
     )
+
+
+def move_queries(held: Held, queries: Queries, sensor: str, like: Sequence[str], unlike: Sequence[str]) -> Queries:
+    """Move queries towards tiles and away from others, by their ids; where there is no query, search by what is liked alone."""
+    vectors = queries.vectors
+    if like or unlike:
+        liked, unliked = (held.vectors[sensor][torch.from_numpy(held.rows_of(ids))] for ids in (like, unlike))
+        vectors = refine(vectors if queries.names else None, liked, unliked)
+    if not queries.names:
+        return Queries(["like " + ", ".join(like)], vectors, np.full(1, -1), {})
+    return replace(queries, vectors=vectors)
 
 
 def _of_tile(held: Held, name: str, row: int, sensor: str) -> Queries:
@@ -173,31 +176,26 @@ def _of_file(held: Held, name: str, sensor: str) -> Queries:
 
 def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:
     """Queries of an image, a batch of images, or embeds."""
-    if hasattr(item, "keys"):
-        images, names = [item], [name]
-    else:
+    names, images, embeds = [name], [item], None
+    if not hasattr(item, "keys"):
         array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
-        is_embeds = array.ndim in (1, 2) and array.dtype.kind == "f"
-        if not is_embeds and array.ndim not in (3, 4):
+        several = array if array.ndim in (2, 4) else array[None]
+        names = [f"{name} [{number}]" for number in range(len(several))] if len(several) > 1 else [name]
+        images = list(several)
+        if array.ndim in (1, 2) and array.dtype.kind == "f":
+            embeds = several
+            if several.shape[1] != held.width:
+                raise ValueError(f"{name} has shape {array.shape}: embeds of this archive have the width {held.width}.")
+        elif array.ndim not in (3, 4):
             raise ValueError(
                 f"{name} has shape {array.shape}: expected an image (C, H, W), a batch of them, or embeds of floats."
             )
-        several = array if array.ndim in (2, 4) else array[None]
-        names = [f"{name} [{number}]" for number in range(len(several))] if len(several) > 1 else [name]
-        if is_embeds:
-            if several.shape[1] != held.width:
-                raise ValueError(f"{name} has shape {array.shape}: embeds of this archive have the width {held.width}.")
-            return _queries(held, names, several, sensor, {})
-        images = list(several)
-    model, processor = held.load_model()
-    embeds = embed_images(model, processor, images, sensor, names)
-    bands = processor.sensors[sensor]
-    shown = [image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images]
-    return _queries(held, names, embeds, sensor, dict(zip(names, shown, strict=True)))
-
-
-def _queries(
-    held: Held, names: list[str], embeds: np.ndarray[Any, Any], sensor: str, images: dict[str, Mapping[str, Any]]
-) -> Queries:
+    shown: dict[str, Mapping[str, Any]] = {}
+    if embeds is None:
+        model, processor = held.load_model()
+        embeds = embed_images(model, processor, images, sensor, names)
+        bands = processor.sensors[sensor]
+        named = (image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images)
+        shown = dict(zip(names, named, strict=True))
     vectors = aligned_vectors({sensor: embeds}, held.alignment)[sensor][:]
-    return Queries(names, vectors, np.full(len(names), -1), images)
+    return Queries(names, vectors, np.full(len(names), -1), shown)

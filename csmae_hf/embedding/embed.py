@@ -64,10 +64,9 @@ def embed_dataset(
     Raises:
         ValueError: The model or the dataset lacks the sensor, the dataset is empty, or a tile is unusable (named).
     """
-    options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
-    return embed_tiles(model, processor, dataset, [sensor], most_unreadable=0, batch_size=batch_size, **options)[0][
-        sensor
-    ]
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    embeds, _ = embed_tiles(model, processor, dataset, [sensor], most_unreadable=0, progress=progress, **options)
+    return embeds[sensor]
 
 
 def embed_tiles(
@@ -80,46 +79,17 @@ def embed_tiles(
     batch_size: int = 64,
     **options: Any,
 ) -> tuple[dict[str, Embeds], dict[int, str]]:
-    """Embed the tiles of a dataset, but for those of which a sensor cannot be read.
-
-    Args:
-        model: As of [`embed_dataset`].
-        processor: As of [`embed_dataset`].
-        dataset: As of [`embed_dataset`].
-        sensors: Sensors to embed.
-        most_unreadable: Share of the tiles that may be unreadable; 0 raises the error of the first.
-        batch_size: Tiles per forward pass.
-        **options: As of [`embed_dataset`]: device, num_workers, progress.
+    """Embed the tiles of a dataset as of [`embed_dataset`], but for those of which one of the sensors cannot be read.
 
     Returns:
         (M, D) embeds of the M readable tiles by sensor, in order; and why each of the others cannot be read, by row.
 
     Raises:
-        ValueError: The model or the dataset lacks a sensor, there is no tile, or more are unreadable than may be.
+        ValueError: The model or the dataset lacks a sensor, there is no tile, or more than the share `most_unreadable` are unreadable;
+            where that is 0, the error of the first.
     """
     check_sensors(model, dataset.column_names, sensors, len(dataset))
-    return _embed_all(model, processor, _columns(dataset, sensors), sensors, most_unreadable, batch_size, **options)
-
-
-def embed_images(
-    model: torch.nn.Module, processor: Any, images: Sequence[Any], sensor: str, names: Sequence[str]
-) -> Embeds:
-    """Embed images of one sensor that are in no dataset: (Q, D). `names` is what errors call each."""
-    check_sensors(model, [sensor], [sensor], len(images))
-    rows = [{ID: name, sensor: image} for name, image in zip(names, images, strict=True)]
-    return _embed_all(model, processor, rows, [sensor], 0, 64, progress=False)[0][sensor]
-
-
-def _embed_all(
-    model: torch.nn.Module,
-    processor: Any,
-    rows: Any,
-    sensors: Sequence[str],
-    most_unreadable: float,
-    batch_size: int,
-    **options: Any,
-) -> tuple[dict[str, Embeds], dict[int, str]]:
-    total = len(rows)
+    total = len(dataset)
     embeds: dict[str, Embeds] = {}
     unreadable: dict[int, str] = {}
 
@@ -131,14 +101,35 @@ def _embed_all(
                 f"them out with dataset.select. The first: {next(iter(unreadable.values()))}"
             )
         for sensor, values in found.items():
-            embeds.setdefault(sensor, np.empty((total, values.shape[1]), np.float32))[good] = values
+            if sensor not in embeds:
+                embeds[sensor] = np.empty((total, values.shape[1]), np.float32)
+            embeds[sensor][good] = values
 
-    batches = [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
+    rows, batches = columns_to_read(dataset, sensors), _in_order(total, batch_size)
     embed_batches(model, processor, rows, sensors, batches, put, isolate=most_unreadable > 0, **options)
     if unreadable:
         readable = np.setdiff1d(np.arange(total), list(unreadable))
         embeds = {sensor: values[readable] for sensor, values in embeds.items()}
     return embeds, unreadable
+
+
+def embed_images(
+    model: torch.nn.Module, processor: Any, images: Sequence[Any], sensor: str, names: Sequence[str]
+) -> Embeds:
+    """Embed images of one sensor that are in no dataset: (Q, D). `names` is what errors call each."""
+    check_sensors(model, [sensor], [sensor], len(images))
+    rows = [{ID: name, sensor: image} for name, image in zip(names, images, strict=True)]
+    parts: list[Embeds] = []
+
+    def put(good: Sequence[int], found: Mapping[str, Embeds], failed: Mapping[int, str]) -> None:
+        parts.append(found[sensor])
+
+    embed_batches(model, processor, rows, [sensor], _in_order(len(rows), 64), put, isolate=False, progress=False)
+    return np.concatenate(parts)
+
+
+def _in_order(total: int, batch_size: int) -> list[range]:
+    return [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
 
 
 def embed_batches(
@@ -154,7 +145,7 @@ def embed_batches(
     num_workers: int = 0,
     progress: bool = True,
 ) -> None:
-    """Embed batches of tiles, in order: the loop under all else that embeds.
+    """Embed batches of tiles, in order: the loop under all else that embeds. See [`embed_dataset`] for what is not told here.
 
     Args:
         model: With `config.sensors`, whose output has `embeds[sensor]`.
@@ -164,24 +155,13 @@ def embed_batches(
         batches: Row numbers, ascending, of each forward pass.
         put: Takes of each batch the rows of the readable tiles, their (B, D) by sensor, and why others are unreadable, by row.
         isolate: Whether unreadable tiles are put aside; else the first error is raised.
-        device: Where to embed; default where the model is.
-        num_workers: Processes that read and preprocess; 0 does it in this one.
-        progress: Show a bar with images per second on the terminal when it takes more than 2 seconds.
     """
     target = next(model.parameters()).device if device is None else torch.device(device)
-    loader: DataLoader[Batch] = DataLoader(
-        _Batches(rows, batches, TileCollator(processor, sensors), isolate),
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=target.type == "cuda",
-    )
-    bar = tqdm(
-        total=sum(map(len, batches)) * len(sensors),
-        desc=f"embedding {', '.join(sensors)}",
-        unit="image",
-        delay=2,
-        disable=not progress,
-    )
+    source = _Batches(rows, batches, TileCollator(processor, sensors), isolate)
+    pinned = target.type == "cuda"
+    loader: DataLoader[Batch] = DataLoader(source, batch_size=None, num_workers=num_workers, pin_memory=pinned)
+    total, title = sum(map(len, batches)) * len(sensors), f"embedding {', '.join(sensors)}"
+    bar = tqdm(total=total, desc=title, unit="image", delay=2, disable=not progress)
     with _evaluating(model, target), torch.inference_mode(), bar:
         for images, good, failed in loader:
             found = (
@@ -248,11 +228,7 @@ def forward_pixels(model: torch.nn.Module, pixels: torch.Tensor, sensor: str, de
 
 
 def check_sensors(model: torch.nn.Module, columns: Sequence[str], sensors: Sequence[str], n_tiles: int) -> None:
-    """Refuse sensors that the model or the dataset's columns lack, no sensor at all, and no tiles.
-
-    Raises:
-        ValueError: Naming what there is instead.
-    """
+    """Refuse, with a ValueError, sensors that the model or the dataset's columns lack, no sensor at all, and no tiles."""
     known = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
     if not sensors:
         raise ValueError(
@@ -270,8 +246,8 @@ def check_sensors(model: torch.nn.Module, columns: Sequence[str], sensors: Seque
         raise ValueError("The dataset has no tiles; check the split and the filters that made it.")
 
 
-def _columns(dataset: "Dataset", sensors: Sequence[str]) -> "Dataset":
-    """The columns that the loop reads, so that no other sensor's pixels are."""
+def columns_to_read(dataset: "Dataset", sensors: Sequence[str]) -> "Dataset":
+    """A dataset without the columns that the loop needs not, so that no other sensor's pixels are read."""
     return dataset.select_columns([name for name in (ID, *sensors) if name in dataset.column_names])
 
 

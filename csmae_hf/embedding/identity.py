@@ -59,26 +59,12 @@ class Identity:
 
     @classmethod
     def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
-        """Identify a model and its processor.
-
-        Args:
-            model: The model.
-            processor: Its processor.
-            name: Folder or Hub name, where it is not the one that the model was loaded from.
-
-        Returns:
-            The identity.
-        """
+        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from."""
         config: Any = model.config
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
-        return cls(
-            name or loaded_from,
-            revision,
-            weights_hash(model),
-            processor_hash(processor),
-            config=encoder_settings(model),
-        )
+        hashes = weights_hash(model), processor_hash(processor)
+        return cls(name or loaded_from, revision, *hashes, config=encoder_settings(model))
 
     def refuse_other(self, other: "Identity", where: str) -> None:
         """Refuse a model or processor that is not this one; `where` is the archive, for the message.
@@ -141,13 +127,9 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
 def refuse_other_settings(
     recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None, where: str, remedy: str
 ) -> None:
-    """Refuse a configuration that gives other embeds.
+    """Refuse a configuration, as of `encoder_settings`, that gives other embeds than the one that something was made with.
 
-    Args:
-        recorded: `encoder_settings` that something was made with; None where they were not recorded: then nothing is refused.
-        given: Those of the model at hand.
-        where: What was made, for the message.
-        remedy: What to do, for the message.
+    Nothing is refused where one was not recorded. `where` and `remedy`, what was made and what to do, are for the message.
 
     Raises:
         ArchiveMismatchError: Naming the fields that differ, and both values of the first.

@@ -24,10 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csmae_hf.data.store import DATA_FILE
-from csmae_hf.embedding.embed import UNREADABLE, check_sensors, embed_batches
+from csmae_hf.embedding.embed import UNREADABLE, check_sensors, columns_to_read, embed_batches
 from csmae_hf.embedding.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
 from csmae_hf.files import write_atomically
-from csmae_hf.search.ids import ID
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -47,12 +46,7 @@ class UnusableTilesError(ValueError):
 
 @dataclass(frozen=True)
 class CachedEmbeds:
-    """The embeds of a dataset.
-
-    Attributes:
-        embeds: (N, D) float32; NaN where a tile could not be embedded.
-        failed: Why, by the row of the tile.
-    """
+    """The embeds of a dataset, (N, D), NaN where a tile could not be embedded; and why it could not, by its row."""
 
     embeds: NDArray[np.float32]
     failed: Mapping[int, str] = field(default_factory=dict)
@@ -60,13 +54,7 @@ class CachedEmbeds:
 
 @dataclass(frozen=True)
 class EmbedPlan:
-    """Where the embeds of one sensor of a dataset lie, shard by shard.
-
-    Attributes:
-        sensor: The sensor.
-        shards: First row, row after the last, and file of each shard, in order.
-        n_tiles: Rows of the dataset.
-    """
+    """Where the embeds of a sensor of a dataset of `n_tiles` lie: first row, row after the last, and file of each shard, in order."""
 
     sensor: str
     shards: Sequence[tuple[int, int, Path]]
@@ -99,9 +87,8 @@ def plan_embeds(
 
 def _shards(dataset: "Dataset", sensor: str, folder: Path) -> Iterator[tuple[int, int, Path]]:
     """Rows and file of each shard, whose name is a hash of what the tiles are."""
-    columns = [name for name in (ID, sensor) if name in dataset.column_names]
     source, in_column = _describe(dataset.features[sensor])
-    raw = dataset.select_columns(columns).with_format("arrow")  # of a store: its keys, no pixels
+    raw = columns_to_read(dataset, [sensor]).with_format("arrow")  # of a store: its keys, no pixels
     for start in range(0, len(dataset), SHARD_TILES):
         stop = min(start + SHARD_TILES, len(dataset))
         total = hashlib.sha256(f"{FORMAT}:{source}:{stop - start}:".encode())
@@ -198,17 +185,8 @@ def embed_missing(
 ) -> int:
     """Embed what the shards lack: every `processes`-th shard, from `process` on. A shard is written as soon as it is full.
 
-    A tile that cannot be read or processed is put aside with the reason, and the rest goes on: `collect_embeds` tells of it.
-
-    Args:
-        plan: Of this model, processor, dataset and sensor.
-        model: The model.
-        processor: Its image processor.
-        dataset: The tiles.
-        batch_size: Tiles of a forward pass.
-        process: Number of this process.
-        processes: Processes that divide the shards.
-        **options: As of `embed_batches`: device, num_workers, progress.
+    A tile that cannot be read or processed is put aside with the reason, and the rest goes on: `collect_embeds` tells of it. The plan
+    is of this model, processor and dataset; options are device, num_workers and progress, as of `embed_dataset`.
 
     Returns:
         Tiles that were embedded here and now.
@@ -234,7 +212,7 @@ def embed_missing(
         if last:
             shard.write()
 
-    pixels = dataset.select_columns([name for name in (ID, plan.sensor) if name in dataset.column_names])
+    pixels = columns_to_read(dataset, [plan.sensor])
     embed_batches(model, processor, pixels, [plan.sensor], [rows for _, rows, _ in jobs], put, **options)
     seconds = time.monotonic() - start
     logger.info(
@@ -269,15 +247,10 @@ def collect_embeds(plan: EmbedPlan) -> CachedEmbeds:
 
 
 def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path) -> None:
-    """Refuse to go on where tiles could not be embedded.
-
-    Args:
-        failed: Why, by the name of the tile.
-        n_tiles: Tiles in all.
-        folder: Where the embeds of the others lie.
+    """Refuse to go on where some of `n_tiles` tiles could not be embedded: why, by the name of the tile, says `failed`.
 
     Raises:
-        UnusableTilesError: There are such tiles; the message names the first ten.
+        UnusableTilesError: There are such tiles; the message names the first ten, and the folder with the embeds of the others.
     """
     if not failed:
         return
