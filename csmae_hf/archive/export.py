@@ -13,7 +13,7 @@ from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits
 from csmae_hf.data.bands import open_store
 from csmae_hf.data.tile import Tile
-from csmae_hf.files import write_atomically
+from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
@@ -150,20 +150,18 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
         ImportError: If a map needs rasterio and it is missing.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     suffix = target.suffix.lower()
     if suffix == ".json":
         write_atomically(target, hits.to_json().encode())
     elif suffix == ".geojson":
         write_atomically(target, json.dumps(to_geojson(hits), ensure_ascii=False).encode())
     elif suffix == ".parquet":
-        hits.to_dataset().to_parquet(target)
+        write_atomically(target, hits.to_dataset().to_parquet)
     elif suffix == ".csv":
-        hits.to_dataset().to_csv(target, index=False)
+        write_atomically(target, lambda stream: hits.to_dataset().to_csv(stream, index=False))
     elif suffix:
         raise ValueError(f"{target}: expected {', '.join(PICTURES)}, .json, .geojson, .csv, .parquet, or a folder.")
     else:
-        if target.exists():
-            raise FileExistsError(f"{target} exists; choose another folder for the dataset.")
-        hits.to_dataset().save_to_disk(str(target))
+        with staged_folder(target) as folder:
+            hits.to_dataset().save_to_disk(str(folder))
     return target

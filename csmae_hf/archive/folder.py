@@ -5,13 +5,11 @@ removes what it no longer names: a crash at any moment leaves the archive before
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,11 +18,12 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
 from csmae_hf.archive.held import Held, Stored
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
-from csmae_hf.files import Entry, write_file
+from csmae_hf.files import LOCK_NAME, Entry, write_atomically, write_file
 from csmae_hf.search.build_index import open_index
 from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.recall import Recall, with_buckets
@@ -54,8 +53,9 @@ def save_archive(held: Held, path: str | os.PathLike[str], *, overwrite: bool = 
     """Write an archive to a folder. See [`Archive.save`]."""
     folder = Path(path)
     own = held.stored.signature if held.stored.folder == folder.resolve() else None
-    refuse_loss(folder, overwrite, own)  # before `_locked` makes the folder
-    with _locked(folder):
+    refuse_loss(folder, overwrite, own)  # before the folder is made
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK_NAME):
         refuse_loss(folder, overwrite, own)  # another process may have saved while this one waited
         held.stored.signature = publish(folder, _write_parts(held, folder))
     held.stored.folder = folder.resolve()
@@ -82,8 +82,7 @@ def _write_parts(held: Held, folder: Path) -> dict[str, Any]:
         files += [entry, *index_files]
         sensors[sensor] = {"file": entry.name, "index": described}
     if held.alignment is not None:
-        content = held.alignment.to_bytes()
-        files.append(write_file(folder, "alignment", ".safetensors", lambda stream: stream.write(content)))
+        files.append(write_file(folder, "alignment", ".safetensors", held.alignment.to_bytes()))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -112,7 +111,7 @@ def _write_index(held: Held, sensor: str, folder: Path) -> tuple[dict[str, Any],
     if "file" not in described or held.stored.folder is None:
         return described, []
     content = (held.stored.folder / described["file"]).read_bytes()
-    entry = write_file(folder, f"index-{sensor}", Path(described["file"]).suffix, lambda stream: stream.write(content))
+    entry = write_file(folder, f"index-{sensor}", Path(described["file"]).suffix, content)
     return described | {"file": entry.name}, [entry]
 
 
@@ -273,18 +272,6 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], verify: b
                 )
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be the only one who changes an archive, among processes that ask; others wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Make a manifest the archive's, in one step, and remove what it does not name. To be called while the folder is locked.
 
@@ -292,10 +279,7 @@ def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
     """
     signature = _sign(manifest)
     text = json.dumps({**manifest, "sha256": signature}, indent=2, ensure_ascii=False)
-    entry = write_file(folder, "index", ".json", lambda stream: stream.write(text.encode()))
-    _sync_folder(folder)
-    os.replace(folder / entry.name, folder / MANIFEST)
-    _sync_folder(folder)
+    write_atomically(folder / MANIFEST, text)
     for path in folder.iterdir():
         if _OWN_FILE.fullmatch(path.name) and path.name not in manifest["files"]:
             path.unlink(missing_ok=True)
@@ -312,8 +296,11 @@ def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; an archive is a folder.")
     if not path.exists():
-        names = os.listdir(folder) if folder.is_dir() else []
-        if others := [name for name in names if not _OWN_FILE.fullmatch(name)]:
+        # `glob` gives nothing of a folder that is not there
+        others = [
+            item.name for item in folder.glob("*") if not _OWN_FILE.fullmatch(item.name) and item.name != LOCK_NAME
+        ]
+        if others:
             raise FileExistsError(f"{folder} holds {others[0]}, which is of no archive; choose another folder.")
         return
     try:
@@ -329,15 +316,6 @@ def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
             f"{folder} holds an archive of {count} tiles already, which would be lost.{changed} To add tiles to it: "
             f"`csmae archive add {folder} DATA`; to replace it: --overwrite (in Python overwrite=True); else choose another folder."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sign(manifest: Mapping[str, Any]) -> str:

@@ -172,10 +172,8 @@ class Alignment:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, by custom `alignment.safetensors`, whole or not at all; give its path."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, self.to_bytes())
-        return target
+        write_atomically(Path(path), self.to_bytes())
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Alignment":

@@ -80,7 +80,6 @@ def plan_embeds(
         remedy = f"Load the model as it was, delete {place}, or keep these embeds elsewhere."
         refuse_other_settings(json.loads(record.read_bytes()), settings, str(place), remedy)
     elif not any(place.glob("*/*.safetensors")):  # else of a release that did not record this: taken as it is
-        place.mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(settings, indent=2))
     return [EmbedPlan(sensor, list(_shards(dataset, sensor, place / sensor)), len(dataset)) for sensor in sensors]
 
@@ -151,7 +150,6 @@ class _Shard:
             "sha256": hashlib.sha256(self.embeds.tobytes()).hexdigest(),
             "failed": {str(place): message for place, message in sorted(self.failed.items())},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, save({"embeds": self.embeds}, metadata={FORMAT: json.dumps(header)}))
 
 
