@@ -93,8 +93,9 @@ class Archive(Held):
             ValueError: If the model or dataset lacks a sensor, there is no tile, an id occurs twice, or too many tiles are unreadable.
         """
         known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
-        wanted = [name for name in known if name in dataset.column_names] if sensor is None else sensor
-        sensors = [wanted] if isinstance(wanted, str) else list(wanted)
+        if sensor is None:
+            sensor = [name for name in known if name in dataset.column_names]
+        sensors = [sensor] if isinstance(sensor, str) else list(sensor)
         tiles = metadata_of(dataset, known)
         options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
         embeds, unreadable = embed_tiles(model, processor, dataset, sensors, batch_size=batch_size, **options)

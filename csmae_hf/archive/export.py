@@ -46,16 +46,11 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
             f"Of {len(unknown)} of {len(places)} tiles the place is not known, {unknown[0]} for one: no coordinates in its metadata "
             "or its name."
         )
-    features = [
-        {
-            "type": "Feature",
-            "geometry": places[hit[ID]],
-            "properties": {"query": name}
-            | {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in hit.items()},
-        }
-        for number, name in enumerate(hits.queries)
-        for hit in hits[number]
-    ]
+    features = []
+    for number, name in enumerate(hits.queries):
+        for hit in hits[number]:
+            plain = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in hit.items()}
+            features.append({"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **plain}})
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -97,16 +97,9 @@ class Hits:
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON takes it: how it was searched, and each query with its hits."""
-        return {
-            "query_sensor": self.query_sensor,
-            "archive_sensor": self.archive_sensor,
-            "backend": self.backend,
-            "parameters": dict(self.parameters),
-            "exact": self.exact,
-            "kept": self.kept,
-            "notes": list(self.notes),
-            "queries": [{"query": name, "hits": self[place]} for place, name in enumerate(self.queries)],
-        }
+        plain = ("query_sensor", "archive_sensor", "backend", "parameters", "exact", "kept", "notes")
+        queries = [{"query": name, "hits": self[place]} for place, name in enumerate(self.queries)]
+        return {**{name: getattr(self, name) for name in plain}, "queries": queries}
 
     def to_json(self) -> str:
         """Give `to_dict` as text; times as ISO 8601."""

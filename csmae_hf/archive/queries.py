@@ -84,11 +84,8 @@ def _named_bands(
 
 
 def _read_folder(folder: Path, bands: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-    found = {
-        path.stem.rpartition("_")[2].upper(): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in RASTERS
-    }
+    rasters = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in RASTERS]
+    found = {path.stem.rpartition("_")[2].upper(): path for path in rasters}
     return {band: _read_raster(path)[0][0] for band, path in _picked(found, folder, bands).items()}
 
 

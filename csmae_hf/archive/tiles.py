@@ -82,12 +82,8 @@ def without_rows(tiles: pa.Table, unreadable: Mapping[int, str]) -> tuple[pa.Tab
         return tiles, {}
     ids = tiles.column(ID).to_pylist()
     reasons = {ids[row]: reason for row, reason in unreadable.items()}
-    logger.warning(
-        "%d of %d tiles cannot be read and are left out, %s for one: %s",
-        len(reasons),
-        len(ids),
-        *next(iter(reasons.items())),
-    )
+    first, why = next(iter(reasons.items()))
+    logger.warning(f"{len(reasons)} of {len(ids)} tiles cannot be read and are left out, {first} for one: {why}")
     return tiles.take(pa.array([row for row in range(len(ids)) if row not in unreadable])), reasons
 
 

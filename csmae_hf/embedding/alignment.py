@@ -165,10 +165,8 @@ class Alignment:
         parts |= {f"matrix.{sensor}": value for sensor, value in self.matrices.items()}
         header = {"format": FORMAT, "version": VERSION, "method": self.method, "n_pairs": self.n_pairs}
         header["sensors"] = list(self.means)
-        return save(
-            {name: np.ascontiguousarray(parts[name]) for name in sorted(parts)},
-            metadata={FORMAT: json.dumps(header, sort_keys=True)},
-        )
+        values = {name: np.ascontiguousarray(parts[name]) for name in sorted(parts)}
+        return save(values, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, by custom `alignment.safetensors`, whole or not at all; give its path."""
@@ -194,12 +192,9 @@ class Alignment:
         if header.get("format") != FORMAT or header.get("version") != VERSION or header.get("method") not in METHODS:
             raise ValueError(f"{path} is no alignment of version {VERSION}: its header is {header}. Fit it again.")
         sensors: Sequence[str] = header["sensors"]
-        return cls(
-            method=header["method"],
-            means={sensor: values[f"mean.{sensor}"] for sensor in sensors},
-            matrices={sensor: values[f"matrix.{sensor}"] for sensor in sensors if f"matrix.{sensor}" in values},
-            n_pairs=header["n_pairs"],
-        )
+        means = {sensor: values[f"mean.{sensor}"] for sensor in sensors}
+        matrices = {sensor: values[f"matrix.{sensor}"] for sensor in sensors if f"matrix.{sensor}" in values}
+        return cls(header["method"], means, matrices, header["n_pairs"])
 
 
 def check_method(method: str) -> None:

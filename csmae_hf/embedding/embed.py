@@ -31,6 +31,8 @@ UNREADABLE = (ValueError, TileNotFoundError)
 Embeds = NDArray[np.float32]
 Batch = tuple[dict[str, torch.Tensor] | None, list[int], dict[int, str]]
 """Images by sensor of the readable tiles, their rows, and why each of the others cannot be read, by row."""
+Put = Callable[[Sequence[int], Mapping[str, Embeds], Mapping[int, str]], None]
+"""Takes of a batch the rows of the readable tiles, their (B, D) by sensor, and why the others are unreadable, by row."""
 
 
 def embed_dataset(
@@ -138,7 +140,7 @@ def embed_batches(
     rows: Any,
     sensors: Sequence[str],
     batches: Sequence[Sequence[int]],
-    put: Callable[[Sequence[int], Mapping[str, Embeds], Mapping[int, str]], None],
+    put: Put,
     *,
     isolate: bool = True,
     device: str | torch.device | None = None,
@@ -153,7 +155,7 @@ def embed_batches(
         rows: Dataset or list; a row has an image by sensor and, for messages, an `id`.
         sensors: To embed; a tile is read once for all of them.
         batches: Row numbers, ascending, of each forward pass.
-        put: Takes of each batch the rows of the readable tiles, their (B, D) by sensor, and why others are unreadable, by row.
+        put: Called with what came of each batch.
         isolate: Whether unreadable tiles are put aside; else the first error is raised.
     """
     target = next(model.parameters()).device if device is None else torch.device(device)

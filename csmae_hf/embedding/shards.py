@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csmae_hf.data.store import DATA_FILE
-from csmae_hf.embedding.embed import UNREADABLE, check_sensors, columns_to_read, embed_batches
+from csmae_hf.embedding.embed import UNREADABLE, Embeds, check_sensors, columns_to_read, embed_batches
 from csmae_hf.embedding.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
 from csmae_hf.files import write_atomically
 
@@ -48,7 +47,7 @@ class UnusableTilesError(ValueError):
 class CachedEmbeds:
     """The embeds of a dataset, (N, D), NaN where a tile could not be embedded; and why it could not, by its row."""
 
-    embeds: NDArray[np.float32]
+    embeds: Embeds
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -64,10 +63,9 @@ class EmbedPlan:
 def plan_embeds(
     folder: Path, model: torch.nn.Module, processor: Any, dataset: "Dataset", sensors: Sequence[str]
 ) -> list[EmbedPlan]:
-    """Name the shards of a dataset, in a folder where shards of all models lie. Weights are hashed once; of an LMDB no tile is read.
+    """Name the shards of a dataset, in a folder where shards of all models lie: a plan for each sensor.
 
-    Returns:
-        A plan for each sensor.
+    Weights are hashed once; of an LMDB no tile is read.
 
     Raises:
         ValueError: The model or the dataset lacks a sensor, or the dataset is empty.
@@ -104,10 +102,9 @@ def _describe(feature: Any) -> tuple[str, bool]:
 
     An LMDB says by size and time of its file that it is the same. Files without that are read: what they hold is what counts.
     """
-    store = getattr(feature, "store", None)
-    if store is None:
+    if getattr(feature, "store", None) is None:
         return repr(feature), True
-    data = Path(store) / DATA_FILE
+    data = Path(feature.store) / DATA_FILE
     if not data.is_file():
         return f"{list(feature.bands)}", False
     return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True
@@ -130,14 +127,14 @@ class _Shard:
 
     def __init__(self, start: int, stop: int, path: Path):
         self.start, self.stop, self.path = start, stop, path
-        self.embeds: NDArray[np.float32] = np.empty((stop - start, 0), np.float32)
+        self.embeds: Embeds = np.empty((stop - start, 0), np.float32)
         self.failed: dict[int, str] = {}
         self.pending: Sequence[int] = range(start, stop)
         if (found := _read(path, stop - start)) is not None:
             self.embeds, failed = found
             self.pending = sorted(start + place for place in failed)
 
-    def put(self, rows: Sequence[int], found: Mapping[str, NDArray[np.float32]], failed: Mapping[int, str]) -> None:
+    def put(self, rows: Sequence[int], found: Mapping[str, Embeds], failed: Mapping[int, str]) -> None:
         for values in found.values():  # of the one sensor
             if not self.embeds.shape[1]:
                 self.embeds = np.full((self.stop - self.start, values.shape[1]), np.nan, np.float32)
@@ -153,7 +150,7 @@ class _Shard:
         write_atomically(self.path, save({"embeds": self.embeds}, metadata={FORMAT: json.dumps(header)}))
 
 
-def _read(path: Path, rows: int) -> tuple[NDArray[np.float32], dict[int, str]] | None:
+def _read(path: Path, rows: int) -> tuple[Embeds, dict[int, str]] | None:
     """Embeds and failures of a shard; None where there is none, or none that is whole."""
     if not path.is_file():
         return None
@@ -184,10 +181,8 @@ def embed_missing(
     """Embed what the shards lack: every `processes`-th shard, from `process` on. A shard is written as soon as it is full.
 
     A tile that cannot be read or processed is put aside with the reason, and the rest goes on: `collect_embeds` tells of it. The plan
-    is of this model, processor and dataset; options are device, num_workers and progress, as of `embed_dataset`.
-
-    Returns:
-        Tiles that were embedded here and now.
+    is of this model, processor and dataset; options are device, num_workers and progress, as of `embed_dataset`. Gives how many tiles
+    were embedded here and now.
     """
     shards = [_Shard(*shard) for shard in plan.shards[process::processes]]
     jobs = [
@@ -202,7 +197,7 @@ def embed_missing(
         return 0
     start, failures, waiting = time.monotonic(), 0, iter(jobs)
 
-    def put(good: Sequence[int], found: Mapping[str, NDArray[np.float32]], failed: Mapping[int, str]) -> None:
+    def put(good: Sequence[int], found: Mapping[str, Embeds], failed: Mapping[int, str]) -> None:
         nonlocal failures
         shard, _, last = next(waiting)
         shard.put(good, found, failed)
@@ -213,20 +208,15 @@ def embed_missing(
     pixels = columns_to_read(dataset, [plan.sensor])
     embed_batches(model, processor, pixels, [plan.sensor], [rows for _, rows, _ in jobs], put, **options)
     seconds = time.monotonic() - start
-    logger.info(
-        "Embedded %d %s tiles in %.1f s (%.0f images/s).", total - failures, plan.sensor, seconds, total / seconds
-    )
-    return total - failures
+    done = total - failures
+    logger.info("Embedded %d %s tiles in %.1f s (%.0f images/s).", done, plan.sensor, seconds, total / seconds)
+    return done
 
 
 def collect_embeds(plan: EmbedPlan) -> CachedEmbeds:
-    """Read the embeds of all shards, in the order of the dataset, and which tiles have none.
-
-    Raises:
-        FileNotFoundError: A shard is not there: another process has not written it, or writes to another disk.
-    """
+    """Read the embeds of all shards, in the order of the dataset, and which tiles have none. All shards must be there."""
     failed: dict[int, str] = {}
-    parts = []
+    embeds = np.empty((plan.n_tiles, 0), np.float32)
     for start, stop, path in plan.shards:
         found = _read(path, stop - start)
         if found is None:
@@ -234,22 +224,15 @@ def collect_embeds(plan: EmbedPlan) -> CachedEmbeds:
                 f"No embeds of {plan.sensor} tiles {start} to {stop - 1} at {path}. Where several machines work together, the output "
                 "folder must be one that all of them share."
             )
-        parts.append((start, stop, found[0]))
         failed |= {start + place: reason for place, reason in found[1].items()}
-    width = max(part.shape[1] for _, _, part in parts)
-    embeds = np.full((plan.n_tiles, width), np.nan, dtype=np.float32)
-    for start, stop, part in parts:
-        if part.shape[1]:
-            embeds[start:stop] = part
+        if width := found[0].shape[1]:  # 0 where no tile of the shard could be embedded
+            embeds = embeds if embeds.shape[1] else np.full((plan.n_tiles, width), np.nan, np.float32)
+            embeds[start:stop] = found[0]
     return CachedEmbeds(embeds, failed)
 
 
 def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path) -> None:
-    """Refuse to go on where some of `n_tiles` tiles could not be embedded: why, by the name of the tile, says `failed`.
-
-    Raises:
-        UnusableTilesError: There are such tiles; the message names the first ten, and the folder with the embeds of the others.
-    """
+    """Refuse to go on where tiles, some of `n_tiles`, could not be embedded: why, by the name of the tile, says `failed`."""
     if not failed:
         return
     listed = "\n".join(f"  {reason}" for reason in list(failed.values())[:10])
