@@ -157,18 +157,18 @@ def device_of(options: RetrievalOptions, state: PartialState) -> torch.device:
 
 
 def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
-    """The sensors asked for, or all that model and archive have."""
+    """The sensors asked for, or all that model and data have."""
     if options.sensors:
         return list(dict.fromkeys(name.strip() for name in options.sensors.split(",")))
     sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
     absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
     if not sensors:
         raise ValueError(
-            f"The model has the sensors {', '.join(model.config.sensors)}, of which the archive has none: it has the columns "
+            f"The model has the sensors {', '.join(model.config.sensors)}, of which the data have none: they have the columns "
             f"{', '.join(dataset.column_names)}."
         )
     if absent:
-        logger.warning("The archive has no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
+        logger.warning("The data have no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
     return sensors
 
 
