@@ -17,7 +17,7 @@ from csmae_hf.app.glance import Projection, draw_projection, groups_by, project,
 from csmae_hf.app.pictures import TilePictures
 from csmae_hf.app.state import Search
 from csmae_hf.archive.hits import Hits
-from csmae_hf.archive.queries import embed_images
+from csmae_hf.embedding.embed import embed_images
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas

@@ -8,7 +8,7 @@ from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
 from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import ALL_TILES, load_data
-from csmae_hf.evaluation.run_tiles import load_model
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.hub.archives import pull_archive
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def open_explorer(
     """
     options: dict[str, Any] = {"index": index, "verify": False}
     if model:
-        options["model"], options["processor"] = load_model(model)
+        options["model"], options["processor"] = load_encoder(model)
     remote = archive.removeprefix("hub:")
     opened = pull_archive(remote, **options) if remote != archive else Archive.load(remote, **options)
     place = data or opened.source.get("data")

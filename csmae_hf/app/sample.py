@@ -57,9 +57,9 @@ def sample_explorer(folder: Path = FOLDER, tiles: int = TILES, **training: Any) 
 def _make(folder: Path, tiles: int, training: dict[str, Any]) -> None:
     from csmae_hf.archive.archive import Archive
     from csmae_hf.data.load import ALL_TILES, load_data
+    from csmae_hf.embedding.encoder import load_encoder
     from csmae_hf.evaluation.retrieval_options import RetrievalOptions
     from csmae_hf.evaluation.run import retrieve
-    from csmae_hf.evaluation.run_tiles import load_model
     from csmae_hf.sample.generate import generate_sample
     from csmae_hf.training.arguments import parse_arguments
     from csmae_hf.training.pretrain import pretrain
@@ -74,7 +74,7 @@ def _make(folder: Path, tiles: int, training: dict[str, Any]) -> None:
     if not (model_folder / "model.safetensors").is_file():
         options = {"data": data, "output_dir": model_folder, **training}
         pretrain(*parse_arguments([word for name, value in options.items() for word in (f"--{name}", str(value))]))
-    model, processor = load_model(str(model_folder))
+    model, processor = load_encoder(str(model_folder))
     dataset = load_data(str(data), ALL_TILES)
     archive = Archive.build(model, processor, dataset, model_name=str(model_folder), source={"data": str(data)})
     retrieve(

@@ -162,10 +162,10 @@ def run_build(arguments: argparse.Namespace) -> None:
     from csmae_hf.archive.archive import Archive
     from csmae_hf.archive.folder import refuse_loss
     from csmae_hf.embedding.alignment import Alignment
-    from csmae_hf.evaluation.run import load_model
+    from csmae_hf.embedding.encoder import load_encoder
 
     refuse_loss(arguments.out, arguments.overwrite)
-    model, processor = load_model(arguments.model)
+    model, processor = load_encoder(arguments.model)
     dataset, read, embedding = _tiles(arguments)
     archive = Archive.build(
         model,
@@ -194,9 +194,9 @@ def run_add(arguments: argparse.Namespace) -> None:
 
 
 def _model_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    from csmae_hf.evaluation.run import load_model
+    from csmae_hf.embedding.encoder import load_encoder
 
-    return dict(zip(("model", "processor"), load_model(arguments.model), strict=True)) if arguments.model else {}
+    return dict(zip(("model", "processor"), load_encoder(arguments.model), strict=True)) if arguments.model else {}
 
 
 def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], dict[str, Any]]:
@@ -322,9 +322,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Namespace) -> Path:
-    from csmae_hf.archive.export import draw_hits
-    from csmae_hf.archive.queries import bands_of_file
-    from csmae_hf.data.load import ALL_TILES, load_data
+    from csmae_hf.archive.export import draw_hits, load_shown
 
     data = arguments.data or archive.source.get("data")
     if not data or not Path(data).exists():
@@ -332,9 +330,4 @@ def _draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Name
             f"Pictures need the tiles themselves, and they are not at {data or 'any place the archive knows'}: pass --data."
         )
     options = {} if arguments.data else {name: value for name, value in archive.source.items() if name != "data"}
-    known = set(archive.ids)
-    images: dict[str, Any] = {}
-    for query in arguments.query:
-        if query not in known:
-            images.update(bands_of_file(archive, query, hits.query_sensor))
-    return draw_hits(hits, load_data(data, ALL_TILES, **options), path, images)
+    return draw_hits(hits, load_shown(archive, hits, data, **options), path)

@@ -25,7 +25,6 @@ from csmae_hf.evaluation.probe import format_probes, probe_all, require_scikit_l
 from csmae_hf.evaluation.results import write_results
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
-from csmae_hf.evaluation.run_tiles import load_model as load_model
 from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
 from csmae_hf.host_memory import keep_freed_memory
 

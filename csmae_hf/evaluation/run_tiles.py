@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
+from transformers import AutoModel, PreTrainedModel, set_seed
 
-import csmae_hf  # noqa: F401 (registers the Auto classes)
 from csmae_hf.data.load import ALL_TILES, split_name
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
 from csmae_hf.evaluation.evaluate import Embedded, evenly
@@ -87,20 +87,6 @@ def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     return Tiles(dataset, named, train)
 
 
-def load_model(name: str) -> tuple[PreTrainedModel, Any]:
-    """Load an encoder and its processor.
-
-    Raises:
-        FileNotFoundError: If there is no such folder and no such name in the cache or on the Hub.
-    """
-    try:
-        return AutoModel.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
-        ) from error
-
-
 def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, state: PartialState) -> list[Job]:
     """Embed what is not embedded yet, of every model: this process's share of it.
 
@@ -115,7 +101,7 @@ def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, st
     """
     jobs = []
     for name in models:
-        model, processor = load_model(name)
+        model, processor = load_encoder(name)
         jobs.append(_embed_model(name, model, processor, tiles, options, state))
     if options.untrained:
         set_seed(options.seed)
@@ -154,18 +140,18 @@ def device_of(options: RetrievalOptions, state: PartialState) -> torch.device:
 
 
 def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
-    """The sensors asked for, or all that model and archive have."""
+    """The sensors asked for, or all that model and data have."""
     if options.sensors:
         return list(dict.fromkeys(name.strip() for name in options.sensors.split(",")))
     sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
     absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
     if not sensors:
         raise ValueError(
-            f"The model has the sensors {', '.join(model.config.sensors)}, of which the archive has none: it has the columns "
+            f"The model has the sensors {', '.join(model.config.sensors)}, of which the data have none: they have the columns "
             f"{', '.join(dataset.column_names)}."
         )
     if absent:
-        logger.warning("The archive has no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
+        logger.warning("The data have no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
     return sensors
 
 

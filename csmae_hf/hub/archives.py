@@ -10,7 +10,8 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from csmae_hf.archive.archive import Archive
-from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
+from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
+from csmae_hf.archive.held import Held
 from csmae_hf.hub.upload import ensure_repository, upload_folder
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ CARD = "README.md"
 
 
 def push_archive(
-    archive: Archive,
+    archive: Held,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -53,7 +54,7 @@ def push_archive(
         )
     repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = for_publication(archive).save(Path(scratch, "archive"))
+        folder = save_archive(for_publication(archive), Path(scratch, "archive"))
         (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
         pushed = upload_folder(
             folder,
@@ -67,7 +68,7 @@ def push_archive(
     return f"{pushed.url}/commit/{pushed.commit}"
 
 
-def for_publication(archive: Archive) -> Archive:
+def for_publication(archive: Held) -> Held:
     """Make an archive ready to be given away: no index on a server, no folders of this machine.
 
     Args:
@@ -77,7 +78,7 @@ def for_publication(archive: Archive) -> Archive:
         The same tiles, searched exactly where the index is on a server; the model's folder is its name alone.
     """
     name = archive.identity.model
-    copy = type(archive)(
+    copy = Held(
         archive.tiles,
         archive.vectors,
         replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
@@ -85,7 +86,9 @@ def for_publication(archive: Archive) -> Archive:
         unreadable=archive.unreadable,
         source={name: value for name, value in archive.source.items() if not os.path.isabs(str(value))},
     )
-    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"}
+    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"} | {
+        *archive.stored.indexes
+    }
     copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
     copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
     return copy
@@ -123,7 +126,7 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
     return folder
 
 
-def make_card(archive: Archive, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
+def make_card(archive: Held, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
     """Write the dataset card of an archive.
 
     Args:

@@ -172,7 +172,7 @@ def save_for_ever(folder, saved):
     archives = [make_archive(seed, tiles=400, width=256) for seed in (1, 0)]
     while True:
         for archive in archives:
-            archive._written.clear()
+            archive.stored.parts.clear()
             archive.save(folder, overwrite=True)
             saved.value += 1
 

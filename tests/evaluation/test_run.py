@@ -33,13 +33,13 @@ TILES, SHARD = 60, 8
 # The script in a process of its own, with shards and forward passes that 60 tiles can show something of.
 DRIVER = f"""
 import runpy, sys, time
-from csmae_hf.embedding import shards as embed_cache
-embed_cache.SHARD_TILES = {SHARD}
-forward = embed_cache.forward_pixels
+from csmae_hf.embedding import embed, shards
+shards.SHARD_TILES = {SHARD}
+forward = embed.forward_pixels
 sys.argv = [{str(ROOT / "run_retrieval.py")!r}, *sys.argv[1:]]
 if "--slow" in sys.argv:
     sys.argv.remove("--slow")
-    embed_cache.forward_pixels = lambda *arguments: (time.sleep(0.1), forward(*arguments))[1]
+    embed.forward_pixels = lambda *arguments: (time.sleep(0.1), forward(*arguments))[1]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
