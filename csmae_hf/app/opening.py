@@ -1,6 +1,7 @@
-"""Opens an archive with its tiles, its model and its evaluation, as far as they are there."""
+"""Opens the explorer: on an archive with its tiles, model and evaluation, or, where nothing is named, on a sample that it makes."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,31 @@ from csmae_hf.evaluation.run_tiles import load_model
 from csmae_hf.hub.archives import pull_archive
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_FOLDER = Path("sample_explorer")
+"""Where the sample, its model, its evaluation and its archive are kept, in the working folder; made once."""
+
+SAMPLE_TILES = 300
+SAMPLE_NOTICE = (
+    "These tiles are generated, and the model is small and was trained on them for a short time: this shows how the page "
+    "works, not how well CSMAE retrieves."
+)
+
+SAMPLE_TRAINING: dict[str, Any] = {
+    "variant": "sesd",
+    "model_overrides": '{"hidden_size": 96, "num_attention_heads": 4, "multi_sensor_encoder_depth": 2, '
+    '"cross_sensor_encoder_depth": 1, "decoder_hidden_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}',
+    "num_train_epochs": 20,
+    "per_device_train_batch_size": 32,
+    "learning_rate": 1e-3,
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1,
+    "precision": "fp32",
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "seed": 42,
+}
+"""As `configs/demo.yaml`, for fewer tiles."""
 
 
 def open_explorer(
@@ -63,12 +89,59 @@ def open_explorer(
     else:
         folders = [] if remote != archive else [Path(archive), Path(archive).parent / "results"]
         folders += [Path(name) for name in (model, opened.identity.model) if name and Path(name).is_dir()]
-        evaluation = next((found for folder in folders if (found := _evaluation_in(folder)) is not None), None)
+        evaluation = None
+        for folder in folders:
+            # a file of that name that is something else: nobody said it was an evaluation
+            with suppress(ValueError):
+                evaluation = evaluation or read_evaluation(folder)
     return Explorer(opened, dataset, evaluation, notice)
 
 
-def _evaluation_in(folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_evaluation(folder)
-    except ValueError:
-        return None  # a file of that name that is something else: nobody said it was an evaluation
+def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:
+    """Make the sample with everything that the page shows, or open it where it was made before.
+
+    Args:
+        folder: Where it is kept.
+        tiles: Tiles to generate.
+        **training: Arguments of `run_pretraining.py` in place of those of `SAMPLE_TRAINING`.
+
+    Returns:
+        The explorer.
+    """
+    archive, results = folder / "archive", folder / "results"
+    if not (archive / "archive.json").is_file():
+        _make_sample(folder, tiles, {**SAMPLE_TRAINING, **training})
+    return open_explorer(
+        str(archive),
+        model=str(folder / "model"),
+        data=str(folder / "tiles"),
+        results=str(results),
+        notice=SAMPLE_NOTICE,
+    )
+
+
+def _make_sample(folder: Path, tiles: int, training: dict[str, Any]) -> None:
+    from csmae_hf.evaluation.options import RetrievalOptions
+    from csmae_hf.evaluation.run import retrieve
+    from csmae_hf.sample.generate import generate_sample
+    from csmae_hf.training.arguments import parse_arguments
+    from csmae_hf.training.pretrain import pretrain
+
+    logger.warning(
+        "No archive was named: generating %d tiles and training a small model in %s; this is done once, and takes minutes.",
+        tiles,
+        folder,
+    )
+    data, model_folder = folder / "tiles", folder / "model"
+    generate_sample(data, tiles=tiles, seed=0)
+    if not (model_folder / "model.safetensors").is_file():
+        options = {"data": data, "output_dir": model_folder, **training}
+        pretrain(*parse_arguments([word for name, value in options.items() for word in (f"--{name}", str(value))]))
+    model, processor = load_model(str(model_folder))
+    dataset = load_data(str(data), ALL_TILES)
+    archive = Archive.build(model, processor, dataset, model_name=str(model_folder), source={"data": str(data)})
+    retrieve(
+        [str(model_folder)],
+        RetrievalOptions(data=str(data), output_dir=str(folder / "results"), pictures=0, resamples=0),
+    )
+    archive.save(folder / "archive")  # last: where it is, all is

@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,9 +39,7 @@ class OnlyFromHere:
         await self.app(scope, receive, with_policy)
 
 
-def start(
-    explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True, **options: Any
-) -> tuple[Page, str]:
+def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True) -> tuple[Page, str]:
     """Serve the page.
 
     Args:
@@ -51,7 +47,6 @@ def start(
         host: Address to listen on; the default is reachable from this machine alone.
         port: Where; default the first free one from 7860.
         block: Whether to return only when the server ends.
-        **options: Further ones of gradio's `launch`.
 
     Returns:
         The page, and its address.
@@ -61,23 +56,22 @@ def start(
     """
     page = Page(explorer)
     style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    settings: Mapping[str, Any] = {
-        "server_name": host,
-        "server_port": port,
-        "share": False,
-        "inbrowser": False,
-        "quiet": True,
-        "ssr_mode": False,
-        "enable_monitoring": False,
-        "run_history": False,
-        "max_file_size": MOST_BYTES,
-        "theme": theme(),
+    _, address, _ = page.blocks.launch(
+        prevent_thread_lock=True,
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        run_history=False,
+        max_file_size=MOST_BYTES,
+        theme=theme(),
         # Not as gradio's `css`, which takes selectors apart at every comma.
-        "head": f"<style>{style}</style><script>{script}</script>",
-        "app_kwargs": {"middleware": [Middleware(OnlyFromHere)]},
-        **options,
-    }
-    _, address, _ = page.blocks.launch(prevent_thread_lock=True, **settings)
+        head=f"<style>{style}</style><script>{script}</script>",
+        app_kwargs={"middleware": [Middleware(OnlyFromHere)]},
+    )
     threading.Thread(target=explorer.warm, daemon=True).start()
     logger.info("Explorer: %s (end it with Ctrl+C)", address)
     if block:

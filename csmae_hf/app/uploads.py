@@ -2,11 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from csmae_hf.archive.queries import RASTERS, read_image_file
 
@@ -39,7 +37,10 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
     for file in files:
         _refuse_others(file)
     if len(files) == 1:
-        return dict(_named(read_image_file(files[0], bands), files[0], bands))
+        held = read_image_file(files[0], bands)
+        if not hasattr(held, "keys"):
+            raise ValueError(f"{files[0].name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
+        return dict(held)
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
             target = Path(folder, file.name)
@@ -52,12 +53,6 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
             return dict(read_image_file(folder, bands))
         except ValueError as error:
             raise ValueError(str(error).replace(folder, f"The set of {len(files)} files")) from error
-
-
-def _named(held: Any, file: Path, bands: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
-    if not hasattr(held, "keys"):
-        raise ValueError(f"{file.name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
-    return held
 
 
 def _refuse_others(file: Path) -> None:
@@ -83,13 +78,11 @@ def _refuse_others(file: Path) -> None:
         with rasterio.open(file, driver="GTiff") as source:
             count, height, width = source.count, source.height, source.width
     except rasterio.errors.RasterioIOError as error:
-        raise ValueError(f"{file.name} cannot be read as a GeoTIFF: {_without_folder(str(error), file)}") from error
+        raise ValueError(
+            f"{file.name} cannot be read as a GeoTIFF: {str(error).replace(str(file), file.name)}"
+        ) from error
     if count * height * width > MOST_VALUES:
         raise ValueError(
             f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 "
             "pixels of 10 m."
         )
-
-
-def _without_folder(text: str, file: Path) -> str:
-    return text.replace(str(file), file.name)

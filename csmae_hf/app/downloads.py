@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def write_files(archive: "Archive", search: Search, hits: Hits | None, folder: Path) -> list[Path]:
+def write_downloads(archive: "Archive", search: Search, hits: Hits | None, folder: Path) -> list[Path]:
     """Write everything that can be taken away.
 
     Args:
@@ -48,37 +47,23 @@ def write_files(archive: "Archive", search: Search, hits: Hits | None, folder: P
         except ImportError as error:
             logger.warning("No map was written. %s", error)
     if search.collected:
-        tiles = tiles_of(archive, search.collected)
-        files += [_write_csv(tiles, folder / "collected.csv"), _write_dataset(tiles, folder / "collected_dataset")]
+        from datasets import Dataset
+
+        tiles = archive.tiles.take(pa.array(archive.rows_of(search.collected)))
+        files.append(_write_csv(tiles, folder / "collected.csv"))
+        unpacked = folder / "collected_dataset"
+        Dataset(tiles.combine_chunks()).save_to_disk(str(unpacked))
+        files.append(Path(shutil.make_archive(str(unpacked), "zip", unpacked)))
+        shutil.rmtree(unpacked)
     return files
-
-
-def tiles_of(archive: "Archive", ids: Sequence[str]) -> pa.Table:
-    """Metadata of some tiles, in the order of their ids.
-
-    Raises:
-        ValueError: If one is not in the archive.
-    """
-    return archive.tiles.take(pa.array(archive.rows_of(ids)))
 
 
 def _write_csv(table: pa.Table, path: Path) -> Path:
     """A table as CSV, lists joined by "; "."""
-    columns = {}
-    for name in table.column_names:
-        column = table.column(name)
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            texts = [None if held is None else "; ".join(map(str, held)) for held in column.to_pylist()]
-            column = pa.chunked_array([pa.array(texts, pa.string())])
-        columns[name] = column
-    pa.csv.write_csv(pa.table(columns), path)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+            held = table.column(place).to_pylist()
+            texts = [None if items is None else "; ".join(map(str, items)) for items in held]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    pa.csv.write_csv(table, path)
     return path
-
-
-def _write_dataset(tiles: pa.Table, folder: Path) -> Path:
-    from datasets import Dataset
-
-    Dataset(tiles.combine_chunks()).save_to_disk(str(folder))
-    packed = shutil.make_archive(str(folder), "zip", folder)
-    shutil.rmtree(folder)
-    return Path(packed)
