@@ -21,7 +21,6 @@ from csmae_hf.archive.folder import (
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
 from csmae_hf.files import Entry, write_file
 from csmae_hf.search.build_index import open_index
-from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.recall import Recall, with_buckets
 from csmae_hf.search.vectors import Vectors
 
@@ -77,9 +76,9 @@ def _write_parts(archive: "Archive", folder: Path, written: Written) -> dict[str
         index = archive.indexes[sensor]
         described: dict[str, Any] = {"backend": index.backend, "parameters": index.parameters}
         files.append(entry)
-        if isinstance(index, FaissIndex):
-            files.append(index.write(folder, sensor))
-            described["file"] = files[-1].name
+        if (stored := index.write(folder, sensor)) is not None:
+            files.append(stored)
+            described["file"] = stored.name
         sensors[sensor] = {"file": entry.name, "index": described}
     alignment = None
     if archive.alignment is not None:
