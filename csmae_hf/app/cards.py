@@ -7,7 +7,7 @@ from typing import Any
 
 from csmae_hf.app.explorer import Answer, Explorer
 from csmae_hf.app.geography import Marker, Place, distance, draw_map, place_of
-from csmae_hf.app.html import escape
+from csmae_hf.app.html import escape, figure
 from csmae_hf.app.state import Search, Session
 from csmae_hf.visualize import abbreviate
 
@@ -124,11 +124,7 @@ def _small_picture(explorer: Explorer, tile: str, sensor: str, size: int, instea
 
 def _figures(pictures: Sequence[tuple[str, str]], name: str) -> str:
     """Pictures, each a title and a URI, of what is called `name`."""
-    return "".join(
-        f'<figure><img src="{uri}" alt="{escape(f"{name}, {title}")}" width="120" height="120">'
-        f"<figcaption>{escape(title)}</figcaption></figure>"
-        for title, uri in pictures
-    )
+    return "".join(figure(uri, title, name) for title, uri in pictures)
 
 
 def query_panel(explorer: Explorer, search: Search, uploads: Mapping[str, Mapping[str, Any]]) -> str:

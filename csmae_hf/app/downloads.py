@@ -20,20 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 def write_downloads(archive: "Archive", search: Search, hits: Hits | None, folder: Path) -> list[Path]:
-    """Write everything that can be taken away.
-
-    Args:
-        archive: The archive.
-        search: With the tiles collected.
-        hits: The results that are shown, if any.
-        folder: An empty folder.
+    """Write everything that can be taken away to an empty folder; ValueError if a tile collected is not in the archive.
 
     Returns:
-        `search.json`; of results `results.csv` and `results.geojson`; of tiles collected `collected.csv` and
+        `search.json`; of results, if any are shown, `results.csv` and `results.geojson`; of tiles collected `collected.csv` and
         `collected_dataset.zip`, a folder for `datasets.load_from_disk`.
-
-    Raises:
-        ValueError: If a tile collected is not in the archive.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "search.json"]

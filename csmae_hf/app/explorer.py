@@ -76,13 +76,8 @@ class Explorer:
             logger.warning("Without uploads, and without reasons: %s", error)
             features = {} if dataset is None else dataset.features
             bands = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
-        self.bands = bands
+        self.bands = bands  # by sensor that a query may be of
         self.pictures = TilePictures(dataset, {sensor: names for sensor, names in bands.items() if names})
-
-    @property
-    def query_sensors(self) -> list[str]:
-        """Sensors that a query may be of."""
-        return list(self.bands)
 
     @cached_property
     def pickers(self) -> list[Picker]:
@@ -91,15 +86,15 @@ class Explorer:
 
     def begin(self) -> Search:
         """The search that a page begins with: nothing asked yet, across sensors where there are two."""
-        first, held = self.query_sensors[0], self.archive.sensors
+        first, held = next(iter(self.bands)), self.archive.sensors
         return Search(sensor=first, archive_sensor=next((name for name in reversed(held) if name != first), held[0]))
 
     def completed(self, search: Search) -> Search:
         """A search with sensors where it names none; ValueError if it names one that there is not."""
         begin = self.begin()
         sensor, target = search.sensor or begin.sensor, search.archive_sensor or begin.archive_sensor
-        if sensor not in self.query_sensors:
-            raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(self.query_sensors)}.")
+        if sensor not in self.bands:
+            raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(self.bands)}.")
         if target not in self.archive.sensors:
             raise ValueError(f"The archive has no embeds of {target!r}; it has {', '.join(self.archive.sensors)}.")
         return replace(search, sensor=sensor, archive_sensor=target)
@@ -117,12 +112,6 @@ class Explorer:
 
     def search(self, search: Search) -> Answer:
         """Answer a search, or give the answer that it had before: an archive that is shown does not change.
-
-        Args:
-            search: With something to search by.
-
-        Returns:
-            The answer.
 
         Raises:
             ValueError: If a tile, sensor or column is unknown, or there is nothing to search by.
@@ -152,15 +141,7 @@ class Explorer:
         return Answer(hits, known, time.perf_counter() - started)
 
     def embed_upload(self, bands: Mapping[str, Any], sensor: str, name: str) -> tuple[float, ...]:
-        """Embed an uploaded image.
-
-        Args:
-            bands: (H, W) by band.
-            sensor: Its sensor.
-            name: What to call it in errors.
-
-        Returns:
-            (D,) the embed, before any alignment.
+        """The embed (D,), before any alignment, of an uploaded image, (H, W) by band, which errors call by its name.
 
         Raises:
             ValueError: If the processor refuses it.
@@ -194,12 +175,7 @@ class Explorer:
             logger.info("%s", error)
 
     def reconstructor(self) -> "CSMAEForPreTraining":
-        """The model with its decoders, loaded when it is first asked for.
-
-        Raises:
-            ValueError: If it has none that predict one sensor from another.
-            FileNotFoundError: If there is no model.
-        """
+        """The model with its decoders, loaded when it is first asked for; raises as `load_reconstructor`."""
         with self._lock:
             if self._reconstructor is None:
                 model, _ = self.archive.load_model()
@@ -246,14 +222,7 @@ class Explorer:
 
 
 def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTraining":
-    """Load a model with its decoders, in evaluation mode.
-
-    Args:
-        name: Folder or Hub name.
-        revision: Of the Hub.
-
-    Returns:
-        The model.
+    """Load a model with its decoders from a folder or the Hub, in evaluation mode.
 
     Raises:
         ValueError: If it was published without decoders, or was not trained to predict one sensor from another.

@@ -89,13 +89,9 @@ def groups_by(values: Sequence[Any], most: int = len(COLORS)) -> tuple[list[str]
 def draw_projection(
     projection: Projection, groups: Sequence[str] = (), group_of: NDArray[np.int64] | None = None, by: str = "sensor"
 ) -> str:
-    """Draw a projection as SVG: a shape for each sensor, a colour for each group, or for each sensor where there are no groups.
+    """Draw a projection as SVG, coloured by something: a shape for each sensor, a colour for each group.
 
-    Args:
-        projection: The points.
-        groups: Names of the groups.
-        group_of: (n,) group of each tile, -1 for none.
-        by: What the colours mean.
+    `group_of` (n,) has the group of each tile, -1 for none; without groups each sensor has a colour.
     """
     every = np.concatenate(list(projection.points.values()))
     low, high = every.min(axis=0), every.max(axis=0)
@@ -152,8 +148,7 @@ def _in_words(projection: Projection) -> str:
 
 def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read the `results.json` of a folder, or that file; None where there is none, ValueError where it is something else."""
-    path = Path(folder)
-    path = path / "results.json" if path.is_dir() else path
+    path = Path(folder, "results.json") if Path(folder).is_dir() else Path(folder)
     if not path.is_file():
         return None
     try:

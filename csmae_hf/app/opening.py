@@ -49,7 +49,7 @@ def open_explorer(
     index: bool = True,
     notice: str = "",
 ) -> Explorer:
-    """Open an archive with all that the page shows of it.
+    """Open an archive with all that the page shows of it; without tiles there are no pictures, which it says.
 
     Args:
         archive: Folder, or `hub:NAME` of a dataset repository.
@@ -58,9 +58,6 @@ def open_explorer(
         results: Folder of an evaluation; default the archive's, its parent's `results`, or the model's, where one is there.
         index: Whether to use the archive's index; else search is exact.
         notice: A sentence that stands above everything.
-
-    Returns:
-        The explorer. Without tiles it has no pictures, which it says.
 
     Raises:
         FileNotFoundError: If there is no archive, or not what was named.
@@ -87,9 +84,9 @@ def open_explorer(
         if evaluation is None:
             raise FileNotFoundError(f"No results.json in {results}: expected the output folder of run_retrieval.py.")
     else:
+        evaluation = None
         folders = [] if remote != archive else [Path(archive), Path(archive).parent / "results"]
         folders += [Path(name) for name in (model, opened.identity.model) if name and Path(name).is_dir()]
-        evaluation = None
         for folder in folders:
             # a file of that name that is something else: nobody said it was an evaluation
             with suppress(ValueError):
@@ -98,29 +95,17 @@ def open_explorer(
 
 
 def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:
-    """Make the sample with everything that the page shows, or open it where it was made before.
+    """Make a sample of so many tiles with everything that the page shows, or open it where it was made before.
 
-    Args:
-        folder: Where it is kept.
-        tiles: Tiles to generate.
-        **training: Arguments of `run_pretraining.py` in place of those of `SAMPLE_TRAINING`.
-
-    Returns:
-        The explorer.
+    `training` are arguments of `run_pretraining.py` in place of those of `SAMPLE_TRAINING`.
     """
-    archive, results = folder / "archive", folder / "results"
-    if not (archive / "archive.json").is_file():
-        _make_sample(folder, tiles, {**SAMPLE_TRAINING, **training})
-    return open_explorer(
-        str(archive),
-        model=str(folder / "model"),
-        data=str(folder / "tiles"),
-        results=str(results),
-        notice=SAMPLE_NOTICE,
-    )
+    archive, model, data, results = (str(folder / name) for name in ("archive", "model", "tiles", "results"))
+    if not Path(archive, "archive.json").is_file():
+        _make_sample(archive, model, data, results, tiles, {**SAMPLE_TRAINING, **training})
+    return open_explorer(archive, model=model, data=data, results=results, notice=SAMPLE_NOTICE)
 
 
-def _make_sample(folder: Path, tiles: int, training: dict[str, Any]) -> None:
+def _make_sample(archive: str, model: str, data: str, results: str, tiles: int, training: dict[str, Any]) -> None:
     from csmae_hf.evaluation.options import RetrievalOptions
     from csmae_hf.evaluation.run import retrieve
     from csmae_hf.sample.generate import generate_sample
@@ -130,18 +115,12 @@ def _make_sample(folder: Path, tiles: int, training: dict[str, Any]) -> None:
     logger.warning(
         "No archive was named: generating %d tiles and training a small model in %s; this is done once, and takes minutes.",
         tiles,
-        folder,
+        Path(archive).parent,
     )
-    data, model_folder = folder / "tiles", folder / "model"
     generate_sample(data, tiles=tiles, seed=0)
-    if not (model_folder / "model.safetensors").is_file():
-        options = {"data": data, "output_dir": model_folder, **training}
+    if not Path(model, "model.safetensors").is_file():
+        options = {"data": data, "output_dir": model, **training}
         pretrain(*parse_arguments([word for name, value in options.items() for word in (f"--{name}", str(value))]))
-    model, processor = load_model(str(model_folder))
-    dataset = load_data(str(data), ALL_TILES)
-    archive = Archive.build(model, processor, dataset, model_name=str(model_folder), source={"data": str(data)})
-    retrieve(
-        [str(model_folder)],
-        RetrievalOptions(data=str(data), output_dir=str(folder / "results"), pictures=0, resamples=0),
-    )
-    archive.save(folder / "archive")  # last: where it is, all is
+    built = Archive.build(*load_model(model), load_data(data, ALL_TILES), model_name=model, source={"data": data})
+    retrieve([model], RetrievalOptions(data=data, output_dir=results, pictures=0, resamples=0))
+    built.save(archive)  # last: where it is, all is

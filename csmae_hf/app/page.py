@@ -67,7 +67,7 @@ class Page:
         return gr.HTML(value, elem_classes=["explorer"], apply_default_css=False, js_on_load=script, **options)
 
     def _lay_out_controls(self) -> None:
-        named = [(sensor.upper(), sensor) for sensor in self.explorer.query_sensors]
+        named = [(sensor.upper(), sensor) for sensor in self.explorer.bands]
         held = [(sensor.upper(), sensor) for sensor in self.explorer.archive.sensors]
         self.sensor = gr.Radio(named, value=self.begin.sensor, label="Query seen by", elem_id="sensor")
         self.archive_sensor = gr.Radio(
@@ -85,11 +85,11 @@ class Page:
                 elif picker.kind == "truth":
                     widgets = [gr.Radio(["any", "yes", "no"], value="any", label=picker.label)]
                 else:
-                    first, last = picker.span or ("", "")
+                    ends = zip(("from", "to"), picker.span or ("", ""), strict=True)
                     with gr.Row():
                         widgets = [
-                            gr.Textbox(label=f"{picker.label} from", placeholder=first, max_lines=1, min_width=110),
-                            gr.Textbox(label=f"{picker.label} to", placeholder=last, max_lines=1, min_width=110),
+                            gr.Textbox(label=f"{picker.label} {end}", placeholder=day, max_lines=1, min_width=110)
+                            for end, day in ends
                         ]
                 self.picked[picker.column] = widgets
             self.where = gr.Textbox(
@@ -104,7 +104,7 @@ class Page:
                     height=120,
                     elem_id=f"upload-{sensor}",
                 )
-                for sensor in self.explorer.query_sensors
+                for sensor in self.explorer.bands
             }
         with gr.Accordion("Share, repeat, export", open=False):
             self._html(
@@ -133,17 +133,18 @@ class Page:
         self.gallery = self._html(active=True, elem_id="gallery")
 
     def _lay_out_glance(self, tab: gr.Tab) -> None:
-        self.by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
-        self.projection = self._html(elem_id="projection")
+        by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
+        projection = self._html(elem_id="projection")
         self._html("<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation), elem_id="evaluation")
-        for event in (tab.select, self.by.input):
-            event(self._drawn_projection, [self.by], [self.projection], show_progress="hidden")
 
-    def _drawn_projection(self, by: str) -> str:
-        try:
-            return self.explorer.draw_projection(by)
-        except ValueError as error:
-            return cards.message(str(error), "error")
+        def draw(by: str) -> str:
+            try:
+                return self.explorer.draw_projection(by)
+            except ValueError as error:
+                return cards.message(str(error), "error")
+
+        for event in (tab.select, by.input):
+            event(draw, [by], [projection], show_progress="hidden")
 
     def _examples(self, turn: int, sensor: str) -> str:
         return cards.example_strip(self.explorer, self.explorer.examples(EXAMPLES, turn), sensor)
@@ -172,12 +173,8 @@ class Page:
         for sensor, file in self.files.items():
             on(file.upload, partial(self._uploaded, sensor), [*kept, self.archive_sensor, self.k, file])
         on(self.saved.upload, self._opened, [self.session, self.saved])
-        on(
-            self.blocks.load,
-            self._opened_link,
-            [self.session, self.url],
-            js="(session, url) => [session, location.search.slice(1)]",
-        )
+        asked_for = "(session, url) => [session, location.search.slice(1)]"
+        on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
         self.sensor.change(self._examples, [self.turn, self.sensor], [self.examples], show_progress="hidden")
         self.more.click(
             lambda turn, sensor: (turn + 1, self._examples(turn + 1, sensor)),
@@ -200,11 +197,7 @@ class Page:
         return guarded
 
     def _show(self, session: Session, uploads: Mapping[str, Any], *, filters: bool = False) -> Changes:
-        """Everything that a session shows.
-
-        Raises:
-            ValueError: If its search cannot be answered.
-        """
+        """Everything that a session shows; ValueError if its search cannot be answered."""
         search = session.shown
         changes: Changes = {
             self.session: session,
@@ -248,11 +241,9 @@ class Page:
     def _asked(self, search: Search, values: tuple[Any, ...]) -> Search:
         """A search as the widgets say."""
         sensor, archive_sensor, _, k, include_self, where, *picked = values
-        held, place = {}, 0
-        for column, widgets in self.picked.items():
-            own = picked[place : place + len(widgets)]
-            held[column] = own if len(own) > 1 else own[0]
-            place += len(widgets)
+        values_left = iter(picked)
+        groups = {column: [next(values_left) for _ in widgets] for column, widgets in self.picked.items()}
+        held = {column: group if len(group) > 1 else group[0] for column, group in groups.items()}
         return replace(
             search,
             sensor=sensor,
@@ -309,13 +300,7 @@ class Page:
         return self._show(session.undone(), uploads, filters=True)
 
     def _uploaded(
-        self,
-        sensor: str,
-        session: Session,
-        uploads: dict[str, Any],
-        archive_sensor: str,
-        k: float,
-        files: list[str],
+        self, sensor: str, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
     ) -> Changes:
         bands = read_upload(files, self.explorer.bands[sensor])
         name = Path(files[0]).name

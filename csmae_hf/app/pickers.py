@@ -59,15 +59,9 @@ def pickers_of(tiles: pa.Table) -> list[Picker]:
 
 
 def compose_filter(picked: Mapping[str, Any], pickers: Sequence[Picker], typed: str = "") -> str:
-    """Write what was picked, and what was typed, as one filter.
+    """Write what was picked, and a filter that was typed, as one filter; it is checked by whoever searches by it.
 
-    Args:
-        picked: By column: a list of values, "yes" or "no", or (from, to) as ISO dates of which each may be empty.
-        pickers: Of the columns.
-        typed: A filter that must hold too.
-
-    Returns:
-        The filter, empty where nothing was picked. It is not checked; whoever searches by it does that.
+    `picked` has by column a list of values, "yes" or "no", or (from, to) as ISO dates of which each may be empty.
     """
     parts = []
     for picker in pickers:

@@ -45,14 +45,11 @@ def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, 
     Args:
         explorer: What is shown.
         host: Address to listen on; the default is reachable from this machine alone.
-        port: Where; default the first free one from 7860.
+        port: Where; default the first free one from 7860. One that is taken is an OSError.
         block: Whether to return only when the server ends.
 
     Returns:
         The page, and its address.
-
-    Raises:
-        OSError: If the port is taken.
     """
     page = Page(explorer)
     style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

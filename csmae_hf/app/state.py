@@ -153,10 +153,7 @@ class Session:
 
     def undone(self) -> "Session":
         """Go back a step; at the first there is none to go back to."""
-        if not self.past:
-            return self
-        current, shown = self.past[-1]
-        return Session(current, shown, self.past[:-1])
+        return Session(*self.past[-1], self.past[:-1]) if self.past else self
 
     def _step(self, current: Search, shown: Search) -> "Session":
         begun = self.shown.has_query or self.current.has_query

@@ -18,14 +18,9 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
-    """Read an uploaded image of one sensor.
+    """Read an uploaded image of one sensor as (H, W) by band: of a GeoTIFF, or of one for each band, named `..._B02.tif`.
 
-    Args:
-        paths: One GeoTIFF with all bands, or a GeoTIFF for each band, named `..._B02.tif`.
-        bands: The sensor's bands, in the model's order.
-
-    Returns:
-        (H, W) by band; whether they are what the model takes, the processor says.
+    `bands` are the sensor's, in the model's order. Whether the pixels are what the model takes, the processor says.
 
     Raises:
         ValueError: If a file is no TIFF, is too large or broken, or bands are missing.

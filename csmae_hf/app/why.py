@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from csmae_hf.app.explorer import Explorer
-from csmae_hf.app.html import escape
+from csmae_hf.app.html import escape, figure
 from csmae_hf.app.state import Search
 from csmae_hf.training.reconstructions import PixelBands, restore_bands, restore_prediction
 from image_processing_csmae import CSMAEImageProcessor
@@ -25,20 +24,7 @@ Pixels = Mapping[str, Mapping[str, Any]]
 
 
 def why_panel(explorer: Explorer, search: Search, tile: str, uploads: Pixels) -> str:
-    """Explain a result.
-
-    Args:
-        explorer: The archive.
-        search: That found it.
-        tile: Id of the result.
-        uploads: Pixels of an uploaded query, by sensor.
-
-    Returns:
-        HTML.
-
-    Raises:
-        ValueError: If the search cannot be answered.
-    """
+    """Explain a result of a search, as HTML; `uploads` are the pixels of an uploaded query."""
     query = explorer.bands_of(search, uploads)
     result = explorer.pictures.bands(tile, search.archive_sensor)
     scores = [hit["score"] for hit in explorer.search(search).hits[0] if hit["id"] == tile]
@@ -107,14 +93,14 @@ def _grid(picture: tuple[str, str], values: FloatArray, role: str) -> str:
 def _reconstruction_part(explorer: Explorer, images: Pixels, source: str, target: str) -> str:
     """What the model expects another sensor to see at the place of the query."""
     model = explorer.reconstructor()
-    made = reconstruct(model, explorer.archive.load_model()[1], images, source, target)
-    predicted = explorer.pictures.draw(made.predicted, target)
+    bands, difference = reconstruct(model, explorer.archive.load_model()[1], images, source, target)
+    predicted = explorer.pictures.draw(bands, target)
     true = explorer.pictures.draw(images[target], target) if target in images else []
     figures = ""
     for place, (title, uri) in enumerate(predicted):
-        figures += _shown(uri, f"{title}, predicted from {source.upper()}")
-        figures += _shown(true[place][1], f"{title}, true") if true else ""
-    error = "" if made.error is None else f" Root mean square error {made.error:.2f} standard deviations of a band."
+        figures += figure(uri, f"{title}, predicted from {source.upper()}")
+        figures += figure(true[place][1], f"{title}, true") if true else ""
+    error = "" if difference is None else f" Root mean square error {difference:.2f} standard deviations of a band."
     seen = "" if true else f" The true {target.upper()} image of the query is not known."
     return (
         f"<h3>What {escape(source.upper())} makes the model expect of {escape(target.upper())}</h3>"
@@ -123,28 +109,10 @@ def _reconstruction_part(explorer: Explorer, images: Pixels, source: str, target
     )
 
 
-def _shown(uri: str, title: str) -> str:
-    return f'<figure><img src="{uri}" alt="{escape(title)}" width="120" height="120"><figcaption>{escape(title)}</figcaption></figure>'
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """One sensor as the model predicts it from another.
-
-    Attributes:
-        predicted: (H, W) by band, in the archive's units.
-        error: Root mean square difference to the true image over all bands, in the processor's standard
-            deviations; None where the truth is not known.
-    """
-
-    predicted: PixelBands
-    error: float | None
-
-
 @torch.no_grad()
 def reconstruct(
     model: CSMAEForPreTraining, processor: CSMAEImageProcessor, images: Pixels, source: str, target: str
-) -> Reconstruction:
+) -> tuple[PixelBands, float | None]:
     """Predict what a place looks like to another sensor.
 
     The model predicts patches it cannot see from those it can, so it is asked several times, with other patches hidden each
@@ -158,7 +126,8 @@ def reconstruct(
         target: Sensor that is predicted.
 
     Returns:
-        The prediction.
+        (H, W) by band, in the archive's units; and the root mean square difference to the true image over all bands, in the
+        processor's standard deviations, None where the truth is not known.
 
     Raises:
         ValueError: If the processor refuses an image, or the truth is needed and not known (`norm_pixel_loss`).
@@ -185,7 +154,7 @@ def reconstruct(
     mean = (patches * weights).sum(dim=0, keepdim=True) / weights.sum(dim=0, keepdim=True)
     image = restore_prediction(mean, inputs[target], config.patch_size, config.norm_pixel_loss)
     error = float((image - inputs[target]).square().mean().sqrt()) if known else None
-    return Reconstruction(restore_bands(image[0], processor, target), error)
+    return restore_bands(image[0], processor, target), error
 
 
 def shifted_noise(patches: int, passes: int, sensors: Sequence[str]) -> dict[str, torch.Tensor]:
