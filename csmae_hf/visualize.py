@@ -77,7 +77,6 @@ def stretch(channels: ArrayLike, limits: Limits, gamma: float = 1.0) -> Image:
     """Bring channels (H, W, C) to 0..1, float32, by the limits of each; what is not finite is 0.
 
     Args:
-        channels: Array (H, W, C).
         limits: C increasing pairs (value shown as 0, value shown as 1); anything else is a ValueError.
         gamma: Exponent applied after it.
     """

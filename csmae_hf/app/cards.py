@@ -16,27 +16,16 @@ _SIGNS = {"like": "+", "unlike": "−"}  # noqa: RUF001 (a minus as wide as the 
 
 @dataclass(frozen=True)
 class Card:
-    """A result.
-
-    Attributes:
-        rank: From 1.
-        tile: Its id.
-        score: Cosine similarity to the query.
-        labels: Its classes, those shared with the query first, and whether each is shared.
-        hit: Whether it shares a label with the query; None where labels of either are not known.
-        place: Where it lies; None where that is not known.
-        kilometres: How far from the query; None where either place is not known.
-        facts: When it was seen and further metadata, in words.
-    """
+    """A result, by rank from 1 and id of its tile; what is not known of it is None."""
 
     rank: int
     tile: str
-    score: float
-    labels: tuple[tuple[str, bool], ...]
-    hit: bool | None
+    score: float  # cosine similarity to the query
+    labels: tuple[tuple[str, bool], ...]  # its classes, those shared with the query first, and whether each is shared
+    hit: bool | None  # whether it shares a label with the query
     place: Place | None
-    kilometres: float | None
-    facts: tuple[str, ...]
+    kilometres: float | None  # from the query
+    facts: tuple[str, ...]  # when it was seen and further metadata, in words
 
     @property
     def kind(self) -> str:

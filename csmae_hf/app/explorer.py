@@ -35,16 +35,10 @@ MOST_ANSWERS = 128
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a search found.
+    """What a search found, and how long the archive searched."""
 
-    Attributes:
-        hits: As the archive gave them, of one query.
-        query: Metadata of the tile that is the query; empty where it is none of the archive.
-        seconds: How long the archive searched.
-    """
-
-    hits: Hits
-    query: Mapping[str, Any]
+    hits: Hits  # of one query
+    query: Mapping[str, Any]  # metadata of the tile that is the query; empty where it is none of the archive
     seconds: float
 
 

@@ -32,19 +32,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Marker:
-    """A tile to be shown on a map.
-
-    Attributes:
-        tile: Its id.
-        place: Where it lies.
-        label: What stands on it: a rank, or "Q" for the query.
-        kind: "query", "hit", "miss" or "unknown".
-    """
+    """A tile to be shown on a map, by its id."""
 
     tile: str
     place: Place
-    label: str
-    kind: str
+    label: str  # what stands on it: a rank, or "Q" for the query
+    kind: str  # "query", "hit", "miss" or "unknown"
 
 
 def place_of(tile: Mapping[str, Any]) -> Place | None:

@@ -124,25 +124,21 @@ def draw_projection(
         for _, color, cap, points in sorted(paths, key=lambda path: path[0])
     )
     title = f"{len(projection.rows)} tiles, coloured by {by}"
-    return (
-        f'<div class="projection"><svg viewBox="0 0 {_EDGE:g} {_EDGE:g}" role="img" aria-label="Projection of {escape(title)}">'
-        f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>'
-        f"{_in_words(projection)}</div></div>"
-    )
-
-
-def _in_words(projection: Projection) -> str:
     first, second = projection.explained
     words = (
         f"<p>{len(projection.rows):,} tiles on the two directions along which the embeds of all sensors vary most (PCA); they hold "
         f"{first:.0%} and {second:.0%} of the variance.</p>"
     )
-    if projection.gap is None or projection.spread is None:
-        return words
-    return words + (
-        f"<p><strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between the "
-        "means of the two sensors' embeds. Where it is large, the two colours form two islands.</p>"
-        f"<p>Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated).</p>"
+    if projection.gap is not None and projection.spread is not None:
+        words += (
+            f"<p><strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between "
+            "the means of the two sensors' embeds. Where it is large, the two colours form two islands.</p>"
+            f"<p>Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated).</p>"
+        )
+    return (
+        f'<div class="projection"><svg viewBox="0 0 {_EDGE:g} {_EDGE:g}" role="img" aria-label="Projection of {escape(title)}">'
+        f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>'
+        f"{words}</div></div>"
     )
 
 

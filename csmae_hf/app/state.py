@@ -131,17 +131,11 @@ def _checked(held: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Session:
-    """What one person's page shows, and the steps that led there.
+    """What one person's page shows, and the steps that led there."""
 
-    Attributes:
-        current: The search with all marks, those set since the results were found too.
-        shown: The search whose results are on the page.
-        past: Earlier (current, shown), the last at the end.
-    """
-
-    current: Search = field(default_factory=Search)
-    shown: Search = field(default_factory=Search)
-    past: tuple[tuple[Search, Search], ...] = ()
+    current: Search = field(default_factory=Search)  # with all marks, those set since the results were found too
+    shown: Search = field(default_factory=Search)  # whose results are on the page
+    past: tuple[tuple[Search, Search], ...] = ()  # earlier (current, shown), the last at the end
 
     def searched(self, search: Search) -> "Session":
         """Go on to a search whose results are shown."""

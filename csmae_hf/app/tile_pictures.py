@@ -24,17 +24,11 @@ _FALSE_COLOR = ("B08", "B04", "B03")
 
 @dataclass(frozen=True)
 class Composite:
-    """A way to show a sensor.
-
-    Attributes:
-        sensor: The sensor.
-        name: In words, such as "true colour".
-        bands: That become red, green and blue where it is no usual composite; None for the usual one.
-    """
+    """A way to show a sensor, named in words, such as "true colour"."""
 
     sensor: str
     name: str
-    bands: tuple[str, str, str] | None = None
+    bands: tuple[str, str, str] | None = None  # that become red, green and blue where it is no usual composite
 
     @property
     def title(self) -> str:
@@ -65,16 +59,9 @@ def paint(bands: Mapping[str, Any], composite: Composite, limits: Limits) -> Ima
 
 
 def measure_limits(tiles: Sequence[Mapping[str, Any]], composite: Composite) -> Limits:
-    """Measure between which values to stretch each channel: the 2nd and 98th percentile of a tile.
+    """Measure between which values to stretch each of the three channels: the 2nd and 98th percentile of a tile, bands by name.
 
     Of several tiles it is the median of their 2nd, and the upper quartile of their 98th: a few clouds would leave all others black.
-
-    Args:
-        tiles: Bands by name of each, at least one.
-        composite: Whose channels.
-
-    Returns:
-        Three pairs.
     """
     sensor = composite.known_sensor
     if composite.bands is not None:

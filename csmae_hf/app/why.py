@@ -121,7 +121,7 @@ def reconstruct(
     Args:
         model: With its decoders.
         processor: Its processor.
-        images: Bands by name, of the source, and of the target where it is known.
+        images: Of the source, the sensor that is seen, and of the target, which is predicted, where it is known.
         source: Sensor that is seen.
         target: Sensor that is predicted.
 

@@ -26,17 +26,9 @@ INDEXES: dict[str, type[ArchiveIndex]] = {kind.backend: kind for kind in (ExactI
 def build_index(
     backend: str, sensor: str, vectors: Mapping[str, Vectors], tiles: pa.Table, **options: Any
 ) -> tuple[ArchiveIndex, list[Recall]]:
-    """Build an index of one sensor of an archive, and measure it with queries of every sensor.
+    """Build an index of one sensor of an archive, and measure its recall in every direction to this sensor; none for exact search.
 
-    Args:
-        backend: One of `INDEXES`.
-        sensor: Whose vectors are indexed.
-        vectors: (N, D) unit vectors by sensor; a sample of them are the queries.
-        tiles: Metadata, with the buckets of `with_buckets`.
-        **options: Of the index.
-
-    Returns:
-        The index and its recall in every direction to this sensor; none for exact search.
+    Vectors are (N, D) of unit length by sensor, of which a sample are the queries; the metadata have the buckets of `with_buckets`.
 
     Raises:
         ValueError: If the backend or an option is unknown, or no effort of a faiss index reaches a recall of 0.95.

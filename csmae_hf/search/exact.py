@@ -16,10 +16,7 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 class ExactIndex(ArchiveIndex):
     """Looks at every row, a chunk at a time, so the vectors may be larger than memory.
 
-    Args:
-        vectors: (N, D) float32 unit vectors.
-        device: Where the products run; default the CPU.
-        precision: "float32", or on a GPU "float16" or "bfloat16"; results are the same.
+    Products run on `device`, default the CPU, there in float32; on a GPU in any of `PRECISIONS`, with the same results.
     """
 
     backend: ClassVar[str] = "exact"

@@ -29,17 +29,11 @@ class Selection:
 
 
 class Found(NamedTuple):
-    """What an index found.
+    """What an index found."""
 
-    Attributes:
-        scores: (Q, k) float32, highest first; -inf where there is nothing.
-        rows: (Q, k) int64 rows of the archive; -1 where there is nothing.
-        exact: Whether nothing nearer can have been missed.
-    """
-
-    scores: NDArray[np.float32]
-    rows: IntArray
-    exact: bool
+    scores: NDArray[np.float32]  # (Q, k), highest first; -inf where there is nothing
+    rows: IntArray  # (Q, k) of the archive; -1 where there is nothing
+    exact: bool  # whether nothing nearer can have been missed
 
 
 class ArchiveIndex(ABC):

@@ -27,22 +27,15 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of an index in one direction under one filter.
-
-    Attributes:
-        share: Share of the rows that the filter keeps; 1 without a filter.
-        kept: Rows that it keeps.
-        queries: Queries asked, k results of each counted.
-        recall: Share of the exact results found; a result equally near counts.
-    """
+    """Recall of an index in one direction under one filter."""
 
     query_sensor: str
     archive_sensor: str
-    share: float
-    kept: int
+    share: float  # of the rows that the filter keeps; 1 without a filter
+    kept: int  # rows that it keeps
     queries: int
-    k: int
-    recall: float
+    k: int  # results of each query that count
+    recall: float  # share of the exact results found; a result equally near counts
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON takes it."""
