@@ -67,29 +67,18 @@ def _stack(bands: Bands, names: Sequence[str]) -> Image:
         if layer.ndim != 2:
             raise ValueError(f"Band {name} must be an array (H, W), got the shape {layer.shape}.")
     height, width = max(layer.shape for layer in layers)
-    return np.stack([_enlarge(layer, height, width) for layer in layers], axis=-1)
-
-
-def _enlarge(layer: Image, height: int, width: int) -> Image:
-    """Repeat pixels until the layer has the size."""
-    rows = np.arange(height) * layer.shape[0] // height
-    columns = np.arange(width) * layer.shape[1] // width
-    return layer[rows[:, None], columns]
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    return np.stack(
+        [layer[rows * layer.shape[0] // height, columns * layer.shape[1] // width] for layer in layers], axis=-1
+    )
 
 
 def stretch(channels: ArrayLike, limits: Limits, gamma: float = 1.0) -> Image:
-    """Bring channels to 0..1 by the limits of each.
+    """Bring channels (H, W, C) to 0..1, float32, by the limits of each; what is not finite is 0.
 
     Args:
-        channels: Array (H, W, C).
-        limits: C pairs (value shown as 0, value shown as 1).
+        limits: C increasing pairs (value shown as 0, value shown as 1); anything else is a ValueError.
         gamma: Exponent applied after it.
-
-    Returns:
-        Array (H, W, C) float32 in 0..1; what is not finite is 0.
-
-    Raises:
-        ValueError: If there is not one pair of limits for each channel, or a pair is not increasing.
     """
     values = np.asarray(channels, dtype=np.float32)
     pairs = np.asarray(limits, dtype=np.float32)
@@ -107,47 +96,22 @@ def true_color(bands: Bands, limits: Limits = TRUE_COLOR_LIMITS) -> Image:
     """Show Sentinel-2 as the eye would see it: B04, B03, B02.
 
     Args:
-        bands: Digital numbers by band name, each (H, W).
+        bands: Digital numbers by band name, each (H, W); a band that is missing is a ValueError.
         limits: Digital numbers of each channel shown as 0 and 1.
 
     Returns:
         (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
     """
     return stretch(_stack(bands, ("B04", "B03", "B02")), limits, GAMMA)
 
 
 def false_color(bands: Bands, limits: Limits = FALSE_COLOR_LIMITS) -> Image:
-    """Show Sentinel-2 with the near infrared as red, so vegetation is red: B08, B04, B03.
-
-    Args:
-        bands: Digital numbers by band name, each (H, W).
-        limits: Digital numbers of each channel shown as 0 and 1.
-
-    Returns:
-        (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
-    """
+    """Show Sentinel-2 with the near infrared as red, so vegetation is red: B08, B04, B03; otherwise as `true_color`."""
     return stretch(_stack(bands, ("B08", "B04", "B03")), limits, GAMMA)
 
 
 def sar_composite(bands: Bands, limits: Limits = SAR_LIMITS) -> Image:
-    """Show Sentinel-1 in colour: VV red, VH green, VV - VH (their ratio, in dB) blue.
-
-    Args:
-        bands: Backscatter in dB by band name, each (H, W).
-        limits: dB of each channel shown as 0 and 1.
-
-    Returns:
-        (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
-    """
+    """Show Sentinel-1, in dB, in colour: VV red, VH green, VV - VH (their ratio) blue; otherwise as `true_color`."""
     return stretch(_sar_channels(bands), limits)
 
 
@@ -168,36 +132,31 @@ def _channels(bands: Bands, sensor: str | None) -> tuple[Image, Limits | None, f
     return _stack(bands, names), None, 1.0
 
 
-def _percentiles(channels: Sequence[Image], low: float, high: float) -> Limits:
-    """Common limits of several stacks of channels."""
+def _percentiles(channels: Sequence[Image]) -> Limits:
+    """The 2nd and 98th percentile of each channel over several stacks of them."""
     pixels = np.concatenate([image.reshape(-1, image.shape[-1]) for image in channels])
     limits = []
     for channel in pixels.T:
         finite = channel[np.isfinite(channel)]
-        bottom, top = np.percentile(finite, [low, high]) if finite.size else (0.0, 1.0)
+        bottom, top = np.percentile(finite, [2, 98]) if finite.size else (0.0, 1.0)
         limits.append((float(bottom), float(top) if top > bottom else float(bottom) + 1.0))
     return limits
 
 
-def common_limits(tiles: Iterable[Bands], sensor: str | None = None, low: float = 2.0, high: float = 98.0) -> Limits:
-    """Measure limits that suit all tiles of a figure: percentiles over all of their pixels.
+def common_limits(tiles: Iterable[Bands], sensor: str | None = None) -> Limits:
+    """Measure limits that suit all tiles of a figure: the 2nd and 98th percentile over all of their pixels.
 
     Args:
-        tiles: Tiles of one sensor, as for `to_rgb`.
+        tiles: Tiles of one sensor, as for `to_rgb`; none is a ValueError.
         sensor: "s1", "s2" or another name, as for `to_rgb`.
-        low: Percentile shown as 0.
-        high: Percentile shown as 1.
 
     Returns:
         Three pairs (low, high), to be passed to `to_rgb`.
-
-    Raises:
-        ValueError: If there is no tile.
     """
     channels = [_channels(bands, sensor)[0] for bands in tiles]
     if not channels:
         raise ValueError("common_limits needs at least one tile.")
-    return _percentiles(channels, low, high)
+    return _percentiles(channels)
 
 
 def to_rgb(bands: Bands, sensor: str | None = None, limits: Limits | None = None) -> Image:
@@ -219,18 +178,12 @@ def to_rgb(bands: Bands, sensor: str | None = None, limits: Limits | None = None
         ValueError: If there is no band, or one that the sensor's picture needs is missing.
     """
     channels, usual, gamma = _channels(bands, sensor)
-    return stretch(channels, limits or usual or _percentiles([channels], 2.0, 98.0), gamma)
+    return stretch(channels, limits or usual or _percentiles([channels]), gamma)
 
 
 @dataclass(frozen=True)
 class QueryPicture:
-    """A query, ready to be drawn.
-
-    Args:
-        rgb: (H, W, 3) floats in 0..1.
-        title: What stands above it, such as the sensor.
-        labels: Its class names.
-    """
+    """A query, ready to be drawn: (H, W, 3) in 0..1, what stands above it, such as the sensor, and its class names."""
 
     rgb: ArrayLike
     title: str
@@ -239,13 +192,7 @@ class QueryPicture:
 
 @dataclass(frozen=True)
 class ResultPicture:
-    """A retrieved tile, ready to be drawn.
-
-    Args:
-        rgb: (H, W, 3) floats in 0..1.
-        score: Similarity to the query.
-        labels: Its class names.
-    """
+    """A retrieved tile, ready to be drawn: (H, W, 3) in 0..1, its similarity to the query, and its class names."""
 
     rgb: ArrayLike
     score: float
@@ -253,31 +200,15 @@ class ResultPicture:
 
 
 def abbreviate(label: str, width: int = 16) -> str:
-    """Shorten a class name for a figure.
-
-    Args:
-        label: The name.
-        width: Most characters of the result.
-
-    Returns:
-        The short name of `ABBREVIATIONS`, or the name, cut at a word where it is longer than `width`.
-    """
+    """Shorten a class name for a figure: that of `ABBREVIATIONS`, or the name, cut at a word where it is longer than `width`."""
     short = ABBREVIATIONS.get(label, label)
-    return (
-        short
-        if len(short) <= width
-        else textwrap.shorten(short, width, placeholder="…")
-        if " " in short
-        else short[: width - 1] + "…"
-    )
+    if len(short) <= width:
+        return short
+    return textwrap.shorten(short, width, placeholder="…") if " " in short else short[: width - 1] + "…"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a white figure of a size in inches, outside any global state.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-    """
+    """Make a white figure of a size in inches, outside any global state."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -351,9 +282,6 @@ def draw_retrieval(
         title: Headline.
         note: Small print below it, such as how many queries were drawn and how they were chosen.
         dpi: Resolution.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: If there is no query, or not one list of results for each.
@@ -429,9 +357,6 @@ def draw_image_grid(
         row_titles: Words above each row, such as the labels of its tile.
         title: Headline.
         dpi: Resolution.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: If the rows, the titles of the columns and those of the rows do not go together.

@@ -2,11 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from csmae_hf.archive.queries import RASTERS, read_image_file
 from csmae_hf.images.opening import ImageFileError, open_image
@@ -21,14 +19,9 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
-    """Read an uploaded image of one sensor.
+    """Read an uploaded image of one sensor as (H, W) by band: of a GeoTIFF, or of one for each band, named `..._B02.tif`.
 
-    Args:
-        paths: One GeoTIFF with all bands, or a GeoTIFF for each band, named `..._B02.tif`.
-        bands: The sensor's bands, in the model's order.
-
-    Returns:
-        (H, W) by band; whether they are what the model takes, the processor says.
+    `bands` are the sensor's, in the model's order. Whether the pixels are what the model takes, the processor says.
 
     Raises:
         ValueError: If a file is no TIFF, is too large or broken, or bands are missing.
@@ -40,7 +33,10 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
     for file in files:
         _refuse_others(file)
     if len(files) == 1:
-        return dict(_named(read_image_file(files[0], bands), files[0], bands))
+        held = read_image_file(files[0], bands)
+        if not hasattr(held, "keys"):
+            raise ValueError(f"{files[0].name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
+        return dict(held)
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
             target = Path(folder, file.name)
@@ -53,12 +49,6 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
             return dict(read_image_file(folder, bands))
         except ValueError as error:
             raise ValueError(str(error).replace(folder, f"The set of {len(files)} files")) from error
-
-
-def _named(held: Any, file: Path, bands: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
-    if not hasattr(held, "keys"):
-        raise ValueError(f"{file.name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
-    return held
 
 
 def _refuse_others(file: Path) -> None:

@@ -25,7 +25,6 @@ from csmae_hf.archive.held import Held, Stored
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
 from csmae_hf.files import LOCK_NAME, Entry, write_atomically, write_file
 from csmae_hf.search.build_index import open_index
-from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.recall import Recall, with_buckets
 from csmae_hf.search.vectors import Vectors
 
@@ -103,10 +102,8 @@ def _write_index(held: Held, sensor: str, folder: Path) -> tuple[dict[str, Any],
     if sensor not in held.stored.indexes:
         index = held.indexes[sensor]
         described: dict[str, Any] = {"backend": index.backend, "parameters": index.parameters}
-        if not isinstance(index, FaissIndex):
-            return described, []
         entry = index.write(folder, sensor)
-        return described | {"file": entry.name}, [entry]
+        return (described, []) if entry is None else (described | {"file": entry.name}, [entry])
     described = dict(held.stored.indexes[sensor])
     if "file" not in described or held.stored.folder is None:
         return described, []

@@ -47,7 +47,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         raise ImportError(f'The explorer needs gradio: pip install "csmae-hf[app]" ({error})') from error
 
     if arguments.archive is None:
-        from csmae_hf.app.sample import sample_explorer
+        from csmae_hf.app.opening import sample_explorer
 
         explorer = sample_explorer()
     else:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csmae_hf.app.pictures import Composite, composites_of, measure_limits, paint, to_data_uri
+from csmae_hf.app.tile_pictures import Composite, composites_of, measure_limits, paint, to_data_uri
 
 
 def optical(level, seed=0):

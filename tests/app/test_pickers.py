@@ -3,7 +3,7 @@ from datetime import datetime
 import pyarrow as pa
 import pytest
 
-from csmae_hf.app.filters import compose_filter, pickers_of
+from csmae_hf.app.pickers import compose_filter, pickers_of
 from csmae_hf.search.filter_language import mask_of, parse_filter
 
 TILES = pa.table(

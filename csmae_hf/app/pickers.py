@@ -1,4 +1,4 @@
-"""From what a person picks on the page to a filter: one picker for each column of metadata that has few values or an order."""
+"""Pickers of the page: one for each column of metadata that has few values or an order, and the filter that they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,14 +39,7 @@ class Picker:
 
 
 def pickers_of(tiles: pa.Table) -> list[Picker]:
-    """Make the pickers that suit a table.
-
-    Args:
-        tiles: Metadata of an archive.
-
-    Returns:
-        A picker for each column of text with few values, of truth values, and of times; none where all is unknown.
-    """
+    """A picker for each column of text with few values, of truth values, and of times; none where all is unknown."""
     found = []
     for name, (kind, many) in columns_of(tiles.schema).items():
         column = tiles.column(name)
@@ -66,15 +59,9 @@ def pickers_of(tiles: pa.Table) -> list[Picker]:
 
 
 def compose_filter(picked: Mapping[str, Any], pickers: Sequence[Picker], typed: str = "") -> str:
-    """Write what was picked, and what was typed, as one filter.
+    """Write what was picked, and a filter that was typed, as one filter; it is checked by whoever searches by it.
 
-    Args:
-        picked: By column: a list of values, "yes" or "no", or (from, to) as ISO dates of which each may be empty.
-        pickers: Of the columns.
-        typed: A filter that must hold too.
-
-    Returns:
-        The filter, empty where nothing was picked. It is not checked; whoever searches by it does that.
+    `picked` has by column a list of values, "yes" or "no", or (from, to) as ISO dates of which each may be empty.
     """
     parts = []
     for picker in pickers:
@@ -89,8 +76,7 @@ def compose_filter(picked: Mapping[str, Any], pickers: Sequence[Picker], typed: 
             parts += [f"{name} >= {_quoted(first)}"] if first else []
             # A day is meant as a whole: until its last second.
             parts += [f"{name} <= {_quoted(last if 'T' in last else last + 'T23:59:59')}"] if last else []
-    typed = typed.strip()
-    if typed:
+    if typed := typed.strip():
         parts.append(f"({typed})" if parts else typed)
     return " and ".join(parts)
 
