@@ -76,7 +76,7 @@ def _changed_batch(
     args = trainer.args
     processes = len(list(checkpoint.glob(WINDOW_NAME.format(process="*")))) or args.world_size
     rows_before = (state.get("train_batch_size") or before[_BATCH[0]]) * processes
-    rows_now = trainer._train_batch_size * args.world_size
+    rows_now = trainer.train_batch_size * args.world_size
     accumulation_before, accumulation_now = before[_BATCH[1]], args.gradient_accumulation_steps
     same = rows_before * accumulation_before == rows_now * accumulation_now
     if same and (accumulation_before == accumulation_now or not trainer.model_config.mim_weight):

@@ -19,8 +19,8 @@ from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.checkpoints import SEAL_NAME, last_checkpoint
 from csmae_hf.training.errors import CheckpointError, NonFiniteLossError
+from csmae_hf.training.loss_terms import count_rows
 from csmae_hf.training.pretrain import pretrain
-from csmae_hf.training.terms import count_rows
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 

@@ -8,6 +8,9 @@ import torch
 
 from configuration_csmae import CSMAEConfig
 
+Counts = Mapping[frozenset[str], torch.Tensor | int]
+"""Tiles of a batch that have a sensor, or both of two, by the set of them."""
+
 
 def term_names(config: CSMAEConfig) -> list[str]:
     """Name every loss term that a model may give, in a fixed order: `umr_s1`, `cmr_s1_s2`, `mim`, `mde`."""
@@ -28,7 +31,11 @@ def count_rows(inputs: Mapping[str, Any], config: CSMAEConfig) -> dict[frozenset
         The count by the set of one or two sensors; sensors that the batch lacks are left out.
     """
     present: Mapping[str, torch.Tensor] = inputs.get("present") or {}
-    given = {sensor: _length(inputs[sensor]) for sensor in config.sensors if inputs.get(sensor) is not None}
+    given = {}
+    for sensor in config.sensors:
+        images = inputs.get(sensor)
+        if images is not None:
+            given[sensor] = len(next(iter(images.values())) if isinstance(images, Mapping) else images)
     counts: dict[frozenset[str], torch.Tensor | int] = {}
     for sensor, rows in given.items():
         counts[frozenset({sensor})] = present[sensor].sum() if sensor in present else rows
@@ -38,59 +45,37 @@ def count_rows(inputs: Mapping[str, Any], config: CSMAEConfig) -> dict[frozenset
     return counts
 
 
-def _length(images: torch.Tensor | Mapping[str, torch.Tensor]) -> int:
-    return len(next(iter(images.values())) if isinstance(images, Mapping) else images)
-
-
 class LossTerms:
-    """Collects loss terms between two lines of the log.
-
-    Args:
-        config: The model's.
-        device: Where the terms are.
-    """
+    """Collects loss terms of a model on a device between two lines of the log."""
 
     def __init__(self, config: CSMAEConfig, device: torch.device):
-        self.config = config
         self.names = term_names(config)
+        self._pairs = {f"cmr_{a}_{b}": frozenset({a, b}) for a, b in permutations(config.sensors, 2)}
         dtype = torch.float32 if device.type == "mps" else torch.float64  # mps has no 64 bits
         self.sums = torch.zeros(2, len(self.names), dtype=dtype, device=device)
 
-    def add(self, losses: Mapping[str, torch.Tensor], counts: Mapping[frozenset[str], torch.Tensor | int]) -> None:
-        """Add the terms of a batch.
-
-        Args:
-            losses: By name, each a mean over the tiles that have it.
-            counts: As of [`count_rows`].
-        """
+    def add(self, losses: Mapping[str, torch.Tensor], counts: Counts) -> None:
+        """Add the terms of a batch, each a mean over the tiles that have it."""
         for place, name in enumerate(self.names):
-            if name in losses:
-                count = self._count(name, counts)
-                self.sums[0, place] += losses[name].detach().to(self.sums.dtype) * count
-                self.sums[1, place] += count
-
-    def _count(self, name: str, counts: Mapping[frozenset[str], torch.Tensor | int]) -> torch.Tensor | int:
-        kind, *sensors = name.split("_", 1)
-        if kind in ("mim", "mde"):
-            return sum(count for pair, count in counts.items() if len(pair) == 2)
-        if kind == "umr":
-            return counts[frozenset(sensors)]
-        pair = next(pair for pair in permutations(self.config.sensors, 2) if name == f"cmr_{pair[0]}_{pair[1]}")
-        return counts[frozenset(pair)]
+            if name not in losses:
+                continue
+            if name in ("mim", "mde"):
+                count = sum(count for pair, count in counts.items() if len(pair) == 2)
+            else:
+                count = counts[self._pairs.get(name) or frozenset({name.removeprefix("umr_")})]
+            self.sums[0, place] += losses[name].detach().to(self.sums.dtype) * count
+            self.sums[1, place] += count
 
     def means(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Take the means and begin anew.
+        """Take the mean of each term over all tiles that had it, and begin anew.
 
         Args:
             reduce: Adds a tensor up over the processes. Called once by each, whatever terms its batches had.
 
         Returns:
-            The mean of each term over all tiles that had it, by name; a term that none had is left out.
+            The means by name; a term that no tile had is left out.
         """
         totals, counts = reduce(self.sums).cpu()
         self.sums = torch.zeros_like(self.sums)
-        return {
-            name: (total / count).item()
-            for name, total, count in zip(self.names, totals, counts, strict=True)
-            if count > 0
-        }
+        means = zip(self.names, totals, counts, strict=True)
+        return {name: (total / count).item() for name, total, count in means if count > 0}
