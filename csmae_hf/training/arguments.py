@@ -193,6 +193,7 @@ class CSMAETrainingArguments(TrainingArguments):
         self._choose_precision()
         self._choose_loading(default_device_type(self.use_cpu))
         super().__post_init__()
+        self.run_name = self.run_name or Path(str(self.output_dir)).resolve().name  # else trackers make one up
         if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
         self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
