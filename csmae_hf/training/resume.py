@@ -54,7 +54,10 @@ def refuse_changed_arguments(checkpoint: Path, trainer: CSMAETrainer, resolved: 
             checkpoint,
             ARGUMENTS_NAME,
         )
-    defaults = _defaults()
+    groups = (TrainingArguments, ModelArguments, DataArguments, CSMAETrainingArguments)
+    entries = [entry for group in groups for entry in dataclasses.fields(group)]
+    # what a record leaves out, since it has the Trainer's arguments only where they were given
+    defaults = {entry.name: entry.default for entry in entries if entry.default is not dataclasses.MISSING}
     now = {**defaults, **resolved}
     before = {**defaults, **(yaml.safe_load(record.read_text()) or {})} if record is not None else now
     refused = [_change(name, before, now) for name in _SETTLED if before.get(name) != now.get(name)]
@@ -113,10 +116,3 @@ def _changed_length(
 
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"{name}: {before.get(name)} -> {now.get(name)}"
-
-
-def _defaults() -> dict[str, Any]:
-    """Values of what a record leaves out, since it has the Trainer's arguments only where they were given."""
-    groups = (TrainingArguments, ModelArguments, DataArguments, CSMAETrainingArguments)
-    entries = [entry for group in groups for entry in dataclasses.fields(group)]
-    return {entry.name: entry.default for entry in entries if entry.default is not dataclasses.MISSING}

@@ -57,12 +57,7 @@ class CSMAETrainer(Trainer):
     """Trains [`CSMAEForPreTraining`].
 
     Batches hold images by sensor, standardised or as `TileCollator(native=True)` stacks them, perhaps `present`, and perhaps
-    `ids`, the tiles' names, which are for messages only.
-
-    Args:
-        *args: As of `Trainer`.
-        flips: Whether to flip training tiles at random.
-        **kwargs: As of `Trainer`.
+    `ids`, the tiles' names, which are for messages only. The arguments are those of `Trainer`, and whether to flip at random.
     """
 
     def __init__(self, *args: Any, flips: bool = True, **kwargs: Any):
@@ -233,7 +228,7 @@ class CSMAETrainer(Trainer):
 
     def _callback_metrics(self) -> dict[str, float]:
         """What the callbacks measure, by the main process, the same on all: they must agree on which model is best."""
-        sources = [callback for callback in self.callback_handler.callbacks if isinstance(callback, EvaluationCallback)]
+        sources = [each for each in self.callback_handler.callbacks if isinstance(each, EvaluationCallback)]
         metrics: dict[str, float] = {}
         if sources and (self.args.process_index == 0 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

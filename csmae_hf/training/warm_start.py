@@ -116,15 +116,9 @@ def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTrainin
 
 
 def source_name(name: str, source: CSMAEConfig, target: CSMAEConfig) -> str | None:
-    """Find the checkpoint's tensor that means the same as a tensor of the model.
+    """Name the tensor of a `source` checkpoint that means the same as one of a `target` model.
 
-    Args:
-        name: Of the model's tensor.
-        source: The checkpoint's configuration.
-        target: The model's.
-
-    Returns:
-        Its name, which the checkpoint may still not have, or None where nothing of the kind can exist.
+    The checkpoint may still not have it; None where nothing of the kind can exist.
     """
     if match := _OWN_BLOCK.fullmatch(name):
         place = int(match["block"])
@@ -162,7 +156,8 @@ def _plan(
         elif origin not in weights or origin in absent:
             report.not_loaded[name] = "the checkpoint has none"
         elif weights[origin].shape != tensor.shape:
-            report.not_loaded[name] = f"shape {_shape(tensor)}, in the checkpoint {_shape(weights[origin])}"
+            shapes = [" x ".join(map(str, each.shape)) or "scalar" for each in (tensor, weights[origin])]
+            report.not_loaded[name] = f"shape {shapes[0]}, in the checkpoint {shapes[1]}"
         else:
             report.loaded[name] = origin
     for name in list(report.loaded):
@@ -172,10 +167,6 @@ def _plan(
             del report.loaded[name]
     report.unused = sorted(set(weights) - set(absent) - set(report.loaded.values()))
     return report
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
 def _module_of(name: str) -> str:

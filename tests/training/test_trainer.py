@@ -237,11 +237,15 @@ def test_no_full_batch_is_said_before_training(data: Path, tmp_path: Path) -> No
 
 
 def test_the_mean_loss_of_a_resumed_run_is_of_its_own_steps(plain: Path, data: Path, tmp_path: Path) -> None:
-    shutil.copytree(plain, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-10"))
-    run_here(data, tmp_path / "run", "--auto_resume", "--logging_steps", "4")
-    results = json.loads((tmp_path / "run" / "train_results.json").read_text())
-    last = training(log_of(plain))[-1]["loss"]
-    assert results["train_loss"] == pytest.approx(last, abs=1e-4), "step 10 alone is trained here"
+    """Its checkpoint is in the middle of a line of the log, which has a step that was trained before."""
+    lines = ("--logging_steps", "2", "--peak_tflops", "1")
+    run_here(data, tmp_path, *lines)
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    run_here(data, tmp_path, *lines, "--auto_resume")
+    results = json.loads((tmp_path / "train_results.json").read_text())
+    ninth, tenth = (entry["loss"] for entry in training(log_of(plain))[-2:])
+    assert training(log_of(tmp_path))[-1]["loss"] == pytest.approx((ninth + tenth) / 2, abs=1e-4)
+    assert results["train_loss"] == pytest.approx(tenth, abs=1e-4), "step 10 alone is trained here"
 
 
 def test_the_size_of_an_accumulated_step_is_of_all_its_batches(
