@@ -200,14 +200,7 @@ Arguments = tuple[ModelArguments, DataArguments, CSMAETrainingArguments]
 
 
 def parse_arguments(argv: Sequence[str], description: str | None = None) -> Arguments:
-    """Parse a command line: an optional YAML file first, then `--name value` pairs that override it.
-
-    Args:
-        argv: The command line without the program's name.
-        description: Shown by `--help`.
-
-    Returns:
-        Model, data and training arguments.
+    """Parse a command line without the program's name: an optional YAML file, then `--name value` pairs that override it.
 
     Raises:
         FileNotFoundError: If the YAML file is not there.
@@ -246,13 +239,11 @@ def resolved_arguments(
 ) -> dict[str, Any]:
     """Collect what a run was made with: this package's arguments all, the Trainer's others where they were given.
 
-    Returns:
-        Values by name, which written as YAML can be passed again. Where a choice was left to the machine, such as the
-        precision, it is the one that was made; that a run was resumed is left out.
+    Written as YAML they can be passed again. Where a choice was left to the machine, such as the precision, it is the one that
+    was made; that a run was resumed is left out.
     """
-    own: list[tuple[Any, str]] = [
-        (group, entry.name) for group in (model_args, data_args) for entry in dataclasses.fields(group)
-    ]
+    groups = (model_args, data_args)
+    own: list[tuple[Any, str]] = [(group, entry.name) for group in groups for entry in dataclasses.fields(group)]
     own += [(training_args, name) for name in CSMAETrainingArguments.__annotations__ if name != "given"]
     resolved = dict(training_args.given)
     for group, name in own:

@@ -21,23 +21,14 @@ AGREE_EVERY = 10
 
 @dataclass
 class Run:
-    """What a callback may need to know of a run.
-
-    Attributes:
-        model_args: What is trained.
-        data_args: What it is trained on.
-        training_args: How.
-        processor: Turns bands into tensors.
-        train: Tiles to train on, with the columns `id` and one for each sensor.
-        evaluation: Tiles to evaluate on, all columns; None where nothing is evaluated.
-    """
+    """What a callback may need to know of a run."""
 
     model_args: ModelArguments
     data_args: DataArguments
     training_args: CSMAETrainingArguments
     processor: CSMAEImageProcessor
-    train: Dataset
-    evaluation: Dataset | None
+    train: Dataset  # with the columns `id` and one for each sensor
+    evaluation: Dataset | None  # all columns; None where nothing is evaluated
 
 
 class EvaluationCallback(TrainerCallback):
@@ -83,9 +74,7 @@ class StopOnSigterm(TrainerCallback):
         self.stopped = False
         self._handler: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Begin to listen; only the main thread can."""
 
         def ask(number: int, frame: Any) -> None:
@@ -114,9 +103,7 @@ class StopOnSigterm(TrainerCallback):
         if self.stopped:
             control.should_save = control.should_evaluate = False
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Stop listening."""
         if self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)

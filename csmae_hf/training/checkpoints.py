@@ -63,10 +63,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path | None:
     """Find the checkpoint to go on from; None for a new run.
 
-    Args:
-        output_dir: Folder of the run.
-        requested: `last`, the path of a checkpoint, or None.
-        auto: Whether to go on from the last complete checkpoint where there is one.
+    `requested` is `last`, the path of a checkpoint, or None; `auto` goes on from the last complete one where there is one.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no complete one.

@@ -21,14 +21,9 @@ def term_names(config: CSMAEConfig) -> list[str]:
 
 
 def count_rows(inputs: Mapping[str, Any], config: CSMAEConfig) -> dict[frozenset[str], torch.Tensor | int]:
-    """Count the tiles of a batch that have a sensor, and those that have both of two sensors.
+    """Count the tiles of a batch that have a sensor, and those that have both of two; sensors that it lacks are left out.
 
-    Args:
-        inputs: Images by sensor, also in groups of bands as the collator stacks them, and perhaps `present`.
-        config: The model's.
-
-    Returns:
-        The count by the set of one or two sensors; sensors that the batch lacks are left out.
+    The batch is images by sensor, also in groups of bands as the collator stacks them, and perhaps `present`.
     """
     present: Mapping[str, torch.Tensor] = inputs.get("present") or {}
     given = {}
@@ -67,13 +62,9 @@ class LossTerms:
             self.sums[1, place] += count
 
     def means(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Take the mean of each term over all tiles that had it, and begin anew.
+        """Take the mean of each term over all tiles that had it, if any, and begin anew.
 
-        Args:
-            reduce: Adds a tensor up over the processes. Called once by each, whatever terms its batches had.
-
-        Returns:
-            The means by name; a term that no tile had is left out.
+        `reduce` adds a tensor up over the processes, and is called once by each, whatever terms its batches had.
         """
         totals, counts = reduce(self.sums).cpu()
         self.sums = torch.zeros_like(self.sums)

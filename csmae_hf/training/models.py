@@ -32,9 +32,7 @@ def build_model(model_args: ModelArguments, report_folder: Path | None = None) -
     With `model_name_or_path` and neither a variant nor a size nor a baseline named, the architecture is the checkpoint's. Otherwise it
     is the one named, and of the weights those are loaded that fit; see [`warm_start`].
 
-    Args:
-        model_args: What is trained.
-        report_folder: Where to list what was loaded; None writes nothing.
+    What was loaded is listed in `report_folder`, if one is given.
 
     Raises:
         ValueError: If the overrides name no field of `CSMAEConfig` or contradict each other, or nothing of the checkpoint fits.

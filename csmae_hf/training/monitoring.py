@@ -31,14 +31,9 @@ _TRAINER_METRICS = ("loss", "mim", "mde", "runtime", "samples_per_second", "step
 
 
 def choose_tiles(dataset: Dataset, count: int) -> Dataset:
-    """Choose a fixed part of a split: labelled tiles, evenly spread over its order, the same every time.
+    """Choose at most `count` tiles of a split, evenly spread over its order, the same every time.
 
-    Args:
-        dataset: The split. Tiles whose `labels` are not known are left out; without such a column every tile is taken.
-        count: The most tiles.
-
-    Returns:
-        Their rows, in order.
+    Tiles whose `labels` are not known are left out; without such a column every tile may be taken.
     """
     rows = np.arange(len(dataset))
     if "labels" in dataset.column_names:
@@ -65,8 +60,8 @@ class MonitoringCallback(EvaluationCallback):
     left out of its ranking, across sensors too.
 
     Args:
-        tiles: The tiles to look at, as [`choose_tiles`] chose them.
-        processor: The model's processor.
+        tiles: As [`choose_tiles`] chose them.
+        processor: The model's.
         folder: Where pictures go.
         k: Results per query. With no more labelled tiles than this retrieval is not measured, and a warning says so.
         pictures: Tiles in each picture; 0 draws none.
@@ -164,15 +159,7 @@ class MonitoringCallback(EvaluationCallback):
 def build_monitoring(
     evaluation: Dataset | None, processor: CSMAEImageProcessor, args: CSMAETrainingArguments
 ) -> list[MonitoringCallback]:
-    """Make the callback that measures a run; none where nothing is evaluated or `eyes_tiles` is 0.
-
-    Args:
-        evaluation: The evaluation split, with its labels.
-        processor: The model's processor.
-        args: The run's arguments.
-
-    Returns:
-        The callback, in a list.
+    """Make the callback that measures a run on its evaluation split; none where nothing is evaluated or `eyes_tiles` is 0.
 
     Raises:
         ValueError: If `metric_for_best_model` names what will not be measured, or not at every evaluation.
@@ -198,13 +185,11 @@ def build_monitoring(
         )
         callbacks.append(callback)
         measured = metric_names(list(processor.sensors), retrieval=callback.measures_retrieval)
-    _check_best_metric(args, measured, metric_names(list(processor.sensors)))
-    return callbacks
-
-
-def _check_best_metric(args: CSMAETrainingArguments, measured: Sequence[str], all_names: Sequence[str]) -> None:
-    """Refuse before the first step what the Trainer would refuse after the first evaluation."""
-    wanted = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    # what the Trainer would refuse after the first evaluation is refused before the first step
+    wanted, all_names = (
+        (args.metric_for_best_model or "loss").removeprefix("eval_"),
+        metric_names(list(processor.sensors)),
+    )
     known = [*all_names, *_TRAINER_METRICS]
     problem = None
     if wanted not in known and not wanted.startswith(("umr_", "cmr_")):
@@ -220,3 +205,4 @@ def _check_best_metric(args: CSMAETrainingArguments, measured: Sequence[str], al
         problem = f"must be measured at every evaluation: set eyes_every to 1, not {args.eyes_every}, and evaluate less often."
     if problem:
         raise ValueError(f"metric_for_best_model = {args.metric_for_best_model!r} {problem}")
+    return callbacks

@@ -20,23 +20,16 @@ class UnreadLoss:
 
     Ask after the backward pass was begun and before the optimiser's step. Then the GPU has work while the host waits for the
     loss, and nothing is learned from one that is not finite.
-
-    Attributes:
-        loss: Of the batch.
-        losses: Its terms by name.
-        batch: What the model was given: images by sensor as they went in, `noise` and perhaps `present`.
-        ids: Of the batch's tiles.
-        run: Folder of the run, in which the batch is saved.
-        step: That the batch belongs to, counted from 1.
-        process: This process's number.
     """
 
     loss: torch.Tensor
-    losses: Mapping[str, torch.Tensor]
-    batch: Mapping[str, Any]
-    ids: Sequence[str] | None
-    run: Path
-    step: int
+    losses: Mapping[str, torch.Tensor]  # its terms by name
+    batch: Mapping[
+        str, Any
+    ]  # what the model was given: images by sensor as they went in, `noise` and perhaps `present`
+    ids: Sequence[str] | None  # of the tiles
+    run: Path  # folder in which the batch is saved
+    step: int  # counted from 1
     process: int
 
     def __post_init__(self) -> None:

@@ -22,19 +22,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubRequest:
-    """Where a run is to be published.
-
-    Attributes:
-        repo_id: The repository.
-        private: Whether a new repository is private; None is private.
-        revision: Branch; None is `main`.
-        token: Token; None is the one of `hf auth login` or HF_TOKEN.
-    """
+    """Where a run is to be published."""
 
     repo_id: str
-    private: bool | None
-    revision: str | None
-    token: str | None = field(repr=False)
+    private: bool | None  # None is private
+    revision: str | None  # None is `main`
+    token: str | None = field(repr=False)  # None is the one of `hf auth login` or HF_TOKEN
 
 
 def take_hub_request(args: TrainingArguments) -> HubRequest | None:

@@ -44,18 +44,9 @@ def draw_flips_and_noise(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Draw what a training step chooses at random, for B rows of its global batch from `first_row` on.
 
-    Args:
-        seed: Of the run, not negative.
-        step: Number of the step.
-        first_row: Place of the first row in the global batch.
-        rows: How many rows, B.
-        sensors: All of the model's, in its order.
-        patches: Patches of an image, L.
-        device: Where they are wanted. They are drawn on the CPU, so that every device gets the same.
-
-    Returns:
-        (B, 2) bool, whether to flip a place horizontally and vertically, p = 0.5 each; and (B, L) by sensor, the noise that
-        decides which patches stay visible.
+    They are (B, 2) bool, whether to flip a place horizontally and vertically, p = 0.5 each; and (B, L patches) by sensor, for all of
+    the model's in its order, the noise that decides which patches stay visible. They are drawn on the CPU, so that every device
+    gets the same. The seed is not negative.
     """
     names, device = list(sensors), torch.device(device)
     numbers = torch.from_numpy(draw_rows(seed, step, first_row, rows, 2 + patches * len(names)))

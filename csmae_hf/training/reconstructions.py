@@ -24,15 +24,9 @@ PixelBands = dict[str, NDArray[np.float32]]
 
 
 def restore_bands(image: torch.Tensor, processor: CSMAEImageProcessor, sensor: str) -> PixelBands:
-    """Undo what the processor did to one image: standardisation and, where it is set, transposition.
+    """Undo what the processor did to one (C, H, W) image: standardisation and, where it is set, transposition.
 
-    Args:
-        image: (C, H, W) standardised.
-        processor: That standardised it.
-        sensor: Whose image it is.
-
-    Returns:
-        (H, W) float32 by band, in the unit of the archive: dB or digital numbers.
+    The result is (H, W) float32 by band, in the unit of the archive: dB or digital numbers.
     """
     pixels = image.detach().float().cpu().numpy()
     if processor.transpose:
@@ -46,17 +40,10 @@ def restore_bands(image: torch.Tensor, processor: CSMAEImageProcessor, sensor: s
 def restore_prediction(
     prediction: torch.Tensor, images: torch.Tensor, patch_size: int, norm_pixel_loss: bool = False
 ) -> torch.Tensor:
-    """Put predicted patches together to images that are standardised like the model's input.
+    """Put predicted patches, (B, L, P * P * C), together to (B, C, H, W) images that are standardised like the model's input.
 
-    Args:
-        prediction: (B, L, P * P * C) as the model returns it.
-        images: (B, C, H, W) true images of the target sensor.
-        patch_size: Edge of a patch, pixels.
-        norm_pixel_loss: Whether the model predicts patches standardised by their own mean and variance; those of the truth are put
-            back, as He et al. (arXiv 2111.06377) show theirs.
-
-    Returns:
-        (B, C, H, W).
+    With `norm_pixel_loss` the model predicts patches standardised by their own mean and variance: those of the true images are put
+    back, as He et al. (arXiv 2111.06377) show theirs.
     """
     if norm_pixel_loss:
         truth = patchify(images, patch_size)

@@ -36,17 +36,11 @@ def refuse_changed_arguments(checkpoint: Path, trainer: CSMAETrainer, resolved: 
     Arguments that act on what follows only, such as clipping, precision or when to save, may change. So may the number of
     processes, where the effective batch size stays, and the number of steps, where the schedule does not depend on it.
 
-    Args:
-        checkpoint: To go on from.
-        trainer: Ready to train.
-        resolved: Its arguments, as `resolved_arguments` gives them.
-
     Raises:
         ValueError: If an argument differs; the message names each with both values.
     """
-    record = next(
-        (path for folder in (checkpoint, checkpoint.parent) if (path := folder / ARGUMENTS_NAME).is_file()), None
-    )
+    places = (checkpoint / ARGUMENTS_NAME, checkpoint.parent / ARGUMENTS_NAME)
+    record = next((path for path in places if path.is_file()), None)
     if record is None:
         logger.warning(
             "%s has no %s: make sure that learning rate, schedule and batch size are those it was trained with, "

@@ -143,13 +143,12 @@ class CSMAETrainer(Trainer):
     def _first_row(self, batches_before: int, batch_size: int) -> int:
         return (batches_before * self.args.world_size + self.args.process_index) * batch_size
 
-    def _draw(
-        self, batch: Mapping[str, Any], seed: int, step: int, first_row: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        images = self._images(batch)
-        first, config = next(iter(images.values())), self.model_config
-        place = (seed, step, first_row, len(first))
-        flips, noise = draw_flips_and_noise(*place, config.sensors, config.num_patches, first.device)
+    def _draw(self, batch: Mapping[str, Any], seed: int, step: int, first_row: int) -> tuple[torch.Tensor, Any]:
+        """Flips and noise by sensor, of the sensors that the batch has."""
+        images, config = self._images(batch), self.model_config
+        rows, device = len(next(iter(images.values()))), next(iter(images.values())).device
+        place = (seed, step, first_row, rows)
+        flips, noise = draw_flips_and_noise(*place, config.sensors, config.num_patches, device)
         return flips, {sensor: noise[sensor] for sensor in images}
 
     def _images(self, batch: Mapping[str, Any]) -> dict[str, Any]:
