@@ -53,7 +53,7 @@ def training_flops(config: CSMAEConfig, counts: Counts, gathered: int = 1) -> fl
 
     Args:
         config: The model's.
-        counts: Images by sensor and by pair of sensors, as of `terms.count_rows`.
+        counts: Images by sensor and by pair of sensors, as of `loss_terms.count_rows`.
         gathered: Processes from which negatives are gathered, each with as many images.
 
     Returns:

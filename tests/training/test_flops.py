@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.training.flops import training_flops
-from csmae_hf.training.terms import count_rows
+from csmae_hf.training.loss_terms import count_rows
 from modeling_csmae import CSMAEForPreTraining
 
 CASES: dict[str, dict[str, Any]] = {

@@ -1,10 +1,12 @@
 """Random numbers that depend on seed, step and row alone."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 
-from csmae_hf.training.randomness import draw_flips_and_noise, draw_rows, flip_together
+from csmae_hf.training.randomness import draw_flips_and_noise, draw_rows, flip_together, preserved_generators
 
 
 @pytest.mark.parametrize("parts", [[8], [4, 4], [2, 2, 2, 2], [5, 3]])
@@ -48,3 +50,19 @@ def test_flips_move_all_sensors_of_a_place_together() -> None:
         dims = [dim for dim, flip in ((-1, horizontal), (-2, vertical)) if flip]
         assert torch.equal(flipped["s1"][place], places[place].flip(dims))
     assert len({tuple(flip.tolist()) for flip in flips}) == 4, "all four orientations occur"
+
+
+def test_half_of_the_places_are_flipped_each_way_and_independently() -> None:
+    flips, _ = draw_flips_and_noise(42, 0, 0, 4000, ["s1"], 4)
+    assert (flips.float().mean(dim=0) - 0.5).abs().max() < 0.03
+    assert abs((flips[:, 0] == flips[:, 1]).float().mean() - 0.5) < 0.03
+
+
+def test_what_is_drawn_inside_is_drawn_again_after() -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.random()), torch.rand(1).item()]
+
+    torch.manual_seed(0)
+    with preserved_generators():
+        inside = draw()
+    assert draw() == inside

@@ -11,7 +11,7 @@ from hub_models import tiny_fields
 from transformers import TrainingArguments
 
 from csmae_hf.sample.generate import generate_sample
-from csmae_hf.training.publish import HubRequest, take_hub_request
+from csmae_hf.training.push_at_end import HubRequest, take_hub_request
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = [
@@ -95,7 +95,7 @@ def test_the_trainer_never_sees_the_wish_to_push(tmp_path: Path, monkeypatch: py
         asked[name] = how
         return f"me/{name}"
 
-    monkeypatch.setattr("csmae_hf.training.publish.ensure_repository", ensure)
+    monkeypatch.setattr("csmae_hf.training.push_at_end.ensure_repository", ensure)
     wanted = {"push_to_hub": True, "hub_token": "hf_secret", "hub_private_repo": False, "use_cpu": True}
     args = TrainingArguments(output_dir=str(tmp_path / "run"), hub_strategy="end", **wanted)
     assert take_hub_request(args) == HubRequest("me/run", False, None, "hf_secret")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from tiny_models import tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import image_processing_csmae
-from csmae_hf.training import waiting
+from csmae_hf.training import randomness
+from csmae_hf.training.loss_terms import LossTerms, count_rows
+from csmae_hf.training.nonfinite import UnreadLoss
 from csmae_hf.training.randomness import draw_flips_and_noise, flip_together
-from csmae_hf.training.terms import LossTerms, count_rows
-from csmae_hf.training.waiting import Readback, send
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
@@ -51,7 +52,7 @@ def clear_caches() -> None:
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(waiting, "_WITHOUT_WAITING", ("cuda", "meta"))
+    monkeypatch.setattr(randomness, "_SENT_WITHOUT_WAITING", ("cuda", "meta"))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda values: values)
     clear_caches()
     yield
@@ -116,16 +117,8 @@ def test_bands_in_any_order_are_sent_in_place_without_waiting(pretended_gpu: Non
     assert not waits.copies
 
 
-def test_without_a_gpu_values_are_sent_and_read_at_once() -> None:
-    assert torch.equal(send(torch.arange(3), "cpu"), torch.arange(3))
-    value = torch.tensor(2.0, requires_grad=True)
-    read = Readback(value).wait()
-    assert read.item() == 2
-    assert not read.requires_grad
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_never_makes_the_host_wait() -> None:
+def test_a_gpu_never_makes_the_host_wait(tmp_path: Path) -> None:
     """The same on a real one, where torch itself refuses to wait."""
     config = tiny_config("sesd", image_size=120, patch_size=15)
     processor = CSMAEImageProcessor(sensors=config.sensors, size=120)
@@ -137,9 +130,9 @@ def test_a_gpu_never_makes_the_host_wait() -> None:
     try:
         images = dict(processor.process_native(batch))
         flips, noise = draw_flips_and_noise(42, 0, 0, 3, config.sensors, config.num_patches, GPU)
-        loss = model(**flip_together(images, flips), noise=noise).loss
-        finite = Readback(torch.isfinite(loss))
-        loss.backward()
-        assert finite.wait()
+        outputs = model(**flip_together(images, flips), noise=noise)
+        unread = UnreadLoss(outputs.loss, outputs.losses, images, None, tmp_path, 1, 0)
+        outputs.loss.backward()
+        unread.refuse_non_finite()
     finally:
         torch.cuda.set_sync_debug_mode("default")

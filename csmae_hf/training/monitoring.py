@@ -1,19 +1,14 @@
-"""Eyes on a run: at each evaluation, retrieval in every direction, embedding diagnostics and one picture of reconstructions."""
+"""What is measured at each evaluation of a run: retrieval in every direction, embedding diagnostics, a picture of reconstructions."""
 
-import copy
 import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
-from torch import distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerState
 
 from csmae_hf.embedding.diagnostics import collapse_warnings, diagnose
 from csmae_hf.embedding.embed import embed_dataset
@@ -22,6 +17,7 @@ from csmae_hf.metrics.ranking import headlines
 from csmae_hf.training.arguments import CSMAETrainingArguments
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.reconstructions import draw_reconstructions
+from csmae_hf.training.sharding import whole_model
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
@@ -30,21 +26,14 @@ logger = logging.getLogger(__name__)
 HEADLINE = "f1_of_means"
 """The one number to watch: the F1 of the original, mean over all directions."""
 
-RANDOM = f"random_{HEADLINE}"
-
 _TRAINER_METRICS = ("loss", "mim", "mde", "runtime", "samples_per_second", "steps_per_second")
 """What an evaluation measures besides, next to the reconstruction terms."""
 
 
 def choose_tiles(dataset: Dataset, count: int) -> Dataset:
-    """Choose a fixed part of a split: labelled tiles, evenly spread over its order, the same every time.
+    """Choose at most `count` tiles of a split, evenly spread over its order, the same every time.
 
-    Args:
-        dataset: The split. Tiles whose `labels` are not known are left out; without such a column every tile is taken.
-        count: The most tiles.
-
-    Returns:
-        Their rows, in order.
+    Tiles whose `labels` are not known are left out; without such a column every tile may be taken.
     """
     rows = np.arange(len(dataset))
     if "labels" in dataset.column_names:
@@ -55,34 +44,26 @@ def choose_tiles(dataset: Dataset, count: int) -> Dataset:
 
 
 def metric_names(sensors: Sequence[str], *, retrieval: bool = True) -> list[str]:
-    """Name everything that the eyes measure.
-
-    Args:
-        sensors: Of the model, in its order.
-        retrieval: Whether retrieval can be measured: enough tiles, with labels.
-
-    Returns:
-        Names without the prefix `eval_`.
-    """
+    """Name everything that is measured, without the prefix `eval_`; retrieval takes enough tiles, with labels."""
     directions = product(sensors, repeat=2)
     names = (
         [f"{metric}_{query}_{archive}" for query, archive in directions for metric in headlines()] if retrieval else []
     )
-    names += [HEADLINE, RANDOM] if retrieval else []
+    names += [HEADLINE, f"random_{HEADLINE}"] if retrieval else []
     names += [f"{kind}_{sensor}" for sensor in sensors for kind in ("effective_rank", "uniformity", "spread")]
     return names + [f"{kind}_{a}_{b}" for a, b in combinations(sensors, 2) for kind in ("alignment", "gap")]
 
 
-class EyesCallback(EvaluationCallback):
-    """Looks at the model at each evaluation, or at every n-th.
+class MonitoringCallback(EvaluationCallback):
+    """Measures the model at each evaluation, or at every n-th.
 
     Retrieval follows the released protocol at small size: pooled features of whole images, cosine, exact search, k results, precision,
     recall and both F1, in every direction. Queries and archive are the same part of the evaluation split, and a query's own tile is
     left out of its ranking, across sensors too.
 
     Args:
-        tiles: The tiles to look at, as [`choose_tiles`] chose them.
-        processor: The model's processor.
+        tiles: As [`choose_tiles`] chose them.
+        processor: The model's.
         folder: Where pictures go.
         k: Results per query. With no more labelled tiles than this retrieval is not measured, and a warning says so.
         pictures: Tiles in each picture; 0 draws none.
@@ -125,8 +106,8 @@ class EyesCallback(EvaluationCallback):
             )
 
     def evaluation_metrics(self, model: PreTrainedModel, state: TrainerState) -> dict[str, float]:
-        """Look at the model: measure retrieval and diagnostics, warn of a collapse, draw the picture."""
-        if not self._is_due(state):
+        """Measure retrieval and diagnostics, warn of a collapse, draw the picture."""
+        if not self.is_due(state):
             return {}
         whole = whole_model(model)
         if whole is None:  # sharded, and this is not the main process
@@ -143,7 +124,14 @@ class EyesCallback(EvaluationCallback):
             )
             for sensor in whole.config.sensors
         }
-        values = self._retrieval(embeds) if self.measures_retrieval else {}
+        values: dict[str, float] = {}
+        if self.measures_retrieval:
+            embedded = {sensor: Embedded.from_dataset(each, self.tiles) for sensor, each in embeds.items()}
+            results = evaluate_retrieval(embedded, k=self.k, query_split=None, archive_split=None, progress=False)
+            for result, metric in product(results, headlines()):
+                values[f"{metric}_{result.query_sensor}_{result.archive_sensor}"] = result.scores[metric]
+            values[HEADLINE] = float(np.mean([result.scores[HEADLINE] for result in results]))
+            values[f"random_{HEADLINE}"] = results[0].random.expected[HEADLINE]
         diagnostics = diagnose(embeds)
         for warning in collapse_warnings(diagnostics):
             logger.warning("Step %d: %s", state.global_step, warning)
@@ -151,93 +139,42 @@ class EyesCallback(EvaluationCallback):
             self._draw(whole, state)
         return {name: round(value, 6) for name, value in (values | diagnostics).items()}
 
-    def _is_due(self, state: TrainerState) -> bool:
+    def is_due(self, state: TrainerState) -> bool:
         """Whether this evaluation is an n-th one; told by the step, so that a resumed run looks when an uninterrupted one would."""
         if self.every == 1 or state.global_step in (0, state.max_steps):
             return True
         done = round(state.epoch or 0.0) if self.by_epoch else state.global_step // int(state.eval_steps or 1)
         return done % self.every == 0
 
-    def _retrieval(self, embeds: dict[str, np.ndarray]) -> dict[str, float]:
-        embedded = {sensor: Embedded.from_dataset(each, self.tiles) for sensor, each in embeds.items()}
-        results = evaluate_retrieval(embedded, k=self.k, query_split=None, archive_split=None, progress=False)
-        values = {
-            f"{metric}_{result.query_sensor}_{result.archive_sensor}": result.scores[metric]
-            for result in results
-            for metric in headlines()
-        }
-        values[HEADLINE] = float(np.mean([result.scores[HEADLINE] for result in results]))
-        values[RANDOM] = results[0].random.expected[HEADLINE]
-        return values
-
     def _draw(self, model: CSMAEForPreTraining, state: TrainerState) -> None:
         rows = choose_tiles(self.tiles, self.pictures)
         names = rows.features["labels"].feature.names if "labels" in rows.column_names else ()
         path = self.folder / f"reconstructions_{state.global_step:07d}.png"
+        title = f"Reconstructions at step {state.global_step}"
         try:
-            draw_reconstructions(
-                model,
-                self.processor,
-                [rows[row] for row in range(len(rows))],
-                path,
-                title=f"Reconstructions at step {state.global_step}",
-                label_names=names,
-            )
+            draw_reconstructions(model, self.processor, list(rows), path, title=title, label_names=names)
         except ImportError as error:
             self.pictures = 0
             logger.warning("No pictures of reconstructions are drawn. %s", error)
 
 
-def whole_model(model: PreTrainedModel) -> CSMAEForPreTraining | None:
-    """Give a model that can be called by one process alone.
-
-    A sharded model (FSDP) is gathered into a copy; all processes must call this then, and the main one gets it.
-
-    Args:
-        model: The unwrapped model.
-
-    Returns:
-        The model itself, or the copy, or None on the other processes of a sharded one.
-    """
-    if not _is_sharded(model.parameters()) and not hasattr(model, "_fsdp_wrapped_module"):
-        return model  # type: ignore[return-value]
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if dist.get_rank() != 0:
-        return None
-    copied = CSMAEForPreTraining(copy.deepcopy(model.config)).eval()
-    copied.load_state_dict(weights)
-    return copied.to(next(model.parameters()).device)
-
-
-def _is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in parameters)
-
-
-def build_eyes(
+def build_monitoring(
     evaluation: Dataset | None, processor: CSMAEImageProcessor, args: CSMAETrainingArguments
-) -> list[TrainerCallback]:
-    """Make the eyes of a run: none where nothing is evaluated or `eyes_tiles` is 0.
-
-    Args:
-        evaluation: The evaluation split, with its labels.
-        processor: The model's processor.
-        args: The run's arguments.
-
-    Returns:
-        The callback, in a list.
+) -> list[MonitoringCallback]:
+    """Make the callback that measures a run on its evaluation split; none where nothing is evaluated or `eyes_tiles` is 0.
 
     Raises:
-        ValueError: If `metric_for_best_model` names what these eyes will not measure, or not at every evaluation.
+        ValueError: If `metric_for_best_model` names what will not be measured, or not at every evaluation.
     """
     tiles = choose_tiles(evaluation, args.eyes_tiles) if evaluation is not None and args.eyes_tiles else None
-    callbacks: list[TrainerCallback] = []
+    callbacks: list[MonitoringCallback] = []
     measured: list[str] = []
     if tiles is not None and len(tiles) < 2:
         logger.warning(
             "No eyes during training: they need at least 2 labelled tiles to evaluate on, not %d.", len(tiles)
         )
     elif tiles is not None:
-        eyes = EyesCallback(
+        callback = MonitoringCallback(
             tiles,
             processor,
             Path(str(args.output_dir)) / "eyes",
@@ -248,29 +185,26 @@ def build_eyes(
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
         )
-        callbacks.append(eyes)
-        measured = metric_names(list(processor.sensors), retrieval=eyes.measures_retrieval)
-    _check_best_metric(args, measured, metric_names(list(processor.sensors)))
-    return callbacks
-
-
-def _check_best_metric(args: CSMAETrainingArguments, measured: Sequence[str], all_names: Sequence[str]) -> None:
-    """Refuse before the first step what the Trainer would refuse after the first evaluation."""
-    wanted = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        callbacks.append(callback)
+        measured = metric_names(list(processor.sensors), retrieval=callback.measures_retrieval)
+    # what the Trainer would refuse after the first evaluation is refused before the first step
+    wanted, all_names = (
+        (args.metric_for_best_model or "loss").removeprefix("eval_"),
+        metric_names(list(processor.sensors)),
+    )
     known = [*all_names, *_TRAINER_METRICS]
+    problem = None
     if wanted not in known and not wanted.startswith(("umr_", "cmr_")):
         near = difflib.get_close_matches(wanted, known, n=1)
-        raise ValueError(
-            f"metric_for_best_model = {args.metric_for_best_model!r} is nothing that an evaluation measures"
-            + (f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(known)}.")
+        meant = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."
+        problem = f"is nothing that an evaluation measures: {meant}"
+    elif wanted in all_names and wanted not in measured:
+        problem = (
+            f"will not be measured: evaluate on more than eyes_k = {args.eyes_k} labelled tiles, with eyes_tiles = "
+            f"{args.eyes_tiles} above it."
         )
-    if wanted in all_names and wanted not in measured:
-        raise ValueError(
-            f"metric_for_best_model = {args.metric_for_best_model!r} will not be measured: evaluate on more than eyes_k = "
-            f"{args.eyes_k} labelled tiles, with eyes_tiles = {args.eyes_tiles} above it."
-        )
-    if wanted in all_names and args.eyes_every != 1:
-        raise ValueError(
-            f"metric_for_best_model = {args.metric_for_best_model!r} must be measured at every evaluation: set eyes_every to 1, not "
-            f"{args.eyes_every}, and evaluate less often."
-        )
+    elif wanted in all_names and args.eyes_every != 1:
+        problem = f"must be measured at every evaluation: set eyes_every to 1, not {args.eyes_every}, and evaluate less often."
+    if problem:
+        raise ValueError(f"metric_for_best_model = {args.metric_for_best_model!r} {problem}")
+    return callbacks

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import THREE_SENSORS, draw_images, tiny_config
 
-from csmae_hf.training.terms import LossTerms, count_rows, term_names
+from csmae_hf.training.loss_terms import LossTerms, count_rows, term_names
 from modeling_csmae import CSMAEForPreTraining
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from watched_runs import history, run_tiny
 
 from csmae_hf.data.load import load_data
 from csmae_hf.sample.generate import generate_sample
-from csmae_hf.training import eyes as eyes_module
+from csmae_hf.training import monitoring
 from csmae_hf.training.arguments import is_lower_better
-from csmae_hf.training.eyes import EyesCallback, choose_tiles, metric_names
+from csmae_hf.training.monitoring import MonitoringCallback, choose_tiles, metric_names
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
 
@@ -223,17 +223,17 @@ def test_a_metric_that_will_not_be_measured_is_refused_before_training(sample, t
 
 def test_eyes_open_at_every_nth_evaluation_and_at_the_last(sample):
     tiles = choose_tiles(load_data(str(sample), "validation"), 4)
-    by_epoch = EyesCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=5)
-    steps = EyesCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=3, by_epoch=False)
+    by_epoch = MonitoringCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=5)
+    steps = MonitoringCallback(tiles, CSMAEImageProcessor(), Path(), k=2, every=3, by_epoch=False)
     epochs = [TrainerState(epoch=float(epoch), global_step=10 * epoch, max_steps=120) for epoch in range(1, 13)]
-    assert [state.epoch for state in epochs if by_epoch._is_due(state)] == [5, 10, 12]
+    assert [state.epoch for state in epochs if by_epoch.is_due(state)] == [5, 10, 12]
     at = [TrainerState(global_step=step, max_steps=100, eval_steps=10) for step in range(10, 101, 10)]
-    assert [state.global_step for state in at if steps._is_due(state)] == [30, 60, 90, 100]
+    assert [state.global_step for state in at if steps.is_due(state)] == [30, 60, 90, 100]
 
 
 def test_a_collapse_is_warned_of_with_its_step(sample, tmp_path, caplog, monkeypatch):
     constant = np.ones((24, 8), dtype=np.float32)
-    monkeypatch.setattr(eyes_module, "embed_dataset", lambda *args, **kwargs: constant)
+    monkeypatch.setattr(monitoring, "embed_dataset", lambda *args, **kwargs: constant)
     run_tiny(sample, tmp_path, max_steps=1, eval_strategy="steps", eval_steps=1, eyes_pictures=0)
     assert "Step 1: The embeds of s1 have collapsed" in caplog.text
 
@@ -242,7 +242,7 @@ def test_without_matplotlib_the_run_goes_on(sample, tmp_path, caplog, monkeypatc
     def missing(*args, **kwargs):
         raise ImportError('Drawing figures needs matplotlib: pip install "csmae-hf[viz]"')
 
-    monkeypatch.setattr(eyes_module, "draw_reconstructions", missing)
+    monkeypatch.setattr(monitoring, "draw_reconstructions", missing)
     run_tiny(sample, tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1)
     assert caplog.text.count("csmae-hf[viz]") == 1
     assert len(looks(tmp_path)) == 2

@@ -23,32 +23,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubRequest:
-    """Where a run is to be published.
-
-    Attributes:
-        repo_id: The repository.
-        private: Whether a new repository is private; None is private.
-        revision: Branch; None is `main`.
-        token: Token; None is the one of `hf auth login` or HF_TOKEN.
-    """
+    """Where a run is to be published."""
 
     repo_id: str
-    private: bool | None
-    revision: str | None
-    token: str | None = field(repr=False)
+    private: bool | None  # None is private
+    revision: str | None  # None is `main`
+    token: str | None = field(repr=False)  # None is the one of `hf auth login` or HF_TOKEN
 
 
 def take_hub_request(args: TrainingArguments) -> HubRequest | None:
-    """Take the wish to publish, and the token, out of the Trainer's arguments, and find out that it can be fulfilled.
+    """Take the wish to publish, and the token, out of the Trainer's arguments, which are saved; None where there is no wish.
 
     The main process makes the repository now: a wrong token ends a run before its first step and not after its last.
-
-    Args:
-        args: Arguments of the Trainer; their `push_to_hub` and `hub_token` are cleared, so that the token is not saved with
-            them.
-
-    Returns:
-        The wish; None if there is none.
 
     Raises:
         ValueError: If checkpoints are to be pushed during the run.
@@ -71,19 +57,20 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
 
 
 def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Path) -> None:
-    """Say beside a finished run what it ran on, and publish it if that was asked for; only the main process does anything.
-
-    Args:
-        request: Where to publish it; None for nowhere.
-        args: Arguments of the Trainer.
-        folder: The trained model.
+    """Say beside a finished run what it ran on, and publish it where that was asked for; the main process does.
 
     Raises:
         PublishError: If that fails; the message says how to repeat it without training again.
     """
     if args.process_index != 0:
         return
-    write_atomically(folder / HARDWARE_FILE, json.dumps(describe_hardware(args), indent=2) + "\n")
+    device = args.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or device.type
+    hardware: dict[str, str | int] = {"device": f"{device.type} ({name})", "processes": args.world_size}
+    if device.type == "cpu":
+        hardware |= {"processor cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+    hardware |= {"torch": torch.__version__}
+    write_atomically(folder / HARDWARE_FILE, json.dumps(hardware, indent=2) + "\n")
     if request is None:
         return
     try:
@@ -95,13 +82,3 @@ def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Pat
             f"{error} The trained model is in {folder}: `csmae push {folder} {request.repo_id}` publishes it."
         ) from None
     logger.info("Published: %s, to pin as revision %s", pushed.url, pushed.commit)
-
-
-def describe_hardware(args: TrainingArguments) -> dict[str, str | int]:
-    """What a run ran on: devices, processes and the versions that decide its speed."""
-    device = args.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or device.type
-    facts: dict[str, str | int] = {"device": f"{device.type} ({name})", "processes": args.world_size}
-    if device.type == "cpu":
-        facts |= {"processor cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
-    return facts | {"torch": torch.__version__}
