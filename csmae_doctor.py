@@ -4,7 +4,6 @@ It lies beside the package and imports nothing of it, nor of Transformers, befor
 needed most. The `csmae` command starts here for that reason.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -184,18 +183,7 @@ def format_findings(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def add_doctor_parser(commands: Any) -> None:
-    """Add `csmae doctor`."""
-    parser = commands.add_parser(
-        "doctor",
-        help="examine the environment: versions, devices, what is missing or broken",
-        description="Examine the environment: versions, devices, attention, threads, extras, and packages that would break it, "
-        "with the command that mends each. Ends with status 1 if something is broken.",
-    )
-    parser.set_defaults(run=run_doctor)
-
-
-def run_doctor(arguments: argparse.Namespace) -> int:
+def run_doctor() -> int:
     """Print the examination; 1 if something is broken."""
     findings = examine()
     sys.stdout.write(format_findings(findings) + "\n")
@@ -203,15 +191,27 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the `csmae` command; its `doctor` also where the package cannot be imported."""
+    """Run the `csmae` command; its `doctor` also where nothing else can be imported."""
     if sys.argv[1:] == ["doctor"]:
-        return run_doctor(argparse.Namespace())
-    try:
-        from csmae_hf.commands.main import main as run
-    except Exception as error:
-        sys.stderr.write(f"csmae cannot start: {type(error).__name__}: {error}\n`csmae doctor` says what is broken.\n")
-        return 2
-    return run()
+        return run_doctor()
+    return load_commands().main()
+
+
+def load_commands() -> Any:
+    """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once.
+
+    Returns:
+        The module of the `csmae` command.
+    """
+    package = importlib.util.find_spec("csmae_hf")  # which finds and does not import
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("The package csmae_hf is not installed: pip install csmae-hf")
+    folder = os.path.join(package.submodule_search_locations[0], "commands")
+    name, path = "csmae_commands", os.path.join(folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
+    if spec is not None:
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{name}.main")
 
 
 def _requirements(extra: str | None) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """Checkpoints of the original code: converted at parity, refused with all that is wrong, and given back bit by bit."""
 
-import argparse
 import hashlib
 import json
 import logging
@@ -18,7 +17,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
 from configuration_csmae import DEFAULT_SENSORS, VARIANTS, CSMAEConfig
-from csmae_hf.hub.convert import add_convert_parser, add_export_parser, convert_checkpoint, export_original
+from csmae_hf.commands.main import main
+from csmae_hf.hub.convert import convert_checkpoint, export_original
 from csmae_hf.hub.original import ConversionError, original_name, read_original
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
@@ -489,17 +489,13 @@ def test_report_names_the_source_every_tensor_and_the_self_check(tmp_path: Path)
     }
 
 
-def test_commands_convert_and_export(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-    add_convert_parser(commands)
-    add_export_parser(commands)
+def test_commands_convert_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tiny_checkpoint(tmp_path, sensors={"s1": ["VH", "VV"], "s2": ["B04", "B03"]})
     heads = ["--num-attention-heads", "2", "--decoder-num-attention-heads", "2"]
     for command in (
         ["convert", str(checkpoint), str(tmp_path / "model"), "--bands", "s2=B04,B03", *heads],
         ["export-original", str(tmp_path / "model"), str(tmp_path / "back.ckpt")],
     ):
-        arguments = parser.parse_args(command)
-        arguments.run(arguments)
+        assert main(command) == 0
+        assert command[2] in capsys.readouterr().out
     assert_same_tensors(state_of(tmp_path / "back.ckpt"), state_of(checkpoint))

@@ -60,9 +60,10 @@ def test_curves_are_the_logged_numbers(run, monkeypatch):
     assert set(drawn["distances"]) == {"spread s1", "spread s2", "alignment s1_s2", "gap s1_s2"}
 
 
-def test_the_state_alone_is_enough(run, tmp_path):
+def test_the_state_alone_is_enough_and_the_pictures_are_named(run, tmp_path, capsys):
     shutil.copy(run / "trainer_state.json", tmp_path)
     assert main(["plot", str(tmp_path), "--output", str(tmp_path / "pictures")]) == 0
+    assert set(capsys.readouterr().out.split()) == {str(path) for path in (tmp_path / "pictures").iterdir()}
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == ALL_CHARTS
 
 

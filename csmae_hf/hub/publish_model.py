@@ -1,8 +1,6 @@
 """Publish a trained model: weights, processor, code, card, example picture and results in one commit."""
 
-import argparse
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -39,8 +37,6 @@ MANAGED = (
 _CLASSES: dict[str, type[PreTrainedModel]] = {
     one.__name__: one for one in (CSMAEForPreTraining, CSMAEModel, CSMAEForImageClassification)
 }
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -255,61 +251,3 @@ def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: P
             raise ValueError(f"{source} is no PNG: the example picture must be one.")
     shutil.copyfile(source, place / PICTURE_FILE)
     return True
-
-
-# The command
-
-
-def add_push_parser(commands: Any) -> None:
-    """Add `csmae push`."""
-    parser = commands.add_parser(
-        "push",
-        help="publish a trained model on the Hugging Face Hub",
-        description="Publish a model folder: safetensors, processor, code, a card written from the run, picture and results, in "
-        "one commit. A new repository is private unless --public is given. The token is the one of `hf auth login` or HF_TOKEN. "
-        "A push that was interrupted is repeated by the same command.",
-    )
-    parser.add_argument("folder", type=Path, help="folder of the model: of run_pretraining.py or csmae convert")
-    parser.add_argument("repository", help="owner/name on the Hub")
-    parser.add_argument("--encoder-only", action="store_true", help="without the decoders: what retrieval needs")
-    parser.add_argument("--public", action="store_true", help="make a new repository public")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
-    parser.add_argument("--subfolder", help="folder of the repository for this model, where it holds several")
-    parser.add_argument(
-        "--results", metavar="FILE", help="results.json of run_retrieval.py (default: FOLDER/results.json)"
-    )
-    parser.add_argument(
-        "--picture", metavar="PNG", help="example picture of the card (default: one beside the results)"
-    )
-    parser.add_argument("--license", metavar="ID", help="the weights' licence, such as mit (default: none is claimed)")
-    parser.add_argument(
-        "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
-    )
-    parser.add_argument("--message", help="headline of the commit")
-    parser.add_argument("--dry-run", metavar="OUT", type=Path, help="only lay out the files in this folder; no network")
-    parser.set_defaults(run=run_push)
-
-
-def run_push(arguments: argparse.Namespace) -> None:
-    """Publish a model, or lay out what would be published."""
-    options = PublishOptions(
-        encoder_only=arguments.encoder_only,
-        subfolder=arguments.subfolder,
-        results=arguments.results,
-        picture=arguments.picture,
-        license=arguments.license,
-        datasets=tuple(arguments.datasets),
-    )
-    if arguments.dry_run:
-        root = stage_model(arguments.folder, arguments.dry_run, arguments.repository, options)
-        logger.info("What would be pushed to %s: %s", arguments.repository, root)
-        return
-    pushed = push_folder(
-        arguments.folder,
-        arguments.repository,
-        options,
-        private=False if arguments.public else None,
-        revision=arguments.revision,
-        commit_message=arguments.message,
-    )
-    logger.info("Published: %s, to pin as revision %s", pushed.url, pushed.commit)
