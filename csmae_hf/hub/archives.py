@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCardData
 
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
+from csmae_hf.hub.card import render_card
 from csmae_hf.hub.upload import ensure_repository, upload_folder
 
 logger = logging.getLogger(__name__)
@@ -135,55 +136,11 @@ def make_card(archive: Archive, repo_id: str, manifest: dict[str, Any], license:
     Returns:
         Markdown with the header that the Hub reads.
     """
-    identity = for_publication(archive).identity
     metadata = DatasetCardData(
         license=license,
         task_categories=["image-feature-extraction"],
         tags=["csmae", "image-retrieval", "remote-sensing", "embeddings"],
         configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
     )
-    facts = {
-        "tiles": len(archive),
-        "sensors": ", ".join(archive.sensors),
-        "width of the embeds": archive.width,
-        "similarity": identity.metric,
-        "model": identity.model,
-        "revision of the model": identity.revision,
-        "sha256 of its weights": identity.weights,
-        "sha256 of the processor's settings": identity.processor,
-    }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
-    recall = "\n".join(
-        f"| {item.query_sensor} | {item.archive_sensor} | {item.share:.1%} | {item.recall:.3f} |"
-        for item in archive.recall
-    )
-    measured = f"\n\n| query | archive | filter keeps | recall@10 |\n|---|---|---|---|\n{recall}" if recall else ""
-    licence = f"{license}, as its publisher says." if license else "Its publisher has not said any."
-    return f"""---
-{metadata.to_yaml()}
----
-
-# Searchable archive of {len(archive)} tiles
-
-Embeds of image tiles and the tiles' metadata, to be searched with an image of the same or of another sensor. It holds no pixels. It
-opens only with the model and the processor it was made with: anything else would give wrong results without a sign.
-
-| what | value |
-|---|---|
-{rows}
-
-```python
-from csmae_hf.hub.archives import pull_archive
-
-archive = pull_archive("{repo_id}")
-hits = archive.search("tile.tif", sensor="{archive.sensors[0]}", k=10)
-print(hits.to_text())
-```
-
-`tiles-*.parquet` is the metadata, `embeds-*.safetensors` the unit vectors in the same order, `{MANIFEST}` says what they were made
-with.{measured}
-
-## Licence
-
-{licence} Embeds are made of the tiles' pixels: the licence of the imagery goes on to apply where it asks for that.
-"""
+    names = {"repo_id": repo_id, "license": license, "manifest_name": MANIFEST}
+    return render_card("archive.md", metadata, archive=archive, identity=for_publication(archive).identity, **names)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,7 +143,7 @@ def stage_model(
         shutil.copyfile(folder / REPORT_FILE, place / REPORT_FILE)
     has_picture = _copy_picture(folder, place, options, results)
     facts = read_facts(folder, published, processor, results=results)
-    facts = replace(facts, license=options.license, datasets=options.datasets)
+    facts |= {"license": options.license, "datasets": options.datasets}
     card = model_card(facts, repo_id, subfolder=options.subfolder, picture=PICTURE_FILE if has_picture else None)
     (place / "README.md").write_text(card, encoding="utf-8")
     if options.subfolder:
