@@ -43,11 +43,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the environment; nothing is changed, and no network is used.
-
-    Returns:
-        The findings, by topic.
-    """
+    """Look at the environment; nothing is changed, and no network is used."""
     return [
         *examine_versions(),
         *examine_devices(),
@@ -121,11 +117,7 @@ def examine_attention() -> list[Finding]:
 
 
 def examine_harmful(packages: dict[str, str]) -> list[Finding]:
-    """Packages that break the environment when they are installed but cannot be imported.
-
-    Args:
-        packages: What each would break, by name.
-    """
+    """Packages, with what each breaks when it is installed but cannot be imported."""
     findings = []
     for name, harm in packages.items():
         if importlib.util.find_spec(name) is None:
@@ -139,17 +131,15 @@ def examine_harmful(packages: dict[str, str]) -> list[Finding]:
 
 def examine_extras() -> list[Finding]:
     """For each extra, what it lacks and the command that installs it."""
-    extras = _metadata("extras")
     findings = []
-    for extra in extras:
-        if extra == "dev":
-            continue
-        missing = [name for name, _ in _requirements(extra) if _version(name) is None]
+    for extra in (extra for extra in _metadata("extras") if extra != "dev"):
+        names = [name for name, _ in _requirements(extra)]
+        missing = ", ".join(name for name in names if _version(name) is None)
         if missing:
             remedy = f"pip install '{DISTRIBUTION}[{extra}]'"
-            findings.append(Finding(f"extra {extra}", "note", f"lacks {', '.join(missing)}", remedy))
+            findings.append(Finding(f"extra {extra}", "note", f"lacks {missing}", remedy))
         else:
-            findings.append(Finding(f"extra {extra}", "ok", ", ".join(name for name, _ in _requirements(extra))))
+            findings.append(Finding(f"extra {extra}", "ok", ", ".join(names)))
     return findings
 
 
@@ -198,11 +188,7 @@ def main() -> int:
 
 
 def load_commands() -> Any:
-    """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once.
-
-    Returns:
-        The module of the `csmae` command.
-    """
+    """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once."""
     package = importlib.util.find_spec("csmae_hf")  # which finds and does not import
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("The package csmae_hf is not installed: pip install csmae-hf")
@@ -240,13 +226,13 @@ def _metadata(kind: Literal["requires", "extras"]) -> list[str]:
 
 def _satisfies(version: str, specifier: str) -> bool:
     """Whether a version is at least what a `>=` asks for; other specifiers are left to pip."""
+
+    def numbers(text: str) -> list[int]:
+        found = [int(part) for part in re.findall(r"\d+", re.split(r"[+a-zA-Z]", text)[0])]
+        return found + [0] * (4 - len(found))
+
     wanted = [part.strip()[2:] for part in specifier.split(",") if part.strip().startswith(">=")]
-    return all(_numbers(version) >= _numbers(one) for one in wanted)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    numbers = [int(part) for part in re.findall(r"\d+", re.split(r"[+a-zA-Z]", version)[0])]
-    return tuple(numbers + [0] * (4 - len(numbers)))
+    return all(numbers(version) >= numbers(one) for one in wanted)
 
 
 def _version(name: str) -> str | None:

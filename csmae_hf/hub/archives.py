@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCardData, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
@@ -69,14 +70,7 @@ def push_archive(
 
 
 def for_publication(archive: Archive) -> Archive:
-    """Make an archive ready to be given away: no index on a server, no folders of this machine.
-
-    Args:
-        archive: The archive.
-
-    Returns:
-        The same tiles, searched exactly where the index is on a server; the model's folder is its name alone.
-    """
+    """Make a copy to be given away: searched exactly where the index is on a server, with no folder of this machine but its name."""
     name = archive.identity.model
     copy = type(archive)(
         archive.tiles,
@@ -107,35 +101,17 @@ def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None
     Raises:
         FileNotFoundError: If there is no such repository, or it is no archive.
     """
-    return Archive.load(_download(repo_id, revision, token), **options)
-
-
-def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
-    """Download what is new of an archive into the cache of the Hub's client, and give its folder."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
     try:
         folder = Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
     except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(f"No dataset repository {repo_id} to download: {str(error).splitlines()[0]}") from error
     if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"The repository {repo_id} is no archive: it has no {MANIFEST}.")
-    return folder
+    return Archive.load(folder, **options)
 
 
 def make_card(archive: Archive, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
-    """Write the dataset card of an archive.
-
-    Args:
-        archive: The archive.
-        repo_id: Where it is published.
-        manifest: Its JSON.
-        license: Licence of the data.
-
-    Returns:
-        Markdown with the header that the Hub reads.
-    """
+    """Write the dataset card of an archive that is published as `repo_id` with this manifest."""
     metadata = DatasetCardData(
         license=license,
         task_categories=["image-feature-extraction"],

@@ -296,12 +296,8 @@ def _warn_of_another_reader(config: CSMAEConfig, folder: Path) -> None:
     """Say where the original's own reader would feed the weights something else than they know."""
     for sensor, default in DEFAULT_SENSORS.items():
         if len(config.sensors[sensor]) != len(default):
-            logger.warning(
-                "%s has %d bands; the original's code is fixed to %d.",
-                sensor,
-                len(config.sensors[sensor]),
-                len(default),
-            )
+            message = "%s has %d bands; the original's code is fixed to %d."
+            logger.warning(message, sensor, len(config.sensors[sensor]), len(default))
     processor = folder / "preprocessor_config.json"
     if not processor.is_file() or not CSMAEImageProcessor.from_pretrained(folder).transpose:
         logger.warning(

@@ -87,13 +87,7 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True)
 class OriginalCheckpoint:
-    """The tensors of a checkpoint of the original code.
-
-    Args:
-        path: The file.
-        tensors: By the original's names, `backbone.` included where the file itself leaves it out.
-        file_names: The name in the file of each of `tensors`.
-    """
+    """The tensors of a checkpoint by the original's names, `backbone.` included, and the name in the file of each."""
 
     path: Path
     tensors: Mapping[str, torch.Tensor]
@@ -194,15 +188,7 @@ def original_name(name: str) -> str:
 
 
 def position_tables(config: CSMAEConfig, with_decoders: bool) -> dict[str, torch.Tensor]:
-    """Compute the frozen positions that the original saves and we compute.
-
-    Args:
-        config: The configuration of the model.
-        with_decoders: Give the decoders' too.
-
-    Returns:
-        (1, 1 + L, width) float32 by the original's names.
-    """
+    """Compute the frozen positions that the original saves and we do not: (1, 1 + L, width) float32 by the original's names."""
     grid = (config.image_size // config.patch_size,) * 2
     tables = {"backbone.pos_embed": sincos_positions(grid, config.hidden_size)}
     if with_decoders:
@@ -217,12 +203,7 @@ def position_tables(config: CSMAEConfig, with_decoders: bool) -> dict[str, torch
 
 @dataclass(frozen=True)
 class RunConfiguration:
-    """The original's own configuration of a run.
-
-    Args:
-        path: The YAML file.
-        settings: Its content.
-    """
+    """The original's own configuration of a run, and the YAML file that it was read from."""
 
     path: Path
     settings: Mapping[str, Any]
@@ -237,12 +218,6 @@ class RunConfiguration:
 
 def read_run_configuration(path: str | os.PathLike[str]) -> RunConfiguration:
     """Read the `args.yaml` that the original writes beside a checkpoint, or its `backbone` section alone.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its settings.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -291,16 +266,9 @@ def infer_config(
     heads: Mapping[str, int | None],
     sensors: Mapping[str, Sequence[str]],
 ) -> tuple[CSMAEConfig, Inference]:
-    """Find the configuration of a checkpoint: sizes from its tensors, masking and losses from the YAML.
+    """Find the configuration of a checkpoint: sizes from its tensors, masking and losses from the YAML, else the release's.
 
-    Args:
-        checkpoint: The checkpoint.
-        run: Its run configuration; without one, masking and losses are the release's.
-        heads: Attention heads by field, where they are given; else the YAML's, else assumed by the width.
-        sensors: Bands by sensor, in the order of the input channels; needed where they are not 2 of S1 and 10 of S2.
-
-    Returns:
-        The configuration, not to be used where there are problems, and how it was found.
+    Heads and sensors are what was given, where something was. The configuration is not to be used where there are problems.
 
     Raises:
         ConversionError: If no valid configuration results.

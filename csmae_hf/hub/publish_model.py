@@ -130,7 +130,11 @@ def stage_model(
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty: name an empty or a new folder.")
-    place = root / _checked_subfolder(options.subfolder) if options.subfolder else root
+    place = root / (options.subfolder or "")
+    if ".." in place.parts or (options.subfolder and Path(options.subfolder).is_absolute()):
+        raise ValueError(
+            f"subfolder = {options.subfolder!r} must be a relative path inside the repository, such as 'sesd'."
+        )
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
@@ -152,18 +156,7 @@ def stage_model(
 
 
 def load_whole(folder: Path) -> PreTrainedModel:
-    """Load a model of a folder, and refuse one that is not whole.
-
-    Args:
-        folder: A `from_pretrained` folder.
-
-    Returns:
-        The model, in the types of its weights.
-
-    Raises:
-        FileNotFoundError: If there is no model.
-        ValueError: If it is not one of CSMAE, is pickled, lacks weights, or has weights that are not finite.
-    """
+    """Load a model, in the types of its weights; refuse one that is not of CSMAE, is pickled, lacks weights, or has broken ones."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"No model at {folder}: expected a folder with config.json and model.safetensors, such as the --output_dir of "
@@ -193,11 +186,7 @@ def load_whole(folder: Path) -> PreTrainedModel:
 
 
 def load_processor(folder: Path, config: CSMAEConfig) -> CSMAEImageProcessor:
-    """Load the processor of a folder, and refuse one that does not fit the model.
-
-    Raises:
-        ValueError: If there is none, or its bands or size are not the model's.
-    """
+    """Load the processor of a folder, and refuse one that is not there or does not fit the model."""
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(
             f"{folder} has no preprocessor_config.json: without it nobody knows what the model takes. "
@@ -205,22 +194,13 @@ def load_processor(folder: Path, config: CSMAEConfig) -> CSMAEImageProcessor:
             f"save_pretrained({str(folder)!r})."
         )
     processor = CSMAEImageProcessor.from_pretrained(folder)
-    for name, ours, theirs in (
-        ("sensors", processor.sensors, config.sensors),
-        ("size", processor.size, config.image_size),
-    ):
+    compared = {"sensors": (processor.sensors, config.sensors), "size": (processor.size, config.image_size)}
+    for name, (ours, theirs) in compared.items():
         if ours != theirs:
             raise ValueError(
                 f"{folder}: the processor's {name} is {ours}, the model's {theirs}; they must be the same."
             )
     return processor
-
-
-def _checked_subfolder(name: str) -> str:
-    parts = Path(name).parts
-    if Path(name).is_absolute() or ".." in parts or not parts:
-        raise ValueError(f"subfolder = {name!r} must be a relative path inside the repository, such as 'sesd'.")
-    return name
 
 
 def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | None:
@@ -236,18 +216,14 @@ def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | 
 
 
 def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: Path | None) -> bool:
-    if options.picture:
-        source: Path | None = Path(options.picture)
-        if not Path(options.picture).is_file():
-            raise FileNotFoundError(f"No picture at {options.picture}.")
-    else:
-        beside = results.parent if results else folder
-        candidates = [folder / PICTURE_FILE, *sorted(beside.glob("retrieval_*_to_*.png"))]
-        source = next((path for path in candidates if path.is_file()), None)
+    if options.picture and not Path(options.picture).is_file():
+        raise FileNotFoundError(f"No picture at {options.picture}.")
+    beside = sorted((results.parent if results else folder).glob("retrieval_*_to_*.png"))
+    candidates = [Path(options.picture)] if options.picture else [folder / PICTURE_FILE, *beside]
+    source = next((path for path in candidates if path.is_file()), None)
     if source is None:
         return False
-    with source.open("rb") as file:
-        if file.read(8) != b"\x89PNG\r\n\x1a\n":
-            raise ValueError(f"{source} is no PNG: the example picture must be one.")
+    if not source.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{source} is no PNG: the example picture must be one.")
     shutil.copyfile(source, place / PICTURE_FILE)
     return True
