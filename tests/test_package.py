@@ -60,3 +60,24 @@ print(type(AutoImageProcessor.from_pretrained({str(tmp_path)!r})) is csmae_hf.CS
 print(sys.modules["transformers.models.auto.image_processing_auto"].__loader__.__class__.__name__)
 """
     assert run(code).splitlines() == ["True", "True", "SourceFileLoader"]
+
+
+def test_no_module_needs_what_only_posix_has() -> None:
+    code = """
+import builtins, importlib, pkgutil
+POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog", "readline"}
+original = builtins.__import__
+
+def without_posix(name, globals=None, *more, **named):
+    if name.split(".")[0] in POSIX and "csmae" in (globals or {}).get("__name__", ""):
+        raise ModuleNotFoundError(f"No module named {name!r}, asked for by {globals['__name__']}")
+    return original(name, globals, *more, **named)
+
+builtins.__import__ = without_posix
+import csmae_hf
+names = [module.name for module in pkgutil.walk_packages(csmae_hf.__path__, "csmae_hf.")]
+for name in ["csmae_doctor", *names]:
+    importlib.import_module(name)
+print("csmae_hf.archive.folder" in names, "csmae_hf.app.page" in names)
+"""
+    assert run(code) == "True True"

@@ -1,6 +1,5 @@
 """Curves of a run as pictures, from its `trainer_state.json` alone: while it trains, at its end, and any time after."""
 
-import argparse
 import json
 import logging
 import os
@@ -150,24 +149,3 @@ def _read(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def add_plot_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add `plot` to the sub-commands of a parser; it sets `run`."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "plot",
-        help="draw the curves of a pre-training run",
-        description="Draw losses, learning rate, retrieval and diagnostics over the steps of a run, from its trainer_state.json; "
-        "of a run that still trains, from its newest checkpoint's.",
-    )
-    folder = "the run's output_dir, one of its checkpoints, or a trainer_state.json"
-    parser.add_argument("folder", type=Path, metavar="RUN", help=folder)
-    parser.add_argument("--output", type=Path, help="folder of the pictures (default: RUN/plots)")
-    parser.add_argument("--format", choices=FORMATS, default="png", help="of the pictures (default: %(default)s)")
-    parser.set_defaults(run=_run_plot)
-    return parser
-
-
-def _run_plot(arguments: argparse.Namespace) -> None:
-    for path in plot_run(arguments.folder, arguments.output, file_format=arguments.format):
-        logger.info("%s", path)

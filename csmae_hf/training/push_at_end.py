@@ -1,4 +1,4 @@
-"""`--push_to_hub`: the push of a run, made by `csmae_hf.hub.publish` at its end and not by the Trainer.
+"""`--push_to_hub`: the push of a run, made by `csmae_hf.hub.publish_model` at its end and not by the Trainer.
 
 The Trainer would publish its arguments as a pickle, with the token in it if one was given, and a card of empty fields.
 """
@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 
 from csmae_hf.files import write_atomically
 from csmae_hf.hub.facts import HARDWARE_FILE
-from csmae_hf.hub.publish import push_folder
+from csmae_hf.hub.publish_model import push_folder
 from csmae_hf.hub.upload import PublishError, ensure_repository
 
 logger = logging.getLogger(__name__)

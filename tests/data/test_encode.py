@@ -269,7 +269,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
     broken.unlink()
     broken.write_bytes(Path(real).read_bytes()[:500])
     command = [sys.executable, "-m", "csmae_hf.commands.main", "encode", str(source), str(out), "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     data = out / STORE_NAME / "data.mdb"
     while process.poll() is None and not (data.exists() and data.stat().st_size > 5_000_000):
         time.sleep(0.01)
@@ -283,7 +283,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
 
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert f"{2 * PAIRS - 1 - before} images encoded, {before} were there already" in again.stderr
+    assert f"{2 * PAIRS - 1 - before} images encoded, {before} were there already" in again.stdout
     assert f"{broken} cannot be read" in again.stderr
     assert "1 could not be encoded: see" in again.stderr
     assert "image/s" in again.stderr  # the progress bar

@@ -62,9 +62,10 @@ def test_curves_are_the_logged_numbers(run, monkeypatch):
     assert set(drawn["distances"]) == {"spread S1", "spread S2", "alignment S1, S2", "gap S1, S2"}
 
 
-def test_the_state_alone_is_enough(run, tmp_path):
+def test_the_state_alone_is_enough_and_the_pictures_are_named(run, tmp_path, capsys):
     shutil.copy(run / "trainer_state.json", tmp_path)
     assert main(["plot", str(tmp_path), "--output", str(tmp_path / "pictures")]) == 0
+    assert set(capsys.readouterr().out.split()) == {str(path) for path in (tmp_path / "pictures").iterdir()}
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == ALL_CHARTS
     assert main(["plot", str(tmp_path), "--format", "svg"]) == 0
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"{name}.svg" for name in ALL_CHARTS}

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from configuration_csmae import VARIANTS
 from csmae_hf.commands.main import main
-from csmae_hf.hub.publish import PublishOptions, stage_model
+from csmae_hf.hub.publish_model import PublishOptions, stage_model
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
@@ -30,7 +30,7 @@ CODE = {"configuration_csmae.py", "image_processing_csmae.py", "modeling_csmae.p
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
-from csmae_hf.hub.publish import PublishOptions, push_folder
+from csmae_hf.hub.publish_model import PublishOptions, push_folder
 from modeling_csmae import CSMAEForPreTraining
 from image_processing_csmae import CSMAEImageProcessor
 
@@ -334,7 +334,9 @@ def test_a_killed_push_leaves_nothing_and_its_repetition_everything(
     command = [sys.executable, "-c", PUSH_ONE, "model", "tester/killed"]
     environment = hub.env(tmp_path / "hf", OMP_NUM_THREADS="1")
     with hub.failing(method, path, drop="before", hold=threading.Event(), times=99) as fault:
-        pushing = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        pushing = subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         assert fault.reached.wait(timeout=100)
         pushing.send_signal(signal.SIGKILL)
         assert pushing.wait() == -signal.SIGKILL

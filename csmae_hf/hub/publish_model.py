@@ -1,12 +1,10 @@
 """Publish a trained model: weights, processor, code, card, example picture and results in one commit."""
 
-import argparse
 import json
-import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,8 +37,6 @@ MANAGED = (
 _CLASSES: dict[str, type[PreTrainedModel]] = {
     one.__name__: one for one in (CSMAEForPreTraining, CSMAEModel, CSMAEForImageClassification)
 }
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,11 @@ def stage_model(
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty: name an empty or a new folder.")
-    place = root / _checked_subfolder(options.subfolder) if options.subfolder else root
+    place = root / (options.subfolder or "")
+    if ".." in place.parts or (options.subfolder and Path(options.subfolder).is_absolute()):
+        raise ValueError(
+            f"subfolder = {options.subfolder!r} must be a relative path inside the repository, such as 'sesd'."
+        )
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
@@ -147,7 +147,7 @@ def stage_model(
         shutil.copyfile(folder / REPORT_FILE, place / REPORT_FILE)
     has_picture = _copy_picture(folder, place, options, results)
     facts = read_facts(folder, published, processor, results=results)
-    facts = replace(facts, license=options.license, datasets=options.datasets)
+    facts |= {"license": options.license, "datasets": options.datasets}
     card = model_card(facts, repo_id, subfolder=options.subfolder, picture=PICTURE_FILE if has_picture else None)
     (place / "README.md").write_text(card, encoding="utf-8")
     if options.subfolder:
@@ -156,18 +156,7 @@ def stage_model(
 
 
 def load_whole(folder: Path) -> PreTrainedModel:
-    """Load a model of a folder, and refuse one that is not whole.
-
-    Args:
-        folder: A `from_pretrained` folder.
-
-    Returns:
-        The model, in the types of its weights.
-
-    Raises:
-        FileNotFoundError: If there is no model.
-        ValueError: If it is not one of CSMAE, is pickled, lacks weights, or has weights that are not finite.
-    """
+    """Load a model, in the types of its weights; refuse one that is not of CSMAE, is pickled, lacks weights, or has broken ones."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"No model at {folder}: expected a folder with config.json and model.safetensors, such as the --output_dir of "
@@ -197,11 +186,7 @@ def load_whole(folder: Path) -> PreTrainedModel:
 
 
 def load_processor(folder: Path, config: CSMAEConfig) -> CSMAEImageProcessor:
-    """Load the processor of a folder, and refuse one that does not fit the model.
-
-    Raises:
-        ValueError: If there is none, or its bands or size are not the model's.
-    """
+    """Load the processor of a folder, and refuse one that is not there or does not fit the model."""
     if not (folder / "preprocessor_config.json").is_file():
         raise ValueError(
             f"{folder} has no preprocessor_config.json: without it nobody knows what the model takes. "
@@ -209,22 +194,13 @@ def load_processor(folder: Path, config: CSMAEConfig) -> CSMAEImageProcessor:
             f"save_pretrained({str(folder)!r})."
         )
     processor = CSMAEImageProcessor.from_pretrained(folder)
-    for name, ours, theirs in (
-        ("sensors", processor.sensors, config.sensors),
-        ("size", processor.size, config.image_size),
-    ):
+    compared = {"sensors": (processor.sensors, config.sensors), "size": (processor.size, config.image_size)}
+    for name, (ours, theirs) in compared.items():
         if ours != theirs:
             raise ValueError(
                 f"{folder}: the processor's {name} is {ours}, the model's {theirs}; they must be the same."
             )
     return processor
-
-
-def _checked_subfolder(name: str) -> str:
-    parts = Path(name).parts
-    if Path(name).is_absolute() or ".." in parts or not parts:
-        raise ValueError(f"subfolder = {name!r} must be a relative path inside the repository, such as 'sesd'.")
-    return name
 
 
 def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | None:
@@ -240,76 +216,14 @@ def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | 
 
 
 def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: Path | None) -> bool:
-    if options.picture:
-        source: Path | None = Path(options.picture)
-        if not Path(options.picture).is_file():
-            raise FileNotFoundError(f"No picture at {options.picture}.")
-    else:
-        beside = results.parent if results else folder
-        candidates = [folder / PICTURE_FILE, *sorted(beside.glob("retrieval_*_to_*.png"))]
-        source = next((path for path in candidates if path.is_file()), None)
+    if options.picture and not Path(options.picture).is_file():
+        raise FileNotFoundError(f"No picture at {options.picture}.")
+    beside = sorted((results.parent if results else folder).glob("retrieval_*_to_*.png"))
+    candidates = [Path(options.picture)] if options.picture else [folder / PICTURE_FILE, *beside]
+    source = next((path for path in candidates if path.is_file()), None)
     if source is None:
         return False
-    with source.open("rb") as file:
-        if file.read(8) != b"\x89PNG\r\n\x1a\n":
-            raise ValueError(f"{source} is no PNG: the example picture must be one.")
+    if not source.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{source} is no PNG: the example picture must be one.")
     shutil.copyfile(source, place / PICTURE_FILE)
     return True
-
-
-# The command
-
-
-def add_push_parser(commands: Any) -> None:
-    """Add `csmae push`."""
-    parser = commands.add_parser(
-        "push",
-        help="publish a trained model on the Hugging Face Hub",
-        description="Publish a model folder: safetensors, processor, code, a card written from the run, picture and results, in "
-        "one commit. A new repository is private unless --public is given. The token is the one of `hf auth login` or HF_TOKEN. "
-        "A push that was interrupted is repeated by the same command.",
-    )
-    parser.add_argument("folder", type=Path, help="folder of the model: of run_pretraining.py or csmae convert")
-    parser.add_argument("repository", help="owner/name on the Hub")
-    parser.add_argument("--encoder-only", action="store_true", help="without the decoders: what retrieval needs")
-    parser.add_argument("--public", action="store_true", help="make a new repository public")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
-    parser.add_argument("--subfolder", help="folder of the repository for this model, where it holds several")
-    parser.add_argument(
-        "--results", metavar="FILE", help="results.json of run_retrieval.py (default: FOLDER/results.json)"
-    )
-    parser.add_argument(
-        "--picture", metavar="PNG", help="example picture of the card (default: one beside the results)"
-    )
-    parser.add_argument("--license", metavar="ID", help="the weights' licence, such as mit (default: none is claimed)")
-    parser.add_argument(
-        "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
-    )
-    parser.add_argument("--message", help="headline of the commit")
-    parser.add_argument("--dry-run", metavar="OUT", type=Path, help="only lay out the files in this folder; no network")
-    parser.set_defaults(run=run_push)
-
-
-def run_push(arguments: argparse.Namespace) -> None:
-    """Publish a model, or lay out what would be published."""
-    options = PublishOptions(
-        encoder_only=arguments.encoder_only,
-        subfolder=arguments.subfolder,
-        results=arguments.results,
-        picture=arguments.picture,
-        license=arguments.license,
-        datasets=tuple(arguments.datasets),
-    )
-    if arguments.dry_run:
-        root = stage_model(arguments.folder, arguments.dry_run, arguments.repository, options)
-        logger.info("What would be pushed to %s: %s", arguments.repository, root)
-        return
-    pushed = push_folder(
-        arguments.folder,
-        arguments.repository,
-        options,
-        private=False if arguments.public else None,
-        revision=arguments.revision,
-        commit_message=arguments.message,
-    )
-    logger.info("Published: %s, to pin as revision %s", pushed.url, pushed.commit)
