@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from csmae_hf.cpu import speed_up
 from csmae_hf.training.reconstructions import PixelBands, restore_bands, restore_prediction
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -59,7 +60,7 @@ def load_reconstructor(name: str, revision: str | None = None) -> CSMAEForPreTra
         raise ValueError("This model was saved without its decoders, so it cannot show what it expects to see.")
     if not model.config.cmr_weight:
         raise ValueError("This model was not trained to predict one sensor from another.")
-    return model.eval()
+    return speed_up(model.eval())
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from csmae_hf.cpu import speed_up
 from csmae_hf.data.collate import TileCollator
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     model.eval()
     if device != home:
         model.to(device)
+    if device.type == "cpu":
+        speed_up(model)
     try:
         yield
     finally:

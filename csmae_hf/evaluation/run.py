@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 import csmae_hf
+from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
@@ -28,7 +29,6 @@ from csmae_hf.evaluation.report import format_summary, write_summary
 from csmae_hf.evaluation.results import DirectionResult, format_table, write_results
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
 from csmae_hf.evaluation.run_tiles import load_model as load_model
-from csmae_hf.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
