@@ -3,11 +3,17 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import PushToHubMixin
+
+if TYPE_CHECKING:
+    # Transformers reads these lines as text: a folder's configuration class then changes with any of its code. It keeps one model
+    # class a configuration class, so a second folder of the same name would otherwise run the first one's code.
+    from .image_processing_csmae import CSMAEImageProcessor as CSMAEImageProcessor
+    from .modeling_csmae import CSMAEModel as CSMAEModel
 
 DEFAULT_SENSORS: dict[str, list[str]] = {
     "s1": ["VH", "VV"],

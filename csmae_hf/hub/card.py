@@ -7,7 +7,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.hub.facts import Facts
-from image_processing_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES, CSMAEImageProcessor
+from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
+from image_processing_csmae import CSMAEImageProcessor
 
 SENSOR_TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 """What the usual sensors are."""
