@@ -3,7 +3,7 @@
 Shapes in comments: B images of a sensor, H and W pixels of a band at its own resolution.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,7 +200,7 @@ def check_units(sensor: str, bands: Bands, unit: str | None, size: int) -> None:
         # how far below 0 bicubic resampling may have taken bands that come larger than they were measured
         resampled = [band.pixels.shape[-1] * BAND_METRES[name] > size * 10 for name, band in group.items()]
         overshoot = np.where(np.array(resampled)[:, None], 0.25 * np.maximum(highs, 0), 0.0)
-        for wrong, reason in _RANGE_SIGNS[unit or own](sensor, lows, highs, overshoot):
+        for wrong, reason in _range_signs(unit or own, sensor, lows, highs, overshoot):
             image = _first(wrong)
             if image is not None:
                 raise ValueError(
@@ -209,55 +209,57 @@ def check_units(sensor: str, bands: Bands, unit: str | None, size: int) -> None:
                 )
 
 
-def _db_signs(sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
-    faint = f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles"
-    yield lows.min(axis=0) < FAINTEST_DB, faint
-    positive = lows.max(axis=0) >= 0
-    swapped = (
-        "so large and positive it looks like digital numbers of Sentinel-2: check that the sensors are not swapped"
-    )
-    yield positive & (lows.min(axis=0) >= 0) & (highs.max(axis=0) > 1000), swapped
-    linear = (
-        f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert"
-    )
-    yield positive, linear
-
-
-def _linear_signs(sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
-    yield lows.min(axis=0) <= 0, "values of 0 or less are not linear power; leave units out if it is dB"
-
-
-def _dn_signs(sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
+def _range_signs(unit: str, sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
+    """What least and greatest values, (bands, B), say against a unit."""
+    low, high = lows.min(axis=0), highs.max(axis=0)
     negative = (lows < -overshoot).any(axis=0)
-    like_db = (lows.min(axis=0) > FAINTEST_DB) & (highs.max(axis=0) < 50)
-    db = "negative values in such a range look like Sentinel-1 in dB: check that the sensors are not swapped"
-    yield negative & like_db, db
-    no_data = (
-        "negative values are no-data or overflown (read the band as uint16); clip them at 0 if an offset was subtracted"
-    )
-    yield negative, no_data
-    reflectance = f"with nothing above {BRIGHTEST_REFLECTANCE:g} it is reflectance 0-1, or empty; pass "
-    yield highs.max(axis=0) <= BRIGHTEST_REFLECTANCE, f"{reflectance}units={{{sensor!r}: 'reflectance'}} to convert"
-
-
-def _offset_signs(sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
-    yield lows.min(axis=0) < OFFSET / 2, f"values below {OFFSET // 2} contradict the offset, or are no-data"
-
-
-def _reflectance_signs(sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
-    yield (lows < -overshoot).any(axis=0), "negative values are no-data"
-    bright = f"values above {BRIGHTEST_REFLECTANCE:g} are not reflectance 0-1; leave units out if it is digital numbers"
-    yield highs.max(axis=0) > BRIGHTEST_REFLECTANCE, bright
-
-
-_RANGE_SIGNS: dict[str, Callable[[str, np.ndarray, np.ndarray, np.ndarray], Signs]] = {
-    "db": _db_signs,
-    "linear": _linear_signs,
-    "dn": _dn_signs,
-    "dn+1000": _offset_signs,
-    "reflectance": _reflectance_signs,
-}
-"""What least and greatest values, (bands, B), say against a unit."""
+    if unit == "db":
+        yield (
+            low < FAINTEST_DB,
+            (f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles"),
+        )
+        yield (
+            (low >= 0) & (high > 1000),
+            (
+                "so large and positive it looks like digital numbers of Sentinel-2: check that the sensors are not swapped"
+            ),
+        )
+        yield (
+            lows.max(axis=0) >= 0,
+            (
+                f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert"
+            ),
+        )
+    elif unit == "linear":
+        yield low <= 0, "values of 0 or less are not linear power; leave units out if it is dB"
+    elif unit == "dn":
+        yield (
+            negative & (low > FAINTEST_DB) & (high < 50),
+            ("negative values in such a range look like Sentinel-1 in dB: check that the sensors are not swapped"),
+        )
+        yield (
+            negative,
+            (
+                "negative values are no-data or overflown (read the band as uint16); clip them at 0 if an offset was subtracted"
+            ),
+        )
+        yield (
+            high <= BRIGHTEST_REFLECTANCE,
+            (
+                f"with nothing above {BRIGHTEST_REFLECTANCE:g} it is reflectance 0-1, or empty; pass "
+                f"units={{{sensor!r}: 'reflectance'}} to convert"
+            ),
+        )
+    elif unit == "dn+1000":
+        yield low < OFFSET / 2, f"values below {OFFSET // 2} contradict the offset, or are no-data"
+    else:
+        yield negative, "negative values are no-data"
+        yield (
+            high > BRIGHTEST_REFLECTANCE,
+            (
+                f"values above {BRIGHTEST_REFLECTANCE:g} are not reflectance 0-1; leave units out if it is digital numbers"
+            ),
+        )
 
 
 def check_no_data(sensor: str, bands: Bands) -> None:

@@ -19,41 +19,29 @@ except ImportError:  # imported as a plain top-level module
     from configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
     from image_checks_csmae import BAND_UNIT, IMAGES_AT_ONCE, check_images, check_unit_name, convert_unit
 
-BAND_MEAN: dict[str, float] = {
-    "B01": 340.76769064,
-    "B02": 429.9430203,
-    "B03": 614.21682446,
-    "B04": 590.23569706,
-    "B05": 950.68368468,
-    "B06": 1792.46290469,
-    "B07": 2075.46795189,
-    "B08": 2218.94553375,
-    "B8A": 2266.46036911,
-    "B09": 2246.0605464,
-    "B11": 1594.42694882,
-    "B12": 1009.32729131,
-    "VV": -12.619993741972035,
-    "VH": -19.29044597721542,
+_STATISTICS: dict[str, tuple[float, float]] = {
+    "B01": (340.76769064, 554.81258967),
+    "B02": (429.9430203, 572.41639287),
+    "B03": (614.21682446, 582.87945694),
+    "B04": (590.23569706, 675.88746967),
+    "B05": (950.68368468, 729.89827633),
+    "B06": (1792.46290469, 1096.01480586),
+    "B07": (2075.46795189, 1273.45393088),
+    "B08": (2218.94553375, 1365.45589904),
+    "B8A": (2266.46036911, 1356.13789355),
+    "B09": (2246.0605464, 1302.3292881),
+    "B11": (1594.42694882, 1079.19066363),
+    "B12": (1009.32729131, 818.86747235),
+    "VV": (-12.619993741972035, 5.115911777546365),
+    "VH": (-19.29044597721542, 5.464428464912864),
 }
-"""Mean of each band over BigEarthNet-MM v1: Sentinel-2 in digital numbers, Sentinel-1 in dB (bigearthnet-common 2.8.0)."""
+"""Mean and standard deviation of each band over BigEarthNet-MM v1 (bigearthnet-common 2.8.0)."""
 
-BAND_STD: dict[str, float] = {
-    "B01": 554.81258967,
-    "B02": 572.41639287,
-    "B03": 582.87945694,
-    "B04": 675.88746967,
-    "B05": 729.89827633,
-    "B06": 1096.01480586,
-    "B07": 1273.45393088,
-    "B08": 1365.45589904,
-    "B8A": 1356.13789355,
-    "B09": 1302.3292881,
-    "B11": 1079.19066363,
-    "B12": 818.86747235,
-    "VV": 5.115911777546365,
-    "VH": 5.464428464912864,
-}
-"""Standard deviation of each band over BigEarthNet-MM v1, in the units of `BAND_MEAN`."""
+BAND_MEAN: dict[str, float] = {band: mean for band, (mean, _) in _STATISTICS.items()}
+"""Mean of each band: Sentinel-2 in digital numbers, Sentinel-1 in dB."""
+
+BAND_STD: dict[str, float] = {band: std for band, (_, std) in _STATISTICS.items()}
+"""Standard deviation of each band, in the units of `BAND_MEAN`."""
 
 Array = np.ndarray | torch.Tensor
 Bands = Mapping[str, Any] | Sequence[Any] | np.ndarray | torch.Tensor | str | PathLike
@@ -418,30 +406,9 @@ def resample_bicubic(images: torch.Tensor, size: int) -> torch.Tensor:
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
         return images
-    if images.device.type != "cpu" or images.requires_grad:
+    if images.device.type != "cpu":
         return _weigh(_weigh(images, size, -1), size, -2)
-    planes = images.reshape(-1, height, width)
-    parts = [_resample_planes(part, size) for part in planes.split(_PLANES_AT_ONCE)]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(*images.shape[:-2], size, size)
-
-
-_PLANES_AT_ONCE = 24
-"""So many planes of 120 x 120 pixels leave the intermediate results in the cache of a core."""
-
-
-def _resample_planes(planes: torch.Tensor, size: int) -> torch.Tensor:
-    """Resample planes (P, H, W) on the CPU: along rows by small matrix products, along columns by weighted sums of four rows each.
-
-    An embedding bag is such a sum: the rows are its table. It does a fifth of the work of a matrix product, which multiplies zeros.
-    """
-    count, height, width = planes.shape
-    rows = planes.reshape(count * height, width)
-    wide = rows.new_empty(count * height, size)
-    for outputs, inputs, weights in _bicubic_blocks(width, size):
-        torch.mm(rows[:, inputs], weights, out=wide[:, outputs])
-    places, row_weights = _bicubic_bags(height, size)
-    used = slice(count * size)
-    return torch.nn.functional.embedding_bag(places[used], wide, per_sample_weights=row_weights[used], mode="sum")
+    return _bicubic_matrix(height, size) @ (images @ _bicubic_matrix(width, size).T)
 
 
 def _weigh(images: torch.Tensor, size: int, axis: int) -> torch.Tensor:
@@ -466,31 +433,6 @@ def _bicubic_taps_on(device: torch.device, size: int, new_size: int) -> tuple[to
     matrix = _bicubic_matrix(size, new_size)
     places = matrix.abs().topk(min(4, size), dim=1).indices.sort(dim=1).values
     return places.to(device), matrix.gather(1, places).to(device)
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def _bicubic_blocks(size: int, new_size: int) -> list[tuple[slice, slice, torch.Tensor]]:
-    """The transposed bicubic matrix without most of its zeros: outputs, their inputs, and weights (inputs, outputs) of each block.
-
-    In blocks of about 24 outputs it is a third of the work for 60 to 120, since a pixel depends on four.
-    """
-    blocks, start = [], 0
-    for rows in _bicubic_matrix(size, new_size).chunk(max(new_size // 24, 1)):
-        used = (rows != 0).any(dim=0).nonzero().flatten().tolist()
-        inputs = slice(used[0], used[-1] + 1)
-        blocks.append((slice(start, start + len(rows)), inputs, rows[:, inputs].T.contiguous()))
-        start += len(rows)
-    return blocks
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def _bicubic_bags(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """For every new row of `_PLANES_AT_ONCE` planes the rows of all planes it depends on, and their weights: (rows, 4) each."""
-    places, weights = _bicubic_taps_on(torch.device("cpu"), size, new_size)
-    first_rows = torch.arange(_PLANES_AT_ONCE)[:, None, None] * size
-    return (first_rows + places).flatten(0, 1), weights.repeat(_PLANES_AT_ONCE, 1)
 
 
 @lru_cache(maxsize=16)

@@ -690,7 +690,11 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         self.config.validate_architecture()
 
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        raise NotImplementedError(f"{type(self).__name__} does not say which of its weights depend on the bands.")
+        cast(CSMAEModel, self.base_model)._keep_channels(channels)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the sensors' embeddings."""
+        return cast(CSMAEModel, self.base_model).embeddings
 
     def _present_rows(
         self, present: Mapping[str, torch.Tensor] | None, given: Mapping[str, torch.Tensor]
@@ -795,10 +799,6 @@ class CSMAEModel(CSMAEPreTrainedModel):
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.pooling == "mean" else nn.Identity()
         )
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.embeddings
 
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
         _keep_keys(self.embeddings, channels)
@@ -909,12 +909,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         self._freeze_untrained(len(config.sensors))
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.csmae.embeddings
-
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        self.csmae._keep_channels(channels)
+        super()._keep_channels(channels)
         if self.config.decoder_type == "specific":
             _keep_keys(self.decoders, channels)
         for decoder in self.decoders.values():
@@ -1110,7 +1106,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         if config.mde_weight and pairs:
             losses["mde"] = mean_of_filled(discrepancy_loss)
         # never in evaluation, which one process may run alone
-        if config.mim_weight and config.mim_gather and self.training and _num_processes() > 1:
+        in_company = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if config.mim_weight and config.mim_gather and self.training and in_company:
             # all of the model's pairs, so that processes whose batches lack a sensor do not wait for each other in vain
             none = next(iter(embeds.values()))[:0].unsqueeze(1).expand(-1, 2, -1)
             own = dict(zip(itertools.combinations(embeds, 2), pairs, strict=True))
@@ -1148,13 +1145,6 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         self.csmae = CSMAEModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.csmae.embeddings
-
-    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        self.csmae._keep_channels(channels)
 
     def freeze_encoder(self) -> None:
         """Train the classifier only: a linear probe. `model.csmae.requires_grad_()` undoes it."""
@@ -1264,10 +1254,6 @@ def _same_length(tokens: Mapping[str, torch.Tensor]) -> list[list[str]]:
     for sensor, hidden in tokens.items():
         groups.setdefault(hidden.shape[1], []).append(sensor)
     return list(groups.values())
-
-
-def _num_processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 CSMAEModel.register_for_auto_class("AutoModel")
