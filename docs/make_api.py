@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
-FIRST = ("configuration_csmae.py", "modeling_csmae.py", "image_processing_csmae.py")
+FIRST = ("configuration_csmae.py", "modeling_csmae.py", "image_processing_csmae.py", "image_checks_csmae.py")
 HEADER = """# API reference
 
 Written by `python docs/make_api.py` from the docstrings: edit those, not this page. A name with an underscore in front is not part of

@@ -222,6 +222,7 @@ def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTr
         ValueError: If it was published without decoders, or was not trained to predict one sensor from another.
         FileNotFoundError: If there is no such model.
     """
+    from csmae_hf.cpu import speed_up
     from modeling_csmae import CSMAEForPreTraining
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
@@ -233,4 +234,4 @@ def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTr
         raise ValueError("This model was saved without its decoders, so it cannot show what it expects to see.")
     if not model.config.cmr_weight:
         raise ValueError("This model was not trained to predict one sensor from another.")
-    return model.eval()
+    return speed_up(model.eval())

@@ -121,8 +121,8 @@ def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], di
     """The tiles that a command names, how they were read, and how to embed them."""
     import torch
 
+    from csmae_hf.cpu import keep_freed_memory
     from csmae_hf.data.load import load_data
-    from csmae_hf.host_memory import keep_freed_memory
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":

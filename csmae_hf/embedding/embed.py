@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from csmae_hf.cpu import speed_up
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.store import TileNotFoundError
 from csmae_hf.search.ids import ID
@@ -261,6 +262,8 @@ def _evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     model.eval()
     if device != home:
         model.to(device)
+    if device.type == "cpu":
+        speed_up(model)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import torch
 from accelerate import PartialState
 
 import csmae_hf
+from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
@@ -26,7 +27,6 @@ from csmae_hf.evaluation.results import write_results
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
 from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
-from csmae_hf.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

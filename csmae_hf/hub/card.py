@@ -8,7 +8,7 @@ import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCardData
 
 from csmae_hf.hub.facts import SAMPLE_DATA, last_part
-from image_processing_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
+from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
 
 _SCORES = {
     "precision": "P@{k}",

@@ -4,14 +4,15 @@ import logging
 from pathlib import Path
 from typing import cast
 
+import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
+from csmae_hf.cpu import keep_freed_memory, speed_up
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing
-from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
@@ -56,6 +57,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
     model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
+    if training_args.device.type == "cpu":
+        speed_up(model, torch.bfloat16 if training_args.bf16 else torch.float32)
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_split(data_args, data_args.train_split, data_args.max_train_tiles)

@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-EVALUATION_SEED = 0
-"""Evaluation masks alike whatever the run's seed, so that runs can be compared."""
-
 _WORDS_A_BLOCK = 4  # of 64 bits, what Philox gives for one value of its counter
 _SENT_WITHOUT_WAITING = (
     "cuda",

@@ -24,7 +24,7 @@ from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
 from csmae_hf.training.loss_terms import LossTerms, count_rows
 from csmae_hf.training.nonfinite import UnreadLoss
-from csmae_hf.training.randomness import EVALUATION_SEED, draw_flips_and_noise, flip_together, preserved_generators
+from csmae_hf.training.randomness import draw_flips_and_noise, flip_together, preserved_generators
 from csmae_hf.training.sharding import shard_on_cpu
 from csmae_hf.training.throughput import Throughput
 
@@ -72,7 +72,7 @@ class CSMAETrainer(Trainer):
         self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
-        self._step, self._batches_of_step, self._eval_batches = -1, 0, 0
+        self._step, self._batches_of_step = -1, 0
 
     def create_accelerator_and_postprocess(self) -> None:
         """Set up Accelerate, with sharding where it is asked for, on CPUs too."""
@@ -111,7 +111,7 @@ class CSMAETrainer(Trainer):
         """Compute the loss of a batch and remember its terms for the log."""
         ids: Any = inputs.get("ids")
         batch = {name: value for name, value in inputs.items() if name != "ids"}
-        batch = self._training_batch(batch) if model.training else self._evaluation_batch(batch)
+        batch = self._training_batch(batch) if model.training else batch  # the model itself masks alike in evaluation
         outputs = model(**batch, output_predictions=not self.args.prediction_loss_only)
         loss, losses = outputs["loss"], outputs["losses"]
         (self._terms if model.training else self._eval_terms).add(losses, count_rows(batch, self.model_config))
@@ -133,12 +133,6 @@ class CSMAETrainer(Trainer):
         if self.flips:
             images = flip_together(images, flips)
         return {**batch, **images, "noise": noise}
-
-    def _evaluation_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Draw the masks of an evaluation batch, the same every time and in every run."""
-        first_row = self._first_row(self._eval_batches, self.args.eval_batch_size)
-        self._eval_batches += 1
-        return {**batch, "noise": self._draw(batch, EVALUATION_SEED, 0, first_row)[1]}
 
     def _first_row(self, batches_before: int, batch_size: int) -> int:
         return (batches_before * self.args.world_size + self.args.process_index) * batch_size
@@ -216,7 +210,6 @@ class CSMAETrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate, add each loss term, and let each [`EvaluationCallback`] add what it measures."""
-        self._eval_batches = 0
         with preserved_generators():
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix

@@ -26,7 +26,7 @@ from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 STRANGER = Path(__file__).resolve().parents[1] / "hub_stranger.py"
-CODE = {"configuration_csmae.py", "image_processing_csmae.py", "modeling_csmae.py"}
+CODE = {"configuration_csmae.py", "image_checks_csmae.py", "image_processing_csmae.py", "modeling_csmae.py"}
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
