@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import yaml
 from docs_pages import RUN, SHOWN, SHRINK, Block, commands, is_runnable, read_blocks
 from hub_double import HubDouble
 from hub_models import tiny_fields
@@ -29,10 +30,13 @@ DRIVER = Path(__file__).with_name("docs_pages.py")
 MADE = ROOT / "docs" / "api.md"  # by `make api`
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page != MADE)]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
-TINY = json.dumps(tiny_fields("sesd"))
 SMALL = (
-    f"--model_overrides '{TINY}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 --max_eval_tiles 8 "
-    "--data demo/sample"
+    f"--model_overrides '{json.dumps(tiny_fields('sesd'))}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 "
+    "--max_eval_tiles 8 --data demo/sample"
+)
+DEMO = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))
+HEADS, DECODER_HEADS = (
+    DEMO["model_overrides"][name] for name in ("num_attention_heads", "decoder_num_attention_heads")
 )
 
 
@@ -56,9 +60,9 @@ class Workplace:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """A sample archive, a small model trained on it for a few steps, and a loopback Hub."""
+    """What `make demo` makes, its archive to the tile and its model after a few steps; and a loopback Hub."""
     base = tmp_path_factory.mktemp("docs")
-    generate_sample(base / "demo" / "sample", tiles=200, seed=0)
+    generate_sample(base / "demo" / "sample", tiles=1000, seed=0)
     settings = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with HubDouble() as hub:
         server = subprocess.Popen(
@@ -69,17 +73,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
             text=True,
         )
         place = Workplace(base / "demo", server)
-        train = [
-            str(ROOT / "run_pretraining.py"),
-            "--model_overrides",
-            TINY,
-            "--data",
-            "demo/sample",
-            "--max_steps",
-            "6",
-        ]
-        train += ["--per_device_train_batch_size", "16", "--learning_rate", "1e-3", "--logging_steps", "2"]
-        train += ["--save_strategy", "no", "--eval_strategy", "no", "--output_dir", "demo/model-seed42"]
+        train = [str(ROOT / "run_pretraining.py"), str(ROOT / "configs" / "demo.yaml"), "--data", "demo/sample"]
+        train += ["--max_steps", "6", "--max_train_tiles", "128", "--output_dir", "demo/model-seed42"]
         place.order(base, argv=train)
         yield place
         server.communicate()
@@ -99,7 +94,7 @@ def prepare_readme(folder: Path, workplace: Workplace) -> dict[str, str]:
     """The README speaks of BigEarthNet and of an original checkpoint: give it the sample under these names, and small trainings."""
     (folder / "BigEarthNet").symlink_to(workplace.demo / "sample")
     workplace.order(folder, argv=["csmae", "export-original", "demo/model-seed42", "csmae-sesd-ep=149.ckpt"])
-    heads = "{backbone: {kwargs: {num_heads: 2}}, method_kwargs: {decoder_num_heads: 2}}\n"
+    heads = f"{{backbone: {{kwargs: {{num_heads: {HEADS}}}}}, method_kwargs: {{decoder_num_heads: {DECODER_HEADS}}}}}\n"
     (folder / "args.yaml").write_text(heads)
     return {SHRINK: SMALL}
 
