@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ is run, as the page says it, in a folder of its own."""
 
+import ast
 import doctest
 import json
 import os
@@ -8,7 +9,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from configparser import ConfigParser
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,7 @@ import yaml
 from docs_pages import RUN, SHOWN, SHRINK, Block, commands, is_runnable, read_blocks
 from hub_double import HubDouble
 from hub_models import tiny_fields
+from transformers import PreTrainedConfig
 
 import configuration_csmae
 import image_processing_csmae
@@ -125,6 +128,63 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor and file.endswith(".md"):
             titles = re.findall(r"^#+ (.+)$", (page.parent / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
             assert anchor in {slug(title) for title in titles}, f"{page.name} links to {target}"
+
+
+def test_every_field_of_the_configuration_is_on_its_page_with_its_default() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    written = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \| \S", page, flags=re.MULTILINE))
+    base = {field.name for field in fields(PreTrainedConfig)}
+    own = [field for field in fields(configuration_csmae.CSMAEConfig) if field.name not in base]
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in own}
+    assert {name: ast.literal_eval(default) for name, default in written.items()} == defaults
+
+
+def test_every_place_in_the_code_that_a_page_names_is_there() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    places = re.findall(
+        r"`((?:csmae_hf|tests|benchmarks|configs)/[\w/.-]+\.\w+)`(?:, `(\w+)`)?(?: and `(\w+)`)?", pages
+    )
+    assert len(places) > 20
+    for path, *names in places:
+        assert (ROOT / path).exists(), f"a page names {path}"
+        for name in filter(None, names):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), f"a page looks for {name} in {path}"
+
+
+def test_the_floors_of_the_figure_are_those_that_are_checked() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    checked = re.findall(r"csmae_hf\.(\w+)", settings["importlinter:contract:floors"]["layers"])
+    figure = (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8")
+    drawn = re.findall(r"\w+", " ".join(re.findall(r'font-weight="bold"[^>]*>([^<]+)<', figure)[1:]))
+    helpers = {"host_memory", "registration"}  # too small to be drawn
+    assert [room for room in drawn if room in checked] == [room for room in checked if room not in helpers]
+
+
+def test_every_figure_on_performance_is_of_the_run_beside_it() -> None:
+    """A number of the page is one of the JSON's, rounded as the page writes it, or part of what the JSON says in words."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    run = (ROOT / "docs" / "performance.json").read_text(encoding="utf-8")
+    measured = [float(number) for number in re.findall(r": (-?[\d.]+(?:e[+-]?\d+)?)(?=[,}\n])", run)]
+    stated = {
+        number.replace(",", "")
+        for text in re.findall(r'"[^"]*"', run)
+        for number in re.findall(r"\d[\d,.]*\d|\d", text)
+    }
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|CSMAE\S*|S[12]\b|\bF1\b|\bv2\b", "", page, flags=re.DOTALL)
+    assert len(page.split()) < 1000
+    figures = [
+        figure.replace(",", "").replace("\u2212", "-") for figure in re.findall(r"\u2212?\d[\d,]*(?:\.\d+)?", prose)
+    ]
+    assert len(figures) > 60
+    unknown = [
+        figure
+        for figure in figures
+        if figure not in stated
+        and not any(f"{value:.{len(figure.partition('.')[2])}f}" == figure for value in measured)
+    ]
+    assert unknown == []
 
 
 def test_the_api_reference_has_everything_public(tmp_path: Path) -> None:
