@@ -143,7 +143,7 @@ def examine_extras() -> list[Finding]:
     extras = _metadata("extras")
     findings = []
     for extra in extras:
-        if extra == "dev":
+        if extra in ("dev", "docs"):  # of the repository, not of who uses the package
             continue
         missing = [name for name, _ in _requirements(extra) if _version(name) is None]
         if missing:

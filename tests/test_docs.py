@@ -5,6 +5,7 @@ import doctest
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,8 @@ from csmae_hf.sample.generate import generate_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(__file__).with_name("docs_pages.py")
-MADE = ROOT / "docs" / "api.md"  # by `make api`
-PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page != MADE)]
+MENU = ROOT / "docs" / "index.md"  # of the site alone
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page != MENU)]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
 SMALL = (
     f"--model_overrides '{json.dumps(tiny_fields('sesd'))}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 "
@@ -187,18 +188,42 @@ def test_every_figure_on_performance_is_of_the_run_beside_it() -> None:
     assert unknown == []
 
 
-def test_the_api_reference_has_everything_public(tmp_path: Path) -> None:
-    page = tmp_path / "api.md"
-    subprocess.run([sys.executable, str(ROOT / "docs" / "make_api.py"), str(page)], check=True)
-    text = page.read_text(encoding="utf-8")
-    for words in (
-        "`csmae_hf.data.dataset`",
-        "### `load_bigearthnet(",
-        "### `class CSMAEModel",
-        "#### `Archive.search(",
-        "**Raises**",
-    ):
-        assert words in text, f"{words} is not in the reference"
+def test_every_page_is_in_the_menu_of_the_site_once() -> None:
+    menu = re.findall(r"^([\w-]+)$", MENU.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pages = [page.stem for page in PAGES[1:] if page.stem != "README"]
+    assert sorted(menu) == sorted([*pages, "contributing", "reference", "security"])
+
+
+def test_docstrings_reach_the_site_as_they_are_meant() -> None:
+    """`make docs` says whether the whole reference can be read; here is what it would read differently without a word."""
+    settings = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    docstring = """As of [`Archive`]: |q & r| and **options of `a|b_`.
+
+    code = 2 * x
+
+Args:
+    **options: A `name`.
+
+Example:
+    >>> 2**3 * 1
+    8"""
+    lines = docstring.split("\n")
+    settings["as_restructured_text"](None, "function", "name", None, None, lines)
+    assert (
+        "\n".join(lines)
+        == r"""As of ``Archive``: \|q & r\| and \*\*options of ``a|b_``.
+
+.. code-block:: text
+
+        code = 2 * x
+
+Args:
+    \*\*options: A ``name``.
+
+Example:
+    >>> 2**3 * 1
+    8"""
+    )
 
 
 def test_every_make_target_that_a_page_names_has_a_recipe() -> None:
@@ -212,7 +237,7 @@ def test_every_make_target_that_a_page_names_has_a_recipe() -> None:
     }
     phony = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
     rules = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert {"bench", "api", "test", "demo"} <= named
+    assert {"bench", "docs", "test", "demo"} <= named
     assert (named | phony) <= rules
 
 
