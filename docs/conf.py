@@ -73,12 +73,18 @@ def escape(paragraph: str) -> str:
     )
 
 
+PLACES = {"index": "docs/README.md", "contributing": "CONTRIBUTING.md", "security": "SECURITY.md"}
+"""Pages of the site whose text GitHub shows elsewhere."""
+
+
 def read_page(app: Any, name: str, content: list[str]) -> None:
-    """The first page is README.md and the menu; pages at the top of the repository have another place on the site than on GitHub."""
-    if name == "index":
-        content[0] = Path(__file__).with_name("README.md").read_text(encoding="utf-8") + content[0]
-    for page in ("SECURITY", "CONTRIBUTING"):
-        content[0] = content[0].replace(f"](../{page}.md", f"]({page.lower()}.rst")
+    """Take in the text that lies elsewhere, and lead its links, and those to it, to the pages of the site."""
+    text = content[0]
+    if name in PLACES:
+        text = (ROOT / PLACES[name]).read_text(encoding="utf-8").replace("](docs/", "](") + text
+    for page in ("contributing", "security"):
+        text = text.replace(f"](../{page.upper()}.md", f"]({page}.md")
+    content[0] = text
 
 
 def setup(app: Any) -> None:
