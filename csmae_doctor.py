@@ -132,7 +132,7 @@ def examine_harmful(packages: dict[str, str]) -> list[Finding]:
 def examine_extras() -> list[Finding]:
     """For each extra, what it lacks and the command that installs it."""
     findings = []
-    for extra in (extra for extra in _metadata("extras") if extra != "dev"):
+    for extra in (extra for extra in _metadata("extras") if extra not in ("dev", "docs")):  # those are the repository's
         names = [name for name, _ in _requirements(extra)]
         missing = ", ".join(name for name in names if _version(name) is None)
         if missing:
