@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits
-from csmae_hf.data.bands import open_store
-from csmae_hf.data.tile import Tile
+from csmae_hf.data.pixel_column import Tile, open_store
 from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
