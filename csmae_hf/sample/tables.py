@@ -1,4 +1,4 @@
-"""The numbers that generated scenes are made of (`tables.json`): materials, the year by climate, classes, landscapes. Data, no code."""
+"""The numbers that generated scenes are made of, from `tables.json`: materials, the year by climate, classes, landscapes."""
 
 import json
 from pathlib import Path
