@@ -287,9 +287,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def _save(figure: Figure, path: str | os.PathLike[str], dpi: int) -> Path:
     """Write a figure and make the folders it needs."""
+    from csmae_hf.files import write_atomically  # here, so that colours alone cost no import of the package
+
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=dpi)
+    kind = target.suffix.removeprefix(".") or "png"
+    write_atomically(target, lambda stream: figure.savefig(stream, format=kind, dpi=dpi))
     return target
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csmae_hf.archive.hits import ID, Hits
-from csmae_hf.files import write_atomically
+from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.places import geometry_of
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
 
@@ -140,13 +140,12 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
     elif suffix == ".geojson":
         write_atomically(target, json.dumps(to_geojson(hits), ensure_ascii=False).encode())
     elif suffix == ".parquet":
-        hits.to_dataset().to_parquet(target)
+        write_atomically(target, hits.to_dataset().to_parquet)
     elif suffix == ".csv":
-        hits.to_dataset().to_csv(target, index=False)
+        write_atomically(target, lambda stream: hits.to_dataset().to_csv(stream, index=False))
     elif suffix:
         raise ValueError(f"{target}: expected {', '.join(PICTURES)}, .json, .geojson, .csv, .parquet, or a folder.")
     else:
-        if target.exists():
-            raise FileExistsError(f"{target} exists; choose another folder for the dataset.")
-        hits.to_dataset().save_to_disk(str(target))
+        with staged_folder(target) as folder:
+            hits.to_dataset().save_to_disk(str(folder))
     return target

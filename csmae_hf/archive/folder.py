@@ -5,7 +5,6 @@ removes what it no longer names: a crash at any moment leaves the archive before
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from csmae_hf.files import Entry, write_file
+from csmae_hf.files import LOCK_NAME, Entry, write_atomically, write_file
 from csmae_hf.search.vectors import Vectors
 
 MANIFEST = "archive.json"
@@ -187,12 +187,8 @@ def file_hash(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Be the only one who changes an archive, among processes that ask; others wait."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / LOCK_NAME):
         yield
-    finally:
-        os.close(handle)
 
 
 def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
@@ -207,10 +203,7 @@ def publish(folder: Path, manifest: Mapping[str, Any]) -> str:
     """
     signature = sign(manifest)
     text = json.dumps({**manifest, "sha256": signature}, indent=2, ensure_ascii=False)
-    entry = write_file(folder, "index", ".json", lambda stream: stream.write(text.encode()))
-    sync_folder(folder)
-    os.replace(folder / entry.name, folder / MANIFEST)
-    sync_folder(folder)
+    write_atomically(folder / MANIFEST, text)
     for path in folder.iterdir():
         if is_stray(path.name) and path.name not in manifest["files"]:
             path.unlink(missing_ok=True)
@@ -232,7 +225,7 @@ def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; an archive is a folder.")
     if not path.exists():
-        others = [item.name for item in folder.iterdir() if not is_stray(item.name)] if folder.is_dir() else []
+        others = [item.name for item in folder.glob("*") if not is_stray(item.name) and item.name != LOCK_NAME]
         if others:
             raise FileExistsError(f"{folder} holds {others[0]}, which is of no archive; choose another folder.")
         return
@@ -254,15 +247,6 @@ def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:
 def is_stray(name: str) -> bool:
     """Whether a file's name is one that a crash of `save` may have left."""
     return _OWN_FILE.fullmatch(name) is not None
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sign(manifest: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _write_parts(archive: "Archive", folder: Path, written: Written) -> dict[str
     alignment = None
     if archive.alignment is not None:
         content = archive.alignment.to_bytes()
-        alignment = write_file(folder, "alignment", ".safetensors", lambda stream: stream.write(content))
+        alignment = write_file(folder, "alignment", ".safetensors", content)
         files.append(alignment)
     return {
         "format": FORMAT,

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -35,24 +33,3 @@ def store_identity(path: Path) -> str:
     state = (path / DATA_FILE).stat()
     text = f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     return f"{path.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that others see whole or not at all; of several writers the last stays.
-
-    Args:
-        path: The file. Its folder is made.
-        write: Writes the file it is given the path of.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        write(Path(name))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
 from csmae_hf.data.bands import TileBands, open_store
-from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.data.cache import cache_folder, store_identity
 from csmae_hf.data.codecs import CorruptTileError
 from csmae_hf.data.metadata import (
     TileRow,
@@ -26,6 +26,7 @@ from csmae_hf.data.store import DATA_FILE, TileStore
 from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.tile import Tile
 from csmae_hf.data.v1_labels import read_v1_labels
+from csmae_hf.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def _report_missing(
     absent = sorted(row.id for row in rows if row.id not in kept)
     listing = listing or cache_folder() / "missing" / f"{store_identity(store.path)}.txt"
     try:
-        write_atomically(listing, lambda partial: partial.write_text("".join(f"{name}\n" for name in absent)))
+        write_atomically(listing, "".join(f"{name}\n" for name in absent))
         where = f"all in {listing}"
     except OSError as error:
         where = f"they could not be listed in {listing}: {error}"

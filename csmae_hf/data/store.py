@@ -1,7 +1,6 @@
 """An LMDB of tiles: read lazily in any process, written in one piece."""
 
 import os
-import shutil
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from csmae_hf.data.codecs import (
     detect_format,
     view_value,
 )
+from csmae_hf.files import staged_folder
 
 DATA_FILE = "data.mdb"
 """The file that makes a folder an LMDB."""
@@ -278,8 +278,8 @@ def _check_whole(environment: lmdb.Environment, path: Path) -> None:
 def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]], total: int | None = None) -> int:
     """Write tiles to a new LMDB, which appears at `path` only when it is complete.
 
-    Until then it grows in a hidden folder beside it, which a failure removes and a killed process leaves behind. Keys are inserted
-    sorted, batch by batch, so items that come sorted pack densely.
+    Until then it grows in a hidden folder beside it, which a failure removes; what a killed process leaves, a later one removes. Keys
+    are inserted sorted, batch by batch, so items that come sorted pack densely.
 
     Args:
         path: Folder to make; it must not exist. Missing parents are made.
@@ -294,19 +294,10 @@ def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]]
         StoreError: If there is no item, a key comes twice or is no key LMDB can hold, or a value is empty or too large for a tile.
     """
     path = Path(path)
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path} exists already and is not overwritten. Remove it, or write elsewhere.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
+    with staged_folder(path) as partial:
         count = _fill(partial, tqdm(items, total=total, desc=f"Writing {path.name}", unit="image", delay=2))
         if count == 0:
             raise StoreError(f"There is nothing to write to {path}: no items were given.")
-        partial.rename(path)
-        _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return count
 
 
@@ -360,13 +351,3 @@ def _put_one(transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
         raise StoreError(f"Key {key!r} cannot be stored: LMDB keys have 1 to 511 bytes.") from error
     if not added:
         raise StoreError(f"Tile {key.decode()!r} was given twice; each key may come once.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system can sync a folder."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from csmae_hf.bigearthnet import METADATA_NAME, STORE_NAME
 from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.parallel import WorkerDiedError, default_workers, ordered_map
 from csmae_hf.data.store import DATA_FILE, StoreError
+from csmae_hf.files import LOCK_NAME, write_atomically
 
 VALUES_NAME = "values.parquet"
 """Table of the stored values: key, length, SHA-256, and where the image lies."""
@@ -26,7 +28,6 @@ FAILURES_NAME = "failures.csv"
 """What could not be stored and why; there only where something could not."""
 
 _JOURNAL_NAME = "values.journal"
-_LOCK_NAME = ".lock"
 _BATCH_VALUES = 32
 _FIRST_MAP_SIZE = 1 << 26
 
@@ -179,7 +180,7 @@ class ArchiveWriter:
         self.folder = folder
         self.records: dict[str, ValueRecord] = {}
         self._batch: list[tuple[ValueRecord, bytes]] = []
-        self._lock = FileLock(folder / _LOCK_NAME)
+        self._lock = FileLock(folder / LOCK_NAME)
         self._environment: lmdb.Environment | None = None
         self._journal: BinaryIO | None = None
 
@@ -308,9 +309,10 @@ class ArchiveWriter:
         records = [self.records[key] for key in sorted(self.records)]
         columns = [list(column) for column in zip(*records, strict=True)] or [[] for _ in VALUES_SCHEMA]
         try:
-            _replace(self.folder / VALUES_NAME, pa.table(columns, schema=VALUES_SCHEMA))
+            values = pa.table(columns, schema=VALUES_SCHEMA)
+            write_atomically(self.folder / VALUES_NAME, lambda stream: pq.write_table(values, stream))
             _write_failures(self.folder / FAILURES_NAME, failures)
-            _replace(self.folder / METADATA_NAME, metadata)
+            write_atomically(self.folder / METADATA_NAME, lambda stream: pq.write_table(metadata, stream))
             if self._journal is not None:
                 self._journal.truncate(0)
         except OSError as error:
@@ -319,7 +321,7 @@ class ArchiveWriter:
             ) from error
 
     def _others(self) -> Iterator[Path]:
-        return (path for path in self.folder.iterdir() if path.name != _LOCK_NAME)
+        return (path for path in self.folder.iterdir() if path.name != LOCK_NAME)
 
     def _open(self) -> lmdb.Environment:
         data = self.folder / STORE_NAME / DATA_FILE
@@ -385,18 +387,10 @@ def _put(environment: lmdb.Environment, batch: Sequence[tuple[bytes, bytes]]) ->
             environment.set_mapsize(2 * environment.info()["map_size"])
 
 
-def _replace(path: Path, table: pa.Table) -> None:
-    """Write a table in one piece."""
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
-
-
 def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with path.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(Failure._fields)
-        writer.writerows(failures)
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([Failure._fields, *failures])
+    write_atomically(path, lines.getvalue())

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.data.cache import cache_folder, store_identity
 from csmae_hf.data.metadata import label_indices
 from csmae_hf.data.store import TileStore
+from csmae_hf.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,6 @@ def _recall(path: Path) -> dict[str, Labels]:
 def _remember(path: Path, labels: dict[str, Labels]) -> None:
     table = pa.table({"key": list(labels), "labels": pa.array(list(labels.values()), pa.list_(pa.int8()))})
     try:
-        write_atomically(path, lambda partial: pq.write_table(table, partial))
+        write_atomically(path, lambda stream: pq.write_table(table, stream))
     except OSError as error:
         logger.warning("The labels could not be remembered in %s (%s); they will be read again.", path, error)

@@ -5,10 +5,8 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from configuration_csmae import DEFAULT_SENSORS, CSMAEConfig
+from csmae_hf.files import refuse_existing, staged_folder
 from csmae_hf.hub.original import (
     ConversionError,
     Inference,
@@ -27,7 +26,6 @@ from csmae_hf.hub.original import (
     position_tables,
     read_original,
     read_run_configuration,
-    refuse_existing,
     write_original,
 )
 from image_processing_csmae import CSMAEImageProcessor
@@ -101,7 +99,7 @@ def convert_checkpoint(
         progress.update()
         names = _names_of(inference.config, original.decoder_type is not None)
         model = _build(original, inference.config, names)
-        with _staged_folder(out) as folder:
+        with staged_folder(out) as folder:
             model.save_pretrained(folder)
             _processor_of(inference.config).save_pretrained(folder)
             progress.update()
@@ -226,18 +224,6 @@ def _unshare(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name: tensor.clone() if storages[tensor.untyped_storage().data_ptr()] > 1 else tensor
         for name, tensor in tensors.items()
     }
-
-
-@contextmanager
-def _staged_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` if all goes well, and is removed if not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
-        folder = Path(staging, out.name)
-        folder.mkdir()
-        yield folder
-        refuse_existing(out)
-        folder.rename(out)
 
 
 def _report(

@@ -8,7 +8,6 @@ import math
 import os
 import pickle
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from configuration_csmae import DEFAULT_SENSORS, SIZES, CSMAEConfig
+from csmae_hf.files import refuse_existing, write_atomically
 from modeling_csmae import sincos_positions
 
 STANDARD_HEADS: dict[int, int] = {size["hidden_size"]: size["num_attention_heads"] for size in SIZES.values()}
@@ -169,17 +169,8 @@ def write_original(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[
     """
     path = Path(path)
     refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
-        staged = Path(staging, path.name)
-        torch.save({"state_dict": {name: tensor.detach().cpu() for name, tensor in tensors.items()}}, staged)
-        staged.rename(path)
-
-
-def refuse_existing(path: Path) -> None:
-    """Raise a FileExistsError if `path` is anything already."""
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already and would be overwritten: choose another place, or remove it.")
+    state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    write_atomically(path, lambda stream: torch.save({"state_dict": state}, stream))
 
 
 def _state_dict_of(content: Any, path: Path) -> dict[str, torch.Tensor]:

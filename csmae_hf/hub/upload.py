@@ -14,6 +14,8 @@ from typing import Literal
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from csmae_hf.files import LOCK_NAME
+
 RepoType = Literal["model", "dataset"]
 
 ATTEMPTS = 4
@@ -116,7 +118,8 @@ def upload_folder(
         PublishError: If the Hub refuses or does not answer.
     """
     folder = Path(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK_NAME]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
     if not files:
         raise FileNotFoundError(f"Nothing to push: {folder} has no files.")
     repo_id = ensure_repository(repo_id, repo_type=repo_type, private=private, token=token)

@@ -9,8 +9,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from csmae_hf.bigearthnet import METADATA_NAME, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.store import write_store
+from csmae_hf.files import staged_folder
 from csmae_hf.sample.scenes import MAX_TILES, make_scene
 
 logger = logging.getLogger(__name__)
@@ -194,14 +193,10 @@ def generate_sample(
     if _holds_the_same(folder, manifest):
         logger.info("%s already holds these generated scenes", folder)
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    partial.chmod(0o755)
-    try:
+    if folder.exists():
+        folder.rmdir()  # it is empty
+    with staged_folder(folder) as partial:
         _write(partial, manifest, processes)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     logger.info("%d generated scenes (synthetic) written to %s", tiles, folder)
     return folder
 

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.parallel import default_workers
+from csmae_hf.files import write_atomically
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
 ARGUMENTS_NAME = "arguments.yaml"
@@ -326,8 +327,9 @@ def resolved_arguments(
 def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
     """Write arguments as a YAML file that can be passed again."""
     text = yaml.safe_dump(resolved, sort_keys=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"# What this run was made with, every choice resolved: pass this file to repeat it.\n{text}")
+    write_atomically(
+        path, f"# What this run was made with, every choice resolved: pass this file to repeat it.\n{text}"
+    )
 
 
 def changed_arguments(path: Path, resolved: dict[str, Any]) -> list[str]:

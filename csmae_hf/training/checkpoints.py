@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from csmae_hf.files import sync, write_atomically
 from csmae_hf.training.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,10 @@ def seal_checkpoint(folder: Path, step: int) -> None:
     """
     files = {}
     for path in _files(folder):
-        _flush(path)
+        sync(path)
         files[str(path.relative_to(folder))] = path.stat().st_size
-    unsealed = folder / f"{SEAL_NAME}.part"
-    unsealed.write_text(json.dumps({"step": step, "files": files}, indent=1))
-    _flush(unsealed)
-    unsealed.rename(folder / SEAL_NAME)
-    _flush(folder)
+    sync(folder)
+    write_atomically(folder / SEAL_NAME, json.dumps({"step": step, "files": files}, indent=1))
 
 
 def checkpoint_problem(folder: Path) -> str | None:
@@ -191,12 +188,3 @@ def _step(folder: Path) -> int | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(SEAL_NAME))
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

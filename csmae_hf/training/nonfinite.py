@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from csmae_hf.files import write_atomically
 from csmae_hf.training.errors import NonFiniteLossError
 from csmae_hf.training.waiting import Readback
 
@@ -56,11 +57,10 @@ class UnreadLoss:
             return
         terms = {name: value.item() for name, value in self._losses.items()}
         path = self._run / FOLDER / f"step-{self._step}-process-{self._process}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_flat(self._batch), path)
+        write_atomically(path, save(_flat(self._batch)))
         losses = {name: str(value) for name, value in terms.items()}
         facts = {"step": self._step, "process": self._process, "ids": self._ids, "losses": losses}
-        path.with_suffix(".json").write_text(json.dumps(facts, indent=1))
+        write_atomically(path.with_suffix(".json"), json.dumps(facts, indent=1))
         shown = ", ".join(self._ids[:8]) or "of unknown names"
         more = f" and {len(self._ids) - 8} more" if len(self._ids) > 8 else ""
         raise NonFiniteLossError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from csmae_hf.files import write_atomically
 from csmae_hf.hub.facts import HARDWARE_FILE
 from csmae_hf.hub.publish import push_folder
 from csmae_hf.hub.upload import PublishError, ensure_repository
@@ -82,7 +83,7 @@ def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Pat
     """
     if args.process_index != 0:
         return
-    (folder / HARDWARE_FILE).write_text(json.dumps(describe_hardware(args), indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / HARDWARE_FILE, json.dumps(describe_hardware(args), indent=2) + "\n")
     if request is None:
         return
     try:
