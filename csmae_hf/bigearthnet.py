@@ -1,21 +1,48 @@
-"""BigEarthNet as facts: bands, resolutions, labels, countries, statistics. Data, no code.
+"""BigEarthNet as facts: sensors, bands, resolutions, labels, countries, statistics. Data, no code.
 
 Sources: bigearthnet-common 2.8.0 (labels, v1 statistics), configilm 0.7 (v2 statistics), Sumbul et al. 2021, Clasen et al. 2025.
 """
 
+from typing import NamedTuple
+
 from image_processing_csmae import BAND_MEAN, BAND_STD
 
-S1_BANDS: tuple[str, ...] = ("VH", "VV")
-"""Sentinel-1 bands of BigEarthNet: backscatter in dB."""
 
-S2_BANDS: tuple[str, ...] = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-"""Sentinel-2 Level-2A bands of BigEarthNet (no B10): digital numbers, reflectance x 10000."""
+class Sensor(NamedTuple):
+    """What is known of a sensor of BigEarthNet.
 
-SENSOR_OF_BAND: dict[str, str] = dict.fromkeys(S1_BANDS, "s1") | dict.fromkeys(S2_BANDS, "s2")
+    Attributes:
+        bands: Its bands in the order of every table and column here.
+        dtype: In which its bands are stored, little endian.
+        prefix: Begins the names of its images.
+        other_bands: That files of other products hold besides.
+    """
+
+    bands: tuple[str, ...]
+    dtype: str
+    prefix: str
+    other_bands: tuple[str, ...] = ()
+
+
+SENSORS: dict[str, Sensor] = {
+    "s1": Sensor(("VH", "VV"), "<f4", "S1"),
+    "s2": Sensor(
+        ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"), "<u2", "S2", ("B10",)
+    ),
+}
+"""The two sensors: Sentinel-1 backscatter in dB, Sentinel-2 Level-2A digital numbers, reflectance x 10000 (B10: Level-1C alone)."""
+
+TILE_SENSOR = "s2"
+"""The sensor whose image has the tile's own name; the others' are named in metadata, in a column such as `s1_name`."""
+
+PARTNER_SENSOR = "s1"
+"""The sensor whose images the tables and split lists of v1 name beside the tiles."""
+
+S1_BANDS: tuple[str, ...] = SENSORS["s1"].bands
+S2_BANDS: tuple[str, ...] = SENSORS["s2"].bands
+
+SENSOR_OF_BAND: dict[str, str] = {band: name for name, sensor in SENSORS.items() for band in sensor.bands}
 """Which sensor measures a band."""
-
-TILE_METRES: int = 1200
-"""Edge of a tile on the ground, metres."""
 
 BAND_SIZE: dict[str, int] = {
     **dict.fromkeys(S1_BANDS, 120),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from csmae_hf.archive.queries import RASTERS, read_image_file
+from csmae_hf.images.opening import ImageFileError, open_image
 
 MOST_BYTES = 64 * 2**20
 """A tile of 120 x 120 pixels has under 1 MB; larger files are refused before they are read."""
@@ -76,20 +77,7 @@ def _refuse_others(file: Path) -> None:
             "such as a JPEG or PNG no longer holds them."
         )
     try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
-    try:
-        with rasterio.open(file, driver="GTiff") as source:
-            count, height, width = source.count, source.height, source.width
-    except rasterio.errors.RasterioIOError as error:
-        raise ValueError(f"{file.name} cannot be read as a GeoTIFF: {_without_folder(str(error), file)}") from error
-    if count * height * width > MOST_VALUES:
-        raise ValueError(
-            f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 "
-            "pixels of 10 m."
-        )
-
-
-def _without_folder(text: str, file: Path) -> str:
-    return text.replace(str(file), file.name)
+        with open_image(file, most_values=MOST_VALUES):
+            pass
+    except ImageFileError as error:
+        raise ValueError(str(error).replace(str(file), file.name)) from error

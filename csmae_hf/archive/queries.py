@@ -10,6 +10,7 @@ import torch
 
 from csmae_hf.archive.tiles import aligned_vectors
 from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.images.opening import open_image
 from csmae_hf.search.vectors import IntArray
 
 if TYPE_CHECKING:
@@ -126,15 +127,8 @@ def _picked(found: Mapping[str, Any], path: Path, bands: Sequence[str]) -> dict[
 
 def _read_raster(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[str | None]]:
     """Pixels (C, H, W) of a GeoTIFF and the descriptions of its bands."""
-    try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
-    try:
-        with rasterio.open(path) as source:
-            return source.read(), source.descriptions
-    except rasterio.errors.RasterioIOError as error:
-        raise ValueError(f"{path} cannot be read as a GeoTIFF: {error}") from error
+    with open_image(path) as source:
+        return source.read(), source.descriptions
 
 
 def choose_sensors(archive: "Archive", sensor: str | None, archive_sensor: str | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A folder for what is worked out once about an archive, safe to lose and to share between processes."""
+"""A folder for what is worked out once about a store, safe to lose and to share between processes."""
 
 import hashlib
 import os
@@ -13,23 +13,12 @@ CACHE_VARIABLE = "CSMAE_CACHE"
 
 
 def cache_folder() -> Path:
-    """Say where the cache lies.
-
-    Returns:
-        The folder, which may not exist.
-    """
+    """Say where the cache lies; the folder may not exist."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path(constants.HF_HOME) / "csmae")
 
 
 def store_identity(path: Path) -> str:
-    """Name a store by its place and the state of its file, so that what was known of another is never taken for it.
-
-    Args:
-        path: The LMDB folder.
-
-    Returns:
-        Its name and a hash of its full path, and its data file's size and time of change.
-    """
+    """Name a store (its LMDB folder) by its place and its file's size and time of change, so that no other is taken for it."""
     state = (path / DATA_FILE).stat()
     text = f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     return f"{path.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csmae_hf.data.bands import read_together
+from csmae_hf.data.pixel_column import read_together
 from image_processing_csmae import CSMAEImageProcessor
 
 

@@ -1,4 +1,4 @@
-"""What an archive holds, in a few lines and a picture."""
+"""What a store holds, in a few lines and a picture."""
 
 import logging
 import os
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, S1_BANDS, S2_BANDS
+from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND
 from csmae_hf.data.dataset import find_store, load_bigearthnet
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.images.names import in_order
 from csmae_hf.visualize import draw_image_grid, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -47,8 +49,16 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     ]
     dataset = _rows(path)
     if dataset is None:
-        return [*lines, *_bands(store, keys), "metadata  none that fits, so nothing is known of labels and splits"]
-    lines += [f"tiles     {len(dataset)} with " + " and ".join(_sensors(dataset)), *_dataset_bands(dataset)]
+        # images of a sensor have keys that begin alike
+        first = {key[:2]: key for key in reversed(keys) if not key.endswith(REFERENCE_MAP_SUFFIX)}
+        for key in sorted(first.values()):
+            tile = store.read(key)
+            sensors = sorted({SENSOR_OF_BAND.get(band, key.split("-of-")[0].lower()) for band in tile})
+            lines.append(_band_line("+".join(sensors), tile))
+        return [*lines, "metadata  none that fits, so nothing is known of labels and splits"]
+    sensors = _sensors(dataset)
+    lines.append(f"tiles     {len(dataset)} with " + " and ".join(sensors))
+    lines += [_band_line(sensor, dataset[0][sensor]) for sensor in sensors]
     lines += [_counts(name, dataset[name]) for name in ("split", "country", "season")]
     flags = {name: sum(bool(flag) for flag in dataset[name]) for name in ("snow", "cloud_or_shadow")}
     if any(flags.values()):
@@ -64,7 +74,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
 
 
 def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) -> Path:
-    """Draw tiles spread evenly over an archive, every sensor of each; without metadata, images of whichever sensor.
+    """Draw tiles spread evenly over a store, every sensor of each; without metadata, images of whichever sensor.
 
     Args:
         path: The LMDB folder, or a folder that holds exactly one.
@@ -111,7 +121,7 @@ def _draw(pictures: Sequence[Sequence[Any]], titles: list[str], path: str | os.P
 
 
 def _rows(path: str | os.PathLike[str]) -> Dataset | None:
-    """The tiles of an archive; None where there is no metadata that fits."""
+    """The tiles of a store; None where there is no metadata that fits."""
     try:
         return load_bigearthnet(path, missing="drop")
     except (FileNotFoundError, ValueError) as error:
@@ -120,33 +130,16 @@ def _rows(path: str | os.PathLike[str]) -> Dataset | None:
 
 
 def _sensors(dataset: Dataset) -> list[str]:
-    return [sensor for sensor in ("s1", "s2") if sensor in dataset.column_names]
-
-
-def _dataset_bands(dataset: Dataset) -> list[str]:
-    return [_band_line(sensor, dataset[0][sensor]) for sensor in _sensors(dataset)]
-
-
-def _bands(store: TileStore, keys: Iterable[str]) -> list[str]:
-    """The bands of the first images of a store without metadata."""
-    lines: dict[str, str] = {}
-    for key in keys:
-        if key.endswith(REFERENCE_MAP_SUFFIX) or len(lines) == 2:
-            continue
-        sensor = "s1" if key.startswith("S1") else "s2"
-        if sensor not in lines:
-            lines[sensor] = _band_line(sensor, store.read(key))
-    return list(lines.values())
+    return [name for name, feature in dataset.features.items() if isinstance(feature, Tile)]
 
 
 def _band_line(sensor: str, bands: Any) -> str:
     """Bands by size, with their type, such as `B02 B03 (120 x 120 uint16)`."""
     groups: dict[str, list[str]] = {}
-    for band in (*S1_BANDS, *S2_BANDS):
-        if band in bands:
-            array = bands[band]
-            groups.setdefault(f"{array.shape[0]} x {array.shape[1]} {array.dtype}", []).append(band)
-    return f"{sensor}        " + ", ".join(f"{' '.join(names)} ({kind})" for kind, names in groups.items())
+    for band in in_order(list(bands)):
+        array = bands[band]
+        groups.setdefault(f"{array.shape[0]} x {array.shape[1]} {array.dtype}", []).append(band)
+    return f"{sensor:8s}  " + ", ".join(f"{' '.join(names)} ({kind})" for kind, names in groups.items())
 
 
 def _counts(name: str, values: Iterable[Any]) -> str:

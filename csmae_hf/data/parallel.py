@@ -15,11 +15,7 @@ class WorkerDiedError(ValueError):
 
 
 def default_workers() -> int:
-    """Count the processors this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """Count the processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -49,7 +45,7 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
         collate_fn=_as_is,
         worker_init_fn=_end_with_parent,
     )
-    return _results(iter(loader))
+    return _results(iter(loader))  # the processes start here, not when the first result is taken
 
 
 def _results(results: Iterator[Result]) -> Iterator[Result]:
@@ -79,14 +75,14 @@ class _Calls:
 
 def _end_with_parent(_: int) -> None:
     """End this worker when its parent is gone; else, after a kill, it would wait for ever for its results to be taken."""
-    parent = multiprocessing.parent_process()
+    parent: Any = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
     if parent is not None:
-        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
-
-
-def _outlive(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def _as_is(result: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The labels that lie inside the values of a v1 archive, read once and remembered."""
+"""The labels that lie inside the values of a v1 store, read once and remembered."""
 
 import logging
 from collections.abc import Sequence
@@ -25,17 +25,8 @@ def read_v1_labels(store: TileStore, keys: Sequence[str]) -> list[Labels]:
     """Read the labels of tiles out of their values, or recall them: reading those of all BigEarthNet takes minutes.
 
     They are remembered in [`cache_folder`], by the store's place, size and time of change, so a changed store is read anew. The file
-    is replaced in one step: several processes may read at once, at worst each for itself.
-
-    Args:
-        store: A v1 store.
-        keys: Keys of the tiles.
-
-    Returns:
-        The classes of each, as numbers in ascending order; None where a tile has none.
-
-    Raises:
-        CorruptTileError: If a value is broken.
+    is replaced in one step: several processes may read at once, at worst each for itself. Gives the classes of each tile, as numbers
+    in ascending order; None where it has none.
     """
     path = cache_folder() / "labels" / f"{store_identity(store.path)}.parquet"
     known = _recall(path)
@@ -54,7 +45,7 @@ def _recall(path: Path) -> dict[str, Labels]:
     except FileNotFoundError:
         return {}
     except (OSError, pa.ArrowException, KeyError) as error:
-        logger.warning("%s cannot be read (%s); the labels are read from the archive again.", path, error)
+        logger.warning("%s cannot be read (%s); the labels are read from the store again.", path, error)
         return {}
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from csmae_hf.data.bands import open_source
-from csmae_hf.data.tile import Tile
+from csmae_hf.data.pixel_column import Tile, open_source
 from csmae_hf.images.geotiff import Footprint, TiffFolder
 
 if TYPE_CHECKING:

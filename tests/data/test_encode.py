@@ -28,7 +28,7 @@ from csmae_hf.bigearthnet import METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import encode as encode_module
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.encode import encode, stand_in_s1_key
+from csmae_hf.data.encode import encode, stand_in_key
 from csmae_hf.data.metadata import acquisition_time
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
@@ -175,7 +175,7 @@ def test_a_table_of_paths_is_encoded_and_images_without_a_name_of_their_own_get_
 def test_no_date_is_read_out_of_a_made_up_s1_key() -> None:
     name = "S2A_MSIL2A_20170613T101031_0_45"
     assert acquisition_time(name) is not None
-    assert acquisition_time(stand_in_s1_key(name)) is None
+    assert acquisition_time(stand_in_key("s1", name)) is None
 
 
 def test_sentinel_1_alone_makes_an_archive(shared_data: Path, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_the_archive_of_another_source_is_refused(shared_data: Path, tmp_path: P
 
 def test_two_processes_do_not_write_one_archive(shared_data: Path, tmp_path: Path) -> None:
     with (
-        archive_writer.ArchiveWriter(tmp_path / "out"),
+        archive_writer.StoreWriter(tmp_path / "out"),
         pytest.raises(StoreError, match="Another process is writing"),
     ):
         encode(shared_data / V1_EXAMPLES, tmp_path / "out", workers=0)
@@ -465,7 +465,7 @@ def test_an_unfinished_addition_is_verified_with_the_digests_it_has(shared_data:
     encode(tmp_path / "more", full, workers=0)
     values = stored(full)
     (added,) = [record for record in table(full, archive_writer.VALUES_NAME) if record["key"].endswith("0_3")][:1]
-    with archive_writer.ArchiveWriter(out) as writer:  # ended without finish, as by a kill
+    with archive_writer.StoreWriter(out) as writer:  # ended without finish, as by a kill
         writer.begin()
         writer.add(archive_writer.ValueRecord(**added), values[added["key"]])
     assert verify(out, workers=0)[1:] == (len(journalled) + 1, len(journalled) + 1, {})

@@ -17,8 +17,8 @@ from small_archives import S1_BANDS, S1_NAMES, S2_NAMES, has_own_pixels, metadat
 
 from csmae_hf.data.codecs import CorruptTileError
 from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import TileNotFoundError, write_store
-from csmae_hf.data.tile import Tile
 from image_processing_csmae import CSMAEImageProcessor
 
 

@@ -1,11 +1,15 @@
-"""The bands of a tile by name, read from a store or from GeoTIFFs when the first is looked at, or with those of other tiles."""
+"""The pixel column of a dataset: it stores keys of an LMDB or of GeoTIFFs, and gives bands by name, read when they are looked at."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+from datasets.features.features import register_feature
 
 from csmae_hf.data.store import TileStore
 from csmae_hf.images.geotiff import TiffFolder
@@ -65,55 +69,28 @@ class TileBands:
         return np.array(self.key)
 
     def keys(self) -> tuple[str, ...]:
-        """Name the bands.
-
-        Returns:
-            Their names, in order.
-        """
+        """Name the bands, in order."""
         return self._bands
 
     def values(self) -> list[np.ndarray[Any, Any]]:
-        """Read the bands.
-
-        Returns:
-            (H, W) for each, in order.
-        """
+        """Read the bands: (H, W) each, in order."""
         return [self[band] for band in self._bands]
 
     def items(self) -> list[tuple[str, np.ndarray[Any, Any]]]:
-        """Read the bands.
-
-        Returns:
-            Name and (H, W) of each, in order.
-        """
+        """Read the bands: name and (H, W) of each, in order."""
         return [(band, self[band]) for band in self._bands]
 
     def get(self, band: str, default: Any = None) -> Any:
-        """Read a band that may not be there.
-
-        Args:
-            band: Its name.
-            default: What to give in its place.
-
-        Returns:
-            (H, W), or the default.
-        """
+        """Read a band, (H, W); `default` where there is none of this name."""
         return self[band] if band in self._bands else default
 
 
 @contextmanager
 def read_together(tiles: Iterable[Any]) -> Iterator[None]:
-    """Read the pixels of several tiles at once: each store in one transaction, each key once, though two sensors lie under it.
+    """Read the pixels of several [`TileBands`] at once: each store in one transaction, each key once, though two sensors lie under it.
 
     Within, the pixels are views of the store, read-only; after it the tiles read for themselves again. Nothing is copied but by who
-    looks, which makes a batch in half the time.
-
-    Args:
-        tiles: Tiles; what is no [`TileBands`] or is read already is left alone.
-
-    Raises:
-        TileNotFoundError: If a store has no such key.
-        CorruptTileError: If a value is broken or lacks a band.
+    looks, which makes a batch in half the time. What is no [`TileBands`] or is read already is left alone.
     """
     stores: dict[str, dict[str, list[TileBands]]] = {}
     for tile in tiles:
@@ -135,30 +112,67 @@ def read_together(tiles: Iterable[Any]) -> Iterator[None]:
 
 @lru_cache(maxsize=64)
 def open_store(path: str) -> TileStore:
-    """Make the store of a folder, one for all who ask; it opens on first use, once per process.
-
-    Args:
-        path: Folder of the LMDB.
-
-    Returns:
-        The store.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
+    """Make the store of a folder, one for all who ask; it opens on first use, once per process."""
     return TileStore(path)
 
 
 def open_source(path: str) -> TileStore | TiffFolder:
-    """Open whatever a pixel column reads from.
+    """Open what a pixel column reads from: the folder of an LMDB, or `TIFF_PREFIX` and a folder of GeoTIFFs."""
+    return TiffFolder(path.removeprefix(TIFF_PREFIX)) if path.startswith(TIFF_PREFIX) else open_store(path)
+
+
+@dataclass
+class Tile:
+    """A `datasets` feature: the column stores a tile's key, and gives its bands.
+
+    Selecting, filtering, sorting and shuffling a dataset move keys and read no pixel. Cast the column to a `Tile` with `decode=False`
+    for the keys themselves; formats ("torch", "numpy"), which cannot hold bands of several sizes, give them too.
 
     Args:
-        path: Folder of an LMDB; or `TIFF_PREFIX` and a folder of GeoTIFFs.
-
-    Returns:
-        The store, or the folder, which reads tiles by key likewise.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
+        store: Folder of the LMDB.
+        sensor: Whose bands these are.
+        bands: Bands to give, in this order.
+        decode: Whether to give bands; else the column gives keys.
+        id: Unused; every feature of `datasets` has it.
     """
-    return TiffFolder(path.removeprefix(TIFF_PREFIX)) if path.startswith(TIFF_PREFIX) else open_store(path)
+
+    store: str
+    sensor: str
+    bands: list[str]
+    decode: bool = True
+    id: str | None = field(default=None, repr=False)
+    dtype: ClassVar[str] = "dict"
+    pa_type: ClassVar[Any] = pa.string()
+    _type: str = field(default="CSMAETile", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """Say how Arrow stores the column: as keys."""
+        return self.pa_type
+
+    def encode_example(self, value: Any) -> str:
+        """Take what a row holds for this column, a key or the bands as this column gave them; a ValueError for pixels."""
+        key = value.key if isinstance(value, TileBands) else value
+        if not isinstance(key, str):
+            raise self._no_pixels(type(value).__name__)
+        return str(key)
+
+    def cast_storage(self, storage: pa.Array) -> pa.Array:
+        """Take the keys that a column holds, as `map` writes it. Without this, `datasets` would silently store changed pixels."""
+        if not any(is_key(storage.type) for is_key in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+            raise self._no_pixels(str(storage.type)[:100])
+        return storage.cast(self.pa_type)
+
+    def _no_pixels(self, given: str) -> ValueError:
+        return ValueError(
+            f"The pixel column of {self.sensor} stores keys of {self.store}, not a {given}. Put changed pixels in a column of another "
+            "name, or write them to a store of their own with csmae_hf.data.store.write_store."
+        )
+
+    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Any:
+        """Give the [`TileBands`] of a key; anything else is taken for bands already given, and given back."""
+        return TileBands(self.store, value, self.bands) if isinstance(value, str) else value
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*register_feature.*experimental")  # nothing a user could do about it
+    register_feature(Tile, Tile._type)

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,60 +13,62 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19
+from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, SENSORS, TILE_SENSOR
 from csmae_hf.data.metadata import (
-    V1_TABLES,
-    V2_TABLES,
     TileRow,
     find_v1_splits,
     label_indices,
+    name_column,
     read_v1_rows,
     read_v2_rows,
+    v1_tables,
+    v2_tables,
 )
-from csmae_hf.images.geotiff import REFERENCE_MAP, BandFiles, TiffImage, canonical_band, find_images, in_order
+from csmae_hf.images.discovery import REFERENCE_MAP, find_images
+from csmae_hf.images.geotiff import BandFiles, TiffImage
+from csmae_hf.images.names import SensorNames, canonical_band, in_order
 
 logger = logging.getLogger(__name__)
 
 JSON_ENDING = "_labels_metadata.json"
 """Ends the name of the file in which BigEarthNet v1 says what an image shows."""
 
-TABLE_SUFFIXES = (".csv", ".parquet")
-"""Endings of tables of paths."""
-
+_TABLE_SUFFIXES = (".csv", ".parquet")
 _ID_COLUMNS = ("id", "patch_id", "s2_name")
-_S1_COLUMNS = ("s1_id", "s1_name")
 _SNOW_COLUMNS = ("snow", "contains_seasonal_snow")
 _CLOUD_COLUMNS = ("cloud_or_shadow", "contains_cloud_or_shadow")
 
 
-class TileSource(NamedTuple):
-    """A tile that lies in files.
-
-    Args:
-        row: What is known of it.
-        images: Its image by sensor.
-    """
+class FoundTile(NamedTuple):
+    """A tile that lies in files: what is known of it, and its image by sensor."""
 
     row: TileRow
     images: Mapping[str, TiffImage]
 
 
-class Sources(NamedTuple):
+class FoundTiles(NamedTuple):
     """All tiles of a folder or a table.
 
-    Args:
+    Attributes:
         root: The folder that paths are relative to.
         tiles: Sorted by id.
+        names: The sensors that were looked for.
         reference_maps: Land-cover maps of BigEarthNet v2.
         tables: Metadata tables of BigEarthNet v2 that were used; none where there are none.
         broken: Images whose JSON cannot be read or says what cannot be: path and what is wrong.
     """
 
     root: Path
-    tiles: list[TileSource]
+    tiles: list[FoundTile]
+    names: SensorNames
     reference_maps: list[TiffImage]
     tables: list[Path]
     broken: dict[TiffImage, tuple[str, str]]
+
+    @property
+    def sensors(self) -> list[str]:
+        """The sensors that tiles have images of, in the order of BigEarthNet's, then the declared."""
+        return [sensor for sensor in self.names.bands if any(sensor in tile.images for tile in self.tiles)]
 
 
 class _Said(NamedTuple):
@@ -79,84 +81,86 @@ class _Said(NamedTuple):
 def find_tiles(
     source: str | os.PathLike[str],
     *,
+    sensors: Mapping[str, Sequence[str] | None] | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
-) -> Sources:
+) -> FoundTiles:
     """Find tiles, pair their images, and gather what is known of them. No pixel is read.
 
-    The S1 image of an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1), or that has the same name.
-    An image without a partner makes a tile of its own.
+    The image of another sensor that goes with an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1),
+    or that has the same name. An image without a partner makes a tile of its own.
 
     Args:
         source: A folder of GeoTIFFs, or a CSV or parquet table of their paths.
+        sensors: Declares other sensors than BigEarthNet's, see [`SensorNames`].
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
         metadata: Table to use instead of one found in the folder: parquet as of BigEarthNet v2, or CSV as of v1.
         splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
     Returns:
-        The tiles.
+        The tiles, of all sensors.
 
     Raises:
         FileNotFoundError: If something named is not there.
         ValueError: If there is no tile, one is there twice, or a table or a JSON says what cannot be.
     """
-    given = {sensor: _check_bands(sensor, names) for sensor, names in (bands or {}).items()}
+    names = SensorNames(sensors)
+    given = {sensor: _check_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
     path = Path(source)
-    if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in _TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"No table {path}: check the path.")
         if metadata is not None or splits is not None:
             raise ValueError(
                 f"{path} is a table of paths: give labels, countries and splits as columns of it, not besides."
             )
-        tiles = [_named(tile, given) for tile in _read_table(path)]
-        found = Sources(path.resolve().parent, tiles, [], [], {})
+        tiles = [
+            tile._replace(images={sensor: _with_bands(image, given) for sensor, image in tile.images.items()})
+            for tile in _read_table(path, names)
+        ]
+        found = FoundTiles(path.resolve().parent, tiles, names, [], [], {})
     else:
-        found = _in_folder(path, given, metadata, splits)
+        found = _in_folder(path, names, given, metadata, splits)
     if not found.tiles:
         raise ValueError(
-            f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with s1 or s2 in its "
-            "name or its folder's."
+            f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
+            f"{' or '.join(names.bands)} in its name or its folder's."
         )
-    _check_once(found.tiles, path)
-    return found._replace(tiles=sorted(found.tiles, key=lambda tile: tile.row.id))
-
-
-def _check_bands(sensor: str, names: Sequence[str]) -> tuple[str, ...]:
-    canonical = [canonical_band(name) for name in names]
-    if isinstance(names, str) or None in canonical or len(set(canonical)) < len(canonical) or not canonical:
-        raise ValueError(
-            f"Bands of {sensor}: expected distinct names such as 'B02' or 'VV' in the order of the file, got {names!r}."
-        )
-    return tuple(map(str, canonical))
-
-
-def _check_once(tiles: Iterable[TileSource], path: Path) -> None:
-    twice = [name for name, count in Counter(tile.row.id for tile in tiles).items() if count > 1]
+    twice = [name for name, count in Counter(tile.row.id for tile in found.tiles).items() if count > 1]
     if twice:
         raise ValueError(
             f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each."
         )
+    return found._replace(tiles=sorted(found.tiles, key=lambda tile: tile.row.id))
 
 
-def _named(tile: TileSource, bands: Mapping[str, tuple[str, ...]]) -> TileSource:
-    """The tile with the names given for the bands of its files that have several."""
-    return tile._replace(images={sensor: _with_bands(image, bands) for sensor, image in tile.images.items()})
+def _check_bands(sensor: str, order: Sequence[str], names: SensorNames) -> tuple[str, ...]:
+    """The one name of each band that is given for the files of a sensor."""
+    if sensor not in names.bands:
+        raise ValueError(f"Bands of {sensor}: unknown sensor; expected one of {', '.join(names.bands)}.")
+    canonical = tuple(canonical_band(name) or (name if sensor not in SENSORS else "") for name in order)
+    if isinstance(order, str) or len(set(canonical)) < len(canonical) or not all(canonical) or not canonical:
+        raise ValueError(
+            f"Bands of {sensor}: expected distinct names such as 'B02' or 'VV' in the order of the file, got {order!r}."
+        )
+    return canonical
 
 
 def _with_bands(image: TiffImage, bands: Mapping[str, tuple[str, ...]]) -> TiffImage:
-    names = bands.get(image.sensor, ())
-    return image._replace(files=tuple(files if files.bands else files._replace(bands=names) for files in image.files))
+    """The image with the names given for the bands of its files that have several."""
+    given = bands.get(image.sensor, ())
+    return image._replace(files=tuple(files if files.bands else files._replace(bands=given) for files in image.files))
 
 
 def _in_folder(
     folder: Path,
+    names: SensorNames,
     bands: Mapping[str, tuple[str, ...]],
     metadata: str | os.PathLike[str] | None,
     splits: str | os.PathLike[str] | None,
-) -> Sources:
-    discovery = find_images(folder)
+) -> FoundTiles:
+    discovery = find_images(folder, names)
     if discovery.ignored:
         logger.warning(
             "%d TIFFs of %s are of no sensor and are left alone, %s for one.",
@@ -173,59 +177,63 @@ def _in_folder(
                 f"{image.files[0].path}. Give the folder of one kind, or pair them in a table of paths."
             )
         named[image.name] = _with_bands(image, bands)
-    rows, tables = _known_rows(folder, list(by_sensor.get("s2", {})), metadata, splits)
-    said, broken = _read_jsons(folder, [*by_sensor.get("s1", {}).values(), *by_sensor.get("s2", {}).values()])
-    tiles = _paired(by_sensor.get("s1", {}), by_sensor.get("s2", {}), rows, said)
-    if len(by_sensor.keys() & {"s1", "s2"}) == 2:
-        _warn_of_unpaired(folder, tiles)
-    return Sources(folder.resolve(), tiles, list(by_sensor.get(REFERENCE_MAP, {}).values()), tables, broken)
-
-
-def _paired(
-    s1: Mapping[str, TiffImage],
-    s2: Mapping[str, TiffImage],
-    rows: Mapping[str, TileRow],
-    said: Mapping[TiffImage, _Said],
-) -> list[TileSource]:
-    """Tiles of S2 images and their S1 partners, and of the images that have none."""
-    s1_of = {partner: name for name, image in s1.items() if (partner := said[image].partner)}
-    tiles, taken = [], set()
-    for name, image in s2.items():
-        row = rows.get(name, TileRow(name))
-        partner = row.s1_id or s1_of.get(name) or (name if name in s1 else None)
-        labels = said[image].labels if row.labels is None else row.labels
-        images = {"s1": s1[partner], "s2": image} if partner and partner in s1 else {"s2": image}
-        tiles.append(TileSource(row._replace(s1_id=partner if partner != name else None, labels=labels), images))
-        taken.add(partner)
-    alone = [name for name in s1 if name not in taken]
-    return tiles + [TileSource(TileRow(name, name, said[s1[name]].labels), {"s1": s1[name]}) for name in alone]
-
-
-def _warn_of_unpaired(folder: Path, tiles: Sequence[TileSource]) -> None:
-    counts = Counter(next(iter(tile.images)) for tile in tiles if len(tile.images) == 1)
-    if counts:
-        logger.warning(
-            "%s: %d S2 images have no S1 image, and %d S1 images no S2 image. A metadata table or equal names pair them.",
-            folder,
-            counts["s2"],
-            counts["s1"],
-        )
-
-
-def _read_jsons(
-    folder: Path, images: Sequence[TiffImage]
-) -> tuple[dict[TiffImage, _Said], dict[TiffImage, tuple[str, str]]]:
-    """What the JSONs of BigEarthNet v1 say, by image, and which of them are broken."""
+    maps = list(by_sensor.pop(REFERENCE_MAP, {}).values())
+    named_tiles = [by_sensor[TILE_SENSOR]] if TILE_SENSOR in by_sensor else list(by_sensor.values())
+    rows, tables = _known_rows(folder, {name for images in named_tiles for name in images}, metadata, splits)
     said: dict[TiffImage, _Said] = {}
     broken: dict[TiffImage, tuple[str, str]] = {}
-    for image in tqdm(images, desc="Reading JSONs", unit="image", delay=2):
+    everything = [image for images in by_sensor.values() for image in images.values()]
+    for image in tqdm(everything, desc="Reading JSONs", unit="image", delay=2):
         path = folder / os.path.dirname(image.files[0].path) / f"{image.name}{JSON_ENDING}"
         try:
             said[image] = _read_json(path, image.name)
         except (OSError, ValueError) as error:
             said[image] = _Said()
             broken[image] = str(path), str(error)
-    return said, broken
+    tiles = _paired(by_sensor, rows, said)
+    lacking = {sensor: sum(sensor not in tile.images for tile in tiles) for sensor in sorted(by_sensor)}
+    if any(lacking.values()):
+        logger.warning(
+            "%s: of its %d tiles, %s. A metadata table or equal names pair images.",
+            folder,
+            len(tiles),
+            ", ".join(f"{count} have no {sensor} image" for sensor, count in lacking.items() if count),
+        )
+    return FoundTiles(folder.resolve(), tiles, names, maps, tables, broken)
+
+
+def _paired(
+    by_sensor: Mapping[str, Mapping[str, TiffImage]],
+    rows: Mapping[str, TileRow],
+    said: Mapping[TiffImage, _Said],
+) -> list[FoundTile]:
+    """Tiles of images and their partners: named after an S2 image, or where there is none, after one of another sensor."""
+    told = {
+        sensor: {partner: name for name, image in images.items() if (partner := said[image].partner)}
+        for sensor, images in by_sensor.items()
+    }
+    order = sorted(by_sensor, key=lambda sensor: sensor != TILE_SENSOR)
+    taken: dict[str, set[str]] = {sensor: set() for sensor in order}
+    tiles = []
+    for place, first in enumerate(order):
+        for name, image in by_sensor[first].items():
+            if name in taken[first]:
+                continue
+            row = rows.get(name, TileRow(name))
+            names = dict(row.names) if first == TILE_SENSOR else {first: name}
+            images = {first: image}
+            for sensor in order[place + 1 :]:
+                partner = names.get(sensor) or told[sensor].get(name) or (name if name in by_sensor[sensor] else None)
+                if partner is None:
+                    continue
+                if partner != name:
+                    names[sensor] = partner
+                if partner in by_sensor[sensor]:
+                    images[sensor] = by_sensor[sensor][partner]
+                    taken[sensor].add(partner)
+            labels = said[image].labels if row.labels is None else row.labels
+            tiles.append(FoundTile(row._replace(names=names, labels=labels), images))
+    return tiles
 
 
 def _read_json(path: Path, name: str) -> _Said:
@@ -263,41 +271,28 @@ def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
 
 def _known_rows(
     folder: Path,
-    names: Sequence[str],
+    names: set[str],
     metadata: str | os.PathLike[str] | None,
     splits: str | os.PathLike[str] | None,
 ) -> tuple[dict[str, TileRow], list[Path]]:
-    """What tables say of images, by name, and the v2 tables among them."""
-    if metadata is not None and not Path(metadata).is_file():
-        raise FileNotFoundError(f"No metadata table {metadata}: check the path.")
+    """What tables say of tiles, by name, and the v2 tables among them."""
     given = None if metadata is None else Path(metadata)
+    if given is not None and not given.is_file():
+        raise FileNotFoundError(f"No metadata table {metadata}: check the path.")
     folders = (folder, folder.parent)
-    if given is None:
-        v2 = next(
-            (
-                [at / name for name in V2_TABLES if (at / name).is_file()]
-                for at in folders
-                if (at / V2_TABLES[0]).is_file()
-            ),
-            [],
-        )
-    else:
-        v2 = [given] if given.suffix.lower() == ".parquet" else []
+    v2 = v2_tables(folders) if given is None else [given] if given.suffix.lower() == ".parquet" else []
     if v2:
         if splits is not None:
             raise ValueError(
                 f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
             )
-        wanted = set(names)
-        return {row.id: row for row in read_v2_rows(v2) if row.id in wanted}, v2
-    v1 = [given] if given else [at / name for at in folders for name in V1_TABLES if (at / name).is_file()][:1]
+        return {row.id: row for row in read_v2_rows(v2) if row.id in names}, v2
     lists = find_v1_splits(folders, None if splits is None else Path(splits))
-    wanted = set(names)
-    rows = {row.id: row for row in read_v1_rows(v1, lists, names) if row.id in wanted}
-    return rows, []
+    rows = read_v1_rows([given] if given else v1_tables(folders), lists, names)
+    return {row.id: row for row in rows if row.id in names}, []
 
 
-def _read_table(path: Path) -> list[TileSource]:
+def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
     """The tiles of a table of paths."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8", newline="") as lines:
@@ -308,53 +303,52 @@ def _read_table(path: Path) -> list[TileSource]:
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path} is no parquet table: {error}.") from error
     columns = list(rows[0]) if rows else []
-    if not _first(columns, _ID_COLUMNS) or not any(
-        column in ("s1", "s2") or canonical_band(column) for column in columns
+    if not set(_ID_COLUMNS) & set(columns) or not any(
+        column in names.bands or names.band(column) for column in columns
     ):
         raise ValueError(
-            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; expected id, and s1 and s2 (a GeoTIFF or a folder "
-            "of one file a band) or a column for each band (B02, VV, ...). Paths are relative to the table."
+            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; expected id, and {' and '.join(names.bands)} (a "
+            "GeoTIFF or a folder of one file a band) or a column for each band (B02, VV, ...). Paths are relative to the table."
         )
-    folder = path.resolve().parent
     return [
-        _tile_of_row(row, folder, path, line)
+        _tile_of_row(row, names, path, line)
         for line, row in enumerate(tqdm(rows, desc=f"Reading {path.name}", delay=2), 1)
     ]
 
 
-def _first(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
-
-
-def _tile_of_row(row: Mapping[str, Any], folder: Path, table: Path, line: int) -> TileSource:
-    def value(names: Sequence[str]) -> Any:
-        column = _first(row, names)
+def _tile_of_row(row: Mapping[str, Any], names: SensorNames, table: Path, line: int) -> FoundTile:
+    def value(*columns: str) -> Any:
+        column = next((column for column in columns if column in row), None)
         return row[column] if column and row[column] not in ("", None) else None
 
-    name = value(_ID_COLUMNS)
+    name = value(*_ID_COLUMNS)
     if name is None:
         raise ValueError(f"Row {line} of {table} has no {' or '.join(_ID_COLUMNS)}; every tile needs a name.")
-    name, s1_id = str(name), value(_S1_COLUMNS)
-    images = {}
-    for sensor in ("s1", "s2"):
-        image = _image_of_row(row, sensor, folder, (s1_id if sensor == "s1" else None) or name)
-        if image:
-            images[sensor] = image
+    name = str(name)
+    others = {sensor: value(f"{sensor}_id", name_column(sensor)) for sensor in names.bands if sensor != TILE_SENSOR}
+    own = {sensor: str(other) for sensor, other in others.items() if other}
+    folder = table.resolve().parent
+    images = {
+        sensor: image
+        for sensor in names.bands
+        if (image := _image_of_row(row, sensor, names, folder, own.get(sensor, name)))
+    }
     if not images:
         raise ValueError(f"Tile {name} of {table} (row {line}) has no paths.")
-    flags = [_flag(value(names), name, table) for names in (_SNOW_COLUMNS, _CLOUD_COLUMNS)]
-    split = value(("split",))
-    labels = _labels(value(("labels",)), name)
-    tile_row = TileRow(name, s1_id, labels, value(("country",)), "validation" if split == "val" else split, *flags)
-    return TileSource(tile_row, images)
+    flags = [_flag(value(*columns), name, table) for columns in (_SNOW_COLUMNS, _CLOUD_COLUMNS)]
+    split = value("split")
+    labels = _labels(value("labels"), name)
+    return FoundTile(
+        TileRow(name, own, labels, value("country"), "validation" if split == "val" else split, *flags), images
+    )
 
 
-def _image_of_row(row: Mapping[str, Any], sensor: str, folder: Path, name: str) -> TiffImage | None:
+def _image_of_row(row: Mapping[str, Any], sensor: str, names: SensorNames, folder: Path, name: str) -> TiffImage | None:
     """The image of a sensor that a row has paths for."""
     by_band = {
         band: str(value)
         for column, value in row.items()
-        if (band := canonical_band(column)) and value and (band in ("VH", "VV")) == (sensor == "s1")
+        if value and (band := names.band(column)) and names.sensor_of_band(band) == sensor
     }
     whole = row.get(sensor)
     if whole and by_band:
@@ -362,13 +356,12 @@ def _image_of_row(row: Mapping[str, Any], sensor: str, folder: Path, name: str) 
             f"Tile {name} has paths in the column {sensor} and in those of its bands; leave one of them empty."
         )
     if by_band:
-        files = tuple(BandFiles(by_band[band], (band,)) for band in in_order(by_band))
-        return TiffImage(name, sensor, files)
+        return TiffImage(name, sensor, tuple(BandFiles(by_band[band], (band,)) for band in in_order(by_band)))
     if not whole:
         return None
     if not (folder / str(whole)).is_dir():
         return TiffImage(name, sensor, (BandFiles(str(whole)),))
-    inside = [image for image in find_images(folder / str(whole)).images if image.sensor == sensor]
+    inside = [image for image in find_images(folder / str(whole), names).images if image.sensor == sensor]
     if len(inside) != 1:
         raise ValueError(
             f"{folder / str(whole)}, the {sensor} of tile {name}, holds {len(inside)} images of {sensor}; expected one."
