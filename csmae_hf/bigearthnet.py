@@ -52,29 +52,6 @@ BAND_SIZE: dict[str, int] = {
 }
 """Pixels along the edge of a tile, by band: 10 m, 20 m and 60 m bands."""
 
-LABELS: tuple[str, ...] = (
-    "Agro-forestry areas",
-    "Arable land",
-    "Beaches, dunes, sands",
-    "Broad-leaved forest",
-    "Coastal wetlands",
-    "Complex cultivation patterns",
-    "Coniferous forest",
-    "Industrial or commercial units",
-    "Inland waters",
-    "Inland wetlands",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Marine waters",
-    "Mixed forest",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Natural grassland and sparsely vegetated areas",
-    "Pastures",
-    "Permanent crops",
-    "Transitional woodland, shrub",
-    "Urban fabric",
-)
-"""The 19-class nomenclature in alphabetical order, which is the order of every multi-hot vector here."""
-
 LABELS_43_TO_19: dict[str, str | None] = {
     "Continuous urban fabric": "Urban fabric",
     "Discontinuous urban fabric": "Urban fabric",
@@ -124,57 +101,33 @@ LABELS_43_TO_19: dict[str, str | None] = {
 }
 """The 43 original CORINE classes and the class of the 19 each became; None where it was dropped."""
 
-COUNTRIES: tuple[str, ...] = (
-    "Austria",
-    "Belgium",
-    "Finland",
-    "Ireland",
-    "Kosovo",
-    "Lithuania",
-    "Luxembourg",
-    "Portugal",
-    "Serbia",
-    "Switzerland",
-)
-"""The ten countries of BigEarthNet."""
+LABELS: tuple[str, ...] = tuple(sorted({label for label in LABELS_43_TO_19.values() if label is not None}))
+"""The 19-class nomenclature in alphabetical order, which is the order of every multi-hot vector here."""
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 """Split names, as the v2 metadata spells them. The v1 files' `val` is `validation` here."""
 
+_V2_STATISTICS: dict[str, tuple[float, float, float, float]] = {  # mean and std nearest, mean and std bicubic
+    "B01": (361.0768, 575.0687, 360.6375, 572.3437),
+    "B02": (438.3721, 607.0269, 438.3721, 607.0269),
+    "B03": (614.0557, 603.2968, 614.0557, 603.2968),
+    "B04": (588.4096, 684.5688, 588.4096, 684.5688),
+    "B05": (942.8433, 738.4327, 942.7473, 738.3038),
+    "B06": (1769.9316, 1100.4561, 1769.8485, 1100.4614),
+    "B07": (2049.5515, 1275.8054, 2049.4758, 1275.8435),
+    "B08": (2193.2920, 1369.3717, 2193.2920, 1369.3717),
+    "B8A": (2235.5566, 1356.5441, 2235.4868, 1356.7542),
+    "B09": (2241.4553, 1316.3933, 2241.0911, 1313.6488),
+    "B11": (1568.2268, 1070.1613, 1568.2118, 1070.8011),
+    "B12": (997.7325, 813.5276, 997.7151, 814.0936),
+    "VH": (-19.3526, 5.5905, -19.3526, 5.5905),
+    "VV": (-12.6439, 5.1335, -12.6439, 5.1335),
+}
+
 STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
     "v1": {band: (BAND_MEAN[band], BAND_STD[band]) for band in (*S2_BANDS, *S1_BANDS)},
-    "v2_nearest": {
-        "B01": (361.0768, 575.0687),
-        "B02": (438.3721, 607.0269),
-        "B03": (614.0557, 603.2968),
-        "B04": (588.4096, 684.5688),
-        "B05": (942.8433, 738.4327),
-        "B06": (1769.9316, 1100.4561),
-        "B07": (2049.5515, 1275.8054),
-        "B08": (2193.2920, 1369.3717),
-        "B8A": (2235.5566, 1356.5441),
-        "B09": (2241.4553, 1316.3933),
-        "B11": (1568.2268, 1070.1613),
-        "B12": (997.7325, 813.5276),
-        "VH": (-19.3526, 5.5905),
-        "VV": (-12.6439, 5.1335),
-    },
-    "v2_bicubic": {
-        "B01": (360.6375, 572.3437),
-        "B02": (438.3721, 607.0269),
-        "B03": (614.0557, 603.2968),
-        "B04": (588.4096, 684.5688),
-        "B05": (942.7473, 738.3038),
-        "B06": (1769.8485, 1100.4614),
-        "B07": (2049.4758, 1275.8435),
-        "B08": (2193.2920, 1369.3717),
-        "B8A": (2235.4868, 1356.7542),
-        "B09": (2241.0911, 1313.6488),
-        "B11": (1568.2118, 1070.8011),
-        "B12": (997.7151, 814.0936),
-        "VH": (-19.3526, 5.5905),
-        "VV": (-12.6439, 5.1335),
-    },
+    "v2_nearest": {band: (mean, std) for band, (mean, std, _, _) in _V2_STATISTICS.items()},
+    "v2_bicubic": {band: (mean, std) for band, (_, _, mean, std) in _V2_STATISTICS.items()},
 }
 """(mean, standard deviation) by band over the training split: S2 in digital numbers, S1 in dB. The processor's default is `v1`."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csmae_hf.bigearthnet import STATISTICS
+from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, STATISTICS
 
 # bigearthnet_common.constants 2.8.0 (BAND_STATS_S2, BAND_STATS_S1), as data_formats.md 1.6 quotes it: band, mean, std
 V1 = """
@@ -47,6 +47,35 @@ VV -12.6439 5.1335 -12.6439 5.1335
 def test_every_statistic_is_that_of_its_source(name: str, text: str, columns: tuple[int, int]) -> None:
     rows = [line.split() for line in text.strip().splitlines()]
     assert STATISTICS[name] == {row[0]: tuple(float(row[column]) for column in columns) for row in rows}
+
+
+# NEW_LABELS of bigearthnet-common, as data_formats.md 1.5 numbers them
+NINETEEN = """
+Agro-forestry areas
+Arable land
+Beaches, dunes, sands
+Broad-leaved forest
+Coastal wetlands
+Complex cultivation patterns
+Coniferous forest
+Industrial or commercial units
+Inland waters
+Inland wetlands
+Land principally occupied by agriculture, with significant areas of natural vegetation
+Marine waters
+Mixed forest
+Moors, heathland and sclerophyllous vegetation
+Natural grassland and sparsely vegetated areas
+Pastures
+Permanent crops
+Transitional woodland, shrub
+Urban fabric
+"""
+
+
+def test_the_classes_have_the_numbers_of_the_original() -> None:
+    assert list(LABELS) == NINETEEN.strip().splitlines()
+    assert len(LABELS_43_TO_19) == 43
 
 
 def test_the_tables_are_all_that_there_are() -> None:

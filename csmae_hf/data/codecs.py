@@ -46,6 +46,10 @@ class CorruptTileError(ValueError):
 
 def detect_format(value: bytes | bytearray | memoryview, key: str) -> TileFormat:
     """Tell a v1 value, a pickle of protocol 2 or newer (0x80), from a v2 value, safetensors (an 8-byte header length, then `{`)."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise CorruptTileError(
+            f"Tile {key!r}: {len(value)} bytes, more than the {MAX_VALUE_BYTES} a tile may have. It is not a BigEarthNet tile."
+        )
     # safetensors first: its header length may well begin with 0x80, while the first 8 bytes of a pickle are never so small a number
     if len(value) > 8 and int.from_bytes(value[:8], "little") <= len(value) - 8 and value[8] == ord("{"):
         return "v2"
@@ -60,20 +64,11 @@ def detect_format(value: bytes | bytearray | memoryview, key: str) -> TileFormat
 def decode_value(
     value: bytes | memoryview, key: str, bands: Collection[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Read the bands of one stored value, of either format.
+    """Read the bands of one stored value of either format, (H, W) each at native resolution, in memory of their own.
 
-    Args:
-        value: The stored bytes. The arrays do not refer to them.
-        key: The tile's key, for messages; one that ends in `_reference_map` holds a land-cover map instead of bands.
-        bands: Names of the bands to return, in this order; default all that are stored, in alphabetical order.
-
-    Returns:
-        (H, W) by band at native resolution: S1 float32 in dB, S2 uint16 digital numbers; `{"Data": uint16}` for a reference map.
-
-    Raises:
-        CorruptTileError: Whatever is wrong with the value, or if it lacks a band asked for.
+    `bands` are returned in their order; None for all that are stored, in alphabetical order. A key that ends in `_reference_map` holds
+    a land-cover map (`Data`) instead. A `CorruptTileError` says whatever is wrong with the value.
     """
-    _check_size(value, key)
     if detect_format(value, key) == "v2":
         return view_value(bytearray(value), key, bands)  # one copy of all is cheaper than one of each
     return _copy_places(value, _select(_v1_places(value, key), key, bands))  # v1 arrays are unaligned
@@ -83,7 +78,6 @@ def view_value(
     value: bytes | bytearray | memoryview, key: str, bands: Collection[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Look at the bands of one stored value as [`decode_value`] reads them: the arrays refer to it, and may be unaligned."""
-    _check_size(value, key)
     places = (_v1_places if detect_format(value, key) == "v1" else _v2_places)(value, key)
     return {
         name: np.ndarray(shape, dtype, value, begin)
@@ -97,7 +91,6 @@ def decode_labels(value: bytes | memoryview, key: str) -> list[str] | None:
     None where there are none: a v2 value, a v1 value written without labels, or one whose every label was dropped by the 19-class
     nomenclature. (Two old classes may have become the same new one.)
     """
-    _check_size(value, key)
     if detect_format(value, key) == "v2":
         return None
     tile = _known.find(value)
@@ -124,15 +117,12 @@ def encode_safetensors(bands: Mapping[str, np.ndarray[Any, Any]], sensor: str | 
     """
     _check_arrays(bands, declared=sensor is not None)
     arrays = {name: np.ascontiguousarray(bands[name]) for name in sorted(bands)}
-    return safetensors.numpy.save(arrays, None if sensor is None else {_SENSOR_ENTRY: sensor})
-
-
-def _check_size(value: bytes | bytearray | memoryview, key: str) -> None:
-    """Refuse a value too large to be a tile before anything reads it."""
+    value = safetensors.numpy.save(arrays, None if sensor is None else {_SENSOR_ENTRY: sensor})
     if len(value) > MAX_VALUE_BYTES:
-        raise CorruptTileError(
-            f"Tile {key!r}: {len(value)} bytes, more than the {MAX_VALUE_BYTES} a tile may have. It is not a BigEarthNet tile."
+        raise ValueError(
+            f"the bands have {len(value)} bytes, more than the {MAX_VALUE_BYTES} of a tile; cut smaller ones"
         )
+    return value
 
 
 def _dtype(band: str) -> np.dtype[Any]:
@@ -217,12 +207,7 @@ def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place
 
 
 class _V1Tile(NamedTuple):
-    """What a v1 value holds.
-
-    Attributes:
-        places: Where the array of each band lies.
-        labels: Names of the 19-class nomenclature; None where there are none.
-    """
+    """What a v1 value holds: where the array of each band lies, and the names of its classes, None where there are none."""
 
     places: dict[str, Place]
     labels: tuple[str, ...] | None
@@ -270,8 +255,7 @@ class _KnownValues:
         return b"".join(self._take_head(view)), bytes(view[self._gaps[-1]])
 
 
-_MOST_KEPT = 1 << 22  # bytes: 6,000 combinations of labels
-_OVERHEAD = 400  # bytes of the objects that hold one
+_MOST_KEPT, _OVERHEAD = 1 << 22, 400  # bytes: 6,000 combinations of labels, and of the objects that hold one
 _known = _KnownValues()
 
 

@@ -234,15 +234,7 @@ def _stored_bands(rows: Sequence[TileRow], sensor: str, bands: Sequence[str] | N
 
 
 def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:
-    """Lay rows out as columns.
-
-    Args:
-        rows: What is known of each tile.
-        pixels: By sensor, the feature of its column and the key of each tile, None where it has no image.
-
-    Returns:
-        The dataset, with the columns of [`load_bigearthnet`].
-    """
+    """Lay rows out as the columns of [`load_bigearthnet`]; `pixels`: by sensor, the feature and the keys, None for no image."""
     sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
     own = [sensor for sensor in sensors if sensor != TILE_SENSOR]
     dates = {sensor: [acquisition_time(row.image_name(sensor)) for row in rows] for sensor in sensors}

@@ -89,24 +89,11 @@ def find_tiles(
     """Find tiles, pair their images, and gather what is known of them. No pixel is read.
 
     The image of another sensor that goes with an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1),
-    or that has the same name. An image without a partner makes a tile of its own.
-
-    Args:
-        source: A folder of GeoTIFFs, or a CSV or parquet table of their paths.
-        sensors: Declares other sensors than BigEarthNet's, see [`SensorNames`].
-        bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
-        metadata: Table to use instead of one found in the folder: parquet as of BigEarthNet v2, or CSV as of v1.
-        splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
-
-    Returns:
-        The tiles, of all sensors.
-
-    Raises:
-        FileNotFoundError: If something named is not there.
-        ValueError: If there is no tile, one is there twice, or a table or a JSON says what cannot be.
+    or that has the same name. An image without a partner makes a tile of its own. Arguments and errors are those of `load_tiles`;
+    `sensors` but declares those that are not BigEarthNet's, and tiles have the images of all.
     """
     names = SensorNames(sensors)
-    given = {sensor: _check_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
+    given = {sensor: _checked_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
     path = Path(source)
     if path.suffix.lower() in _TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
@@ -121,7 +108,9 @@ def find_tiles(
         ]
         found = FoundTiles(path.resolve().parent, tiles, names, [], [], {})
     else:
-        found = _in_folder(path, names, given, metadata, splits)
+        found = _in_folder(
+            path, names, given, *(None if other is None else Path(other) for other in (metadata, splits))
+        )
     if not found.tiles:
         raise ValueError(
             f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
@@ -135,7 +124,7 @@ def find_tiles(
     return found._replace(tiles=sorted(found.tiles, key=lambda tile: tile.row.id))
 
 
-def _check_bands(sensor: str, order: Sequence[str], names: SensorNames) -> tuple[str, ...]:
+def _checked_bands(sensor: str, order: Sequence[str], names: SensorNames) -> tuple[str, ...]:
     """The one name of each band that is given for the files of a sensor."""
     if sensor not in names.bands:
         raise ValueError(f"Bands of {sensor}: unknown sensor; expected one of {', '.join(names.bands)}.")
@@ -154,11 +143,7 @@ def _with_bands(image: TiffImage, bands: Mapping[str, tuple[str, ...]]) -> TiffI
 
 
 def _in_folder(
-    folder: Path,
-    names: SensorNames,
-    bands: Mapping[str, tuple[str, ...]],
-    metadata: str | os.PathLike[str] | None,
-    splits: str | os.PathLike[str] | None,
+    folder: Path, names: SensorNames, bands: Mapping[str, tuple[str, ...]], metadata: Path | None, splits: Path | None
 ) -> FoundTiles:
     discovery = find_images(folder, names)
     if discovery.ignored:
@@ -203,9 +188,7 @@ def _in_folder(
 
 
 def _paired(
-    by_sensor: Mapping[str, Mapping[str, TiffImage]],
-    rows: Mapping[str, TileRow],
-    said: Mapping[TiffImage, _Said],
+    by_sensor: Mapping[str, Mapping[str, TiffImage]], rows: Mapping[str, TileRow], said: Mapping[TiffImage, _Said]
 ) -> list[FoundTile]:
     """Tiles of images and their partners: named after an S2 image, or where there is none, after one of another sensor."""
     told = {
@@ -270,25 +253,20 @@ def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
 
 
 def _known_rows(
-    folder: Path,
-    names: set[str],
-    metadata: str | os.PathLike[str] | None,
-    splits: str | os.PathLike[str] | None,
+    folder: Path, names: set[str], metadata: Path | None, splits: Path | None
 ) -> tuple[dict[str, TileRow], list[Path]]:
     """What tables say of tiles, by name, and the v2 tables among them."""
-    given = None if metadata is None else Path(metadata)
-    if given is not None and not given.is_file():
+    if metadata is not None and not metadata.is_file():
         raise FileNotFoundError(f"No metadata table {metadata}: check the path.")
     folders = (folder, folder.parent)
-    v2 = v2_tables(folders) if given is None else [given] if given.suffix.lower() == ".parquet" else []
+    v2 = v2_tables(folders) if metadata is None else [metadata] if metadata.suffix.lower() == ".parquet" else []
     if v2:
         if splits is not None:
             raise ValueError(
                 f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
             )
         return {row.id: row for row in read_v2_rows(v2) if row.id in names}, v2
-    lists = find_v1_splits(folders, None if splits is None else Path(splits))
-    rows = read_v1_rows([given] if given else v1_tables(folders), lists, names)
+    rows = read_v1_rows([metadata] if metadata else v1_tables(folders), find_v1_splits(folders, splits), names)
     return {row.id: row for row in rows if row.id in names}, []
 
 
@@ -371,9 +349,7 @@ def _image_of_row(row: Mapping[str, Any], sensor: str, names: SensorNames, folde
 
 
 def _flag(value: Any, tile: str, table: Path) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    known = {"true": True, "false": False, "1": True, "0": False}
+    known = {"true": True, "false": False, "1": True, "0": False, "none": None}
     if str(value).strip().lower() not in known:
         raise ValueError(f"Tile {tile} of {table} has the flag {value!r}; expected true or false.")
     return known[str(value).strip().lower()]

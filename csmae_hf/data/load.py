@@ -45,16 +45,12 @@ def load_data(
     split = split_name(split)
     path = Path(data)
     name = None if split == ALL_TILES else split
-    if path.is_file() or (path.is_dir() and not holds_store(path)):
+    stored = (path / DATA_FILE).is_file() or any(path.glob(f"*/{DATA_FILE}"))
+    if path.is_file() or (path.is_dir() and not stored):
         dataset = _load_geotiffs(path, name, subset, metadata, splits)
     else:
         dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
-
-
-def holds_store(folder: Path) -> bool:
-    """Say whether a folder is an LMDB, or holds one."""
-    return (folder / DATA_FILE).is_file() or any(folder.glob(f"*/{DATA_FILE}"))
 
 
 def _load_geotiffs(
@@ -81,11 +77,7 @@ def _load_geotiffs(
 
 
 def split_name(split: str) -> str:
-    """Give a split its one name: `val` is `validation`, as in BigEarthNet v2; `all` stays.
-
-    Raises:
-        ValueError: If the split is unknown.
-    """
+    """Give a split its one name: `val` is `validation`, as in BigEarthNet v2; `all` stays. A ValueError for any other."""
     name = "validation" if split == "val" else split
     if name not in (*SPLITS, ALL_TILES):
         raise ValueError(

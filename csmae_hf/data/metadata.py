@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -111,7 +111,7 @@ def metadata_schema(others: Iterable[str] = ()) -> pa.Schema:
     return pa.schema([*METADATA_SCHEMA, *((name_column(sensor), pa.string()) for sensor in others)])
 
 
-V2_TABLES = (METADATA_NAME, "metadata_for_patches_with_snow_cloud_or_shadow.parquet")
+_V2_TABLES = (METADATA_NAME, "metadata_for_patches_with_snow_cloud_or_shadow.parquet")
 _V2_COLUMNS = ("patch_id", "labels", "country", "split", "contains_seasonal_snow", "contains_cloud_or_shadow")
 _NAME_ENDING = "_name"
 
@@ -126,7 +126,7 @@ def v2_tables(folders: Iterable[Path]) -> list[Path]:
     with snow, cloud or shadow if it is there."""
     for folder in folders:
         if (folder / METADATA_NAME).is_file():
-            return [folder / name for name in V2_TABLES if (folder / name).is_file()]
+            return [folder / name for name in _V2_TABLES if (folder / name).is_file()]
     return []
 
 
@@ -154,7 +154,7 @@ def read_v2_rows(tables: Iterable[Path]) -> list[TileRow]:
     return rows
 
 
-V1_TABLES = ("manifest.csv", "metadata.csv", "s1_s2_name_country_season.csv", "s1_s2_name_country_season.csv.bz2")
+_V1_TABLES = ("manifest.csv", "metadata.csv", "s1_s2_name_country_season.csv", "s1_s2_name_country_season.csv.bz2")
 _V1_COLUMNS = ("s1_name", "country")
 _V1_SPLIT_FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 _V1_SPLIT_FOLDERS = ("", "official_splits", "splits")
@@ -162,23 +162,13 @@ _V1_SPLIT_FOLDERS = ("", "official_splits", "splits")
 
 def v1_tables(folders: Iterable[Path]) -> list[Path]:
     """Find the first table of names and countries of BigEarthNet v1 in several folders, in a list of one or none."""
-    return [folder / name for folder in folders for name in V1_TABLES if (folder / name).is_file()][:1]
+    return [folder / name for folder in folders for name in _V1_TABLES if (folder / name).is_file()][:1]
 
 
 def read_v1_store_rows(store: TileStore, tables: Sequence[Path], splits: Path | None) -> list[TileRow]:
-    """Read what tables and split lists say of the tiles of a v1 store, and of those the lists name besides.
+    """Read what tables and split lists say of the tiles of a v1 store, and of those the lists name besides: rows without labels.
 
-    Args:
-        store: The store.
-        tables: Tables of names and countries; where none is given, those inside or beside the store.
-        splits: Folder of the split lists; None for those inside or beside the store.
-
-    Returns:
-        A row a tile, without labels. What is not known is None, and is said in one warning.
-
-    Raises:
-        FileNotFoundError: If the folder given has no split lists.
-        ValueError: As [`read_v1_rows`], or if the store holds Sentinel-1 alone.
+    Tables and lists that are not given are looked for inside and beside the store. What is not known is None, and said in a warning.
     """
     beside = (store.path, store.path.parent)
     stored = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
@@ -207,20 +197,24 @@ def read_v1_store_rows(store: TileStore, tables: Sequence[Path], splits: Path | 
 def read_v1_rows(
     tables: Iterable[Path], splits: Mapping[str, Path], stored: Iterable[str] | None = None
 ) -> list[TileRow]:
-    """Read what tables and split lists say of BigEarthNet v1; no store is needed.
+    """Read what tables and split lists say of BigEarthNet v1, a row a tile, without labels; no store is needed.
 
     Args:
         tables: CSV files (may be .bz2) of s2_name and one or both of s1_name and country.
         splits: The list of each split.
         stored: S2 names to read of; default all of the tables. Those of the split lists are read in any case.
-
-    Returns:
-        A row a tile, without labels.
-
-    Raises:
-        ValueError: If a table lacks its columns, or a tile is listed more than once.
     """
-    split_of, s1_of = _read_splits(splits)
+    split_of: dict[str, str] = {}
+    s1_of: dict[str, str] = {}
+    for split, path in splits.items():
+        opener: Any = bz2.open if path.suffix == ".bz2" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as lines:  # so `csv` sees line ends as they are
+            for row in filter(None, plain_csv.reader(lines)):
+                if row[0] in split_of:
+                    raise ValueError(f"Tile {row[0]} is listed more than once: in {split_of[row[0]]} and in {path}.")
+                split_of[row[0]] = split
+                if len(row) > 1 and row[1]:  # the lists of BigEarthNet-MM have a column of S1 names
+                    s1_of[row[0]] = row[1]
     names = dict.fromkeys([*(stored or ()), *split_of])
     country_of: dict[str, str | None] = {}
     for s2_name, s1_name, country in _read_v1_tables(tables):
@@ -244,18 +238,8 @@ def read_v1_rows(
 
 
 def find_v1_splits(folders: Iterable[Path], given: Path | None = None) -> dict[str, Path]:
-    """Find the split lists of BigEarthNet v1.
-
-    Args:
-        folders: Where to look: in each, and in its folders `official_splits` and `splits`.
-        given: The one folder to look in instead.
-
-    Returns:
-        The list of each split that has one, of the first folder that has any.
-
-    Raises:
-        FileNotFoundError: If the folder given has none.
-    """
+    """Find the split lists of BigEarthNet v1, by split: in a folder given, or else in the first that has any of several and of their
+    folders `official_splits` and `splits`."""
     candidates = [given] if given else [folder / name for folder in folders for name in _V1_SPLIT_FOLDERS]
     for folder in candidates:
         files = {
@@ -270,21 +254,6 @@ def find_v1_splits(folders: Iterable[Path], given: Path | None = None) -> dict[s
     if given:
         raise FileNotFoundError(f"No split files in {given}: expected train.csv, val.csv or test.csv (or .csv.bz2).")
     return {}
-
-
-def _read_splits(files: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, str]]:
-    """The split of each S2 name, and its S1 name where the files have a second column."""
-    split_of: dict[str, str] = {}
-    s1_of: dict[str, str] = {}
-    for split, path in files.items():
-        with _open_text(path) as lines:
-            for row in filter(None, plain_csv.reader(lines)):
-                if row[0] in split_of:
-                    raise ValueError(f"Tile {row[0]} is listed more than once: in {split_of[row[0]]} and in {path}.")
-                split_of[row[0]] = split
-                if len(row) > 1 and row[1]:
-                    s1_of[row[0]] = row[1]
-    return split_of, s1_of
 
 
 def _read_v1_tables(tables: Iterable[Path]) -> Iterator[tuple[str, str | None, str | None]]:
@@ -303,10 +272,3 @@ def _read_v1_tables(tables: Iterable[Path]) -> Iterator[tuple[str, str | None, s
         none = [None] * len(table)
         columns = [table[name].to_pylist() if name in names else none for name in ("s2_name", *_V1_COLUMNS)]
         yield from ((name, s1_name or None, country or None) for name, s1_name, country in zip(*columns, strict=True))
-
-
-def _open_text(path: Path) -> TextIO:
-    """Open a CSV, perhaps compressed, so that `csv` sees its line ends as they are."""
-    if path.suffix == ".bz2":
-        return bz2.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")

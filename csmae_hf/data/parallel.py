@@ -20,18 +20,10 @@ def default_workers() -> int:
 
 
 def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Apply a function to items in worker processes.
+    """Apply a function, importable by its name, to items in worker processes (0: in this one); gives the results in their order.
 
-    Args:
-        function: Importable by its name; it should return what goes wrong with an item, not raise it.
-        items: What to apply it to.
-        workers: Number of processes; 0 does the work in this one.
-
-    Returns:
-        An iterator over the results in the order of the items. The processes start at once and run a little ahead, no more.
-
-    Raises:
-        WorkerDiedError: On taking a result, if a process has died. The results before it have all been given.
+    The processes start at once and run a little ahead, no more. The function should return what goes wrong with an item, not raise it.
+    If a process dies, taking a result raises a `WorkerDiedError`, after all results before it were given.
     """
     if workers == 0 or not items:
         return map(function, items)

@@ -1,6 +1,7 @@
 """Mean and standard deviation of every band of a dataset, as the model sees it: in one pass, by any number of processes."""
 
 import argparse
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -37,14 +38,7 @@ class Moments:
 
     @classmethod
     def of(cls, images: torch.Tensor) -> "Moments":
-        """Take those of images.
-
-        Args:
-            images: (B, bands, H, W).
-
-        Returns:
-            Their moments.
-        """
+        """Take those of images, (B, bands, H, W)."""
         pixels = images.transpose(0, 1).flatten(1).double()  # (bands, B * H * W)
         variance, mean = torch.var_mean(pixels, dim=1, correction=0)
         return cls(pixels.shape[1], mean, variance * pixels.shape[1])
@@ -63,24 +57,9 @@ class Moments:
         return (self.squares / self.count).sqrt()
 
 
-class _MomentsCollator:
+def _moments_of(collator: TileCollator, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Moments]]:
     """Rows to the moments of their images, in the process that loads them: nothing but a few numbers leaves it."""
-
-    def __init__(self, processor: CSMAEImageProcessor, sensors: Sequence[str]):
-        bands = [band for sensor in processor.sensors.values() for band in sensor]
-        self.collator = TileCollator(
-            CSMAEImageProcessor(  # resamples, and standardises nothing
-                processor.sensors,
-                processor.size,
-                band_mean=dict.fromkeys(bands, 0.0),
-                band_std=dict.fromkeys(bands, 1.0),
-                units=processor.units,
-            ),
-            sensors,
-        )
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Moments]]:
-        return len(rows), {sensor: Moments.of(images) for sensor, images in self.collator(rows).items()}
+    return len(rows), {sensor: Moments.of(images) for sensor, images in collator(rows).items()}
 
 
 def estimate_statistics(
@@ -117,11 +96,15 @@ def estimate_statistics(
             f"{', '.join(dataset.column_names)}; the processor has the sensors {', '.join(processor.sensors)}."
         )
     names = [name for name in ("id", *sensors) if name in dataset.column_names]
+    zero, one = (dict.fromkeys(processor.band_mean, value) for value in (0.0, 1.0))
+    resampling = CSMAEImageProcessor(  # and standardising nothing
+        processor.sensors, processor.size, band_mean=zero, band_std=one, units=processor.units
+    )
     loader: DataLoader[Any] = DataLoader(
         dataset.select_columns(names),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=_MomentsCollator(processor, sensors),
+        collate_fn=functools.partial(_moments_of, TileCollator(resampling, sensors)),
     )
     sums: dict[str, Moments] = {}
     with tqdm(total=len(dataset), desc="Statistics", unit="tile", delay=2, disable=not progress) as bar:
@@ -141,15 +124,7 @@ def estimate_statistics(
 
 
 def format_statistics(processor: CSMAEImageProcessor, before: CSMAEImageProcessor) -> str:
-    """Lay out statistics beside those of before.
-
-    Args:
-        processor: The new.
-        before: The old, of the same bands.
-
-    Returns:
-        A table, a line a band.
-    """
+    """Lay out statistics beside those of before, of the same bands: a table, a line a band."""
     lines = [f"{'band':<6}{'mean':>12}{'std':>12}{'mean before':>14}{'std before':>12}"]
     for band, mean in processor.band_mean.items():
         old_mean, old_std = before.band_mean[band], before.band_std[band]

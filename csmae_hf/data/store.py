@@ -62,31 +62,19 @@ class TileStore:
             raise FileNotFoundError(
                 f"No folder {self.path}: expected an LMDB folder that holds {DATA_FILE}. Check the path."
             )
-        self._forget()
-
-    def _forget(self) -> None:
         self._environment: lmdb.Environment | None = None
         self._process: int | None = None
         self._format: TileFormat | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path = state["path"]
-        self._forget()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TileStore, (self.path,)
 
     def __repr__(self) -> str:
         return f"TileStore({str(self.path)!r})"
 
     @property
     def format(self) -> TileFormat:
-        """ "v1" or "v2", told from the content of the first tile.
-
-        Raises:
-            StoreError: If the folder is no LMDB, or an empty one.
-            CorruptTileError: If its first value is no tile.
-        """
+        """ "v1" or "v2", told from the content of the first tile."""
         if self._format is None:
             with self._transaction() as transaction:
                 for key, value in transaction.cursor():

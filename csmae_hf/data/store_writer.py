@@ -211,20 +211,10 @@ class StoreWriter:
         present: int,
         unit: str,
     ) -> Iterator[tuple[Item, Made | Failure]]:
-        """Make values in worker processes and add them.
+        """Make values of items in worker processes and add them; gives the items and what became of them, and has to be run through.
 
-        Args:
-            function: Makes the values of an item.
-            items: In the order of their keys, so that the store packs densely.
-            workers: Number of processes; None for one a processor.
-            present: Items that are stored already, for the progress bar.
-            unit: What an item is called.
-
-        Returns:
-            An iterator over the items and what became of them, which has to be run through.
-
-        Raises:
-            StoreError: If the disk is full or fails, or a process died. What was stored before stays.
+        Items come in the order of their keys, so that the store packs densely. `present` items are stored already, for the progress
+        bar, which calls one a `unit`. A `StoreError` if the disk is full or fails, or a process died; what was stored stays.
         """
         results = ordered_map(function, items, default_workers() if workers is None else workers)
         bar = tqdm(results, desc=f"Writing {self.folder.name}", initial=present, total=present + len(items), unit=unit)
@@ -261,15 +251,7 @@ class StoreWriter:
         self.records.update({record.key: record for record, _ in batch})
 
     def finish(self, metadata: pa.Table, failures: Sequence[Failure] = ()) -> None:
-        """Write the tables beside the store; the metadata table last, which makes the store a whole one.
-
-        Args:
-            metadata: As of [`metadata_table`].
-            failures: What could not be stored.
-
-        Raises:
-            StoreError: If the disk is full or fails. What is stored stays.
-        """
+        """Write the tables beside the store; that of [`metadata_table`] last, which makes the store a whole one."""
         self.flush()
         records = [self.records[key] for key in sorted(self.records)]
         columns = [list(column) for column in zip(*records, strict=True)] or [[] for _ in VALUES_SCHEMA]

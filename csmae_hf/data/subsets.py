@@ -30,18 +30,10 @@ SUBSETS: dict[str, Subset] = {
 
 
 def select_subset(rows: Iterable[TileRow], name: str) -> list[TileRow]:
-    """Keep the tiles of a subset.
+    """Keep the tiles of a subset, one of `SUBSETS`, in their order.
 
-    Args:
-        rows: Tiles with their split and, if the subset is of one country, their country. Of BigEarthNet v2 they give another set
-            than of v1, for v2 has other tiles, and another split.
-        name: One of `SUBSETS`.
-
-    Returns:
-        Those of the subset, in order.
-
-    Raises:
-        ValueError: If the subset is unknown, or what its rule asks for is known of no tile.
+    They need their split and, if the subset is of one country, their country: a ValueError says what is known of no tile. Tiles of
+    BigEarthNet v2 give another set than those of v1, for v2 has other tiles, and another split.
     """
     if name not in SUBSETS:
         raise ValueError(f"Unknown subset {name!r}: expected one of {', '.join(SUBSETS)}, or None for all tiles.")

@@ -34,7 +34,11 @@ def read_v1_labels(store: TileStore, keys: Sequence[str]) -> list[Labels]:
     for key in tqdm(unknown, desc=f"Reading labels of {store.path.name}", unit="tile", delay=2):
         known[key] = label_indices(store.read_labels(key), key)
     if len(unknown) >= REMEMBERED_FROM:
-        _remember(path, known)
+        table = pa.table({"key": list(known), "labels": pa.array(list(known.values()), pa.list_(pa.int8()))})
+        try:
+            write_atomically(path, lambda stream: pq.write_table(table, stream))
+        except OSError as error:
+            logger.warning("The labels could not be remembered in %s (%s); they will be read again.", path, error)
     return [known[key] for key in keys]
 
 
@@ -47,11 +51,3 @@ def _recall(path: Path) -> dict[str, Labels]:
     except (OSError, pa.ArrowException, KeyError) as error:
         logger.warning("%s cannot be read (%s); the labels are read from the store again.", path, error)
         return {}
-
-
-def _remember(path: Path, labels: dict[str, Labels]) -> None:
-    table = pa.table({"key": list(labels), "labels": pa.array(list(labels.values()), pa.list_(pa.int8()))})
-    try:
-        write_atomically(path, lambda stream: pq.write_table(table, stream))
-    except OSError as error:
-        logger.warning("The labels could not be remembered in %s (%s); they will be read again.", path, error)

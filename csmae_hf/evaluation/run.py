@@ -26,7 +26,7 @@ from csmae_hf.evaluation.pictures import draw_all
 from csmae_hf.evaluation.probe import ProbeResult, format_probes, probe_all
 from csmae_hf.evaluation.report import format_summary, write_summary
 from csmae_hf.evaluation.results import DirectionResult, format_table, write_results
-from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
+from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
 from csmae_hf.evaluation.run_tiles import load_model as load_model
 from csmae_hf.host_memory import keep_freed_memory
 
@@ -89,7 +89,7 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     if device_of(options, state).type == "cpu":
         keep_freed_memory()
     with state.main_process_first():
-        tiles = load_tiles(options, needs_train=options.probe or methods != ("none",))
+        tiles = load_run_tiles(options, needs_train=options.probe or methods != ("none",))
     jobs = embed_all(models, tiles, options, state)
     state.wait_for_everyone()
     if not state.is_main_process:

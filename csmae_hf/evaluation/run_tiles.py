@@ -58,7 +58,7 @@ class Job:
     train_plans: list[EmbedPlan]
 
 
-def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
+def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     """Load the tiles of queries, archive and, where they are needed and there are any, training.
 
     Args:

@@ -31,17 +31,9 @@ class Discovery(NamedTuple):
 def find_images(folder: str | os.PathLike[str], names: SensorNames | None = None) -> Discovery:
     """Find the images in a folder and the folders in it, by the names of the files; of a file of several bands no pixel is read.
 
-    Args:
-        folder: BigEarthNet v1 or v2 as it is distributed; folders or prefixes for each image with a file a band; or one file a sensor,
-            with the sensor (`s1`, `s2`) in its name or a folder's, or with descriptions that name the bands.
-        names: The sensors to look for; default those of BigEarthNet.
-
-    Returns:
-        The images, with paths relative to the folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If an image has two files for one band, or a path has a `*`.
+    It may be BigEarthNet v1 or v2 as it is distributed; folders or prefixes for each image with a file a band; or one file a sensor,
+    with the sensor (`s1`, `s2`) in its name or a folder's, or with descriptions that name the bands. A ValueError names an image with
+    two files for one band, and a path with a `*`.
     """
     root = Path(folder)
     if not root.is_dir():

@@ -92,14 +92,7 @@ class _Place(NamedTuple):
 
 
 class TiffFolder:
-    """Images by key ([`TiffImage`]), read from the GeoTIFFs below a folder.
-
-    Args:
-        path: The folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
+    """Images by key ([`TiffImage`]), read from the GeoTIFFs below a folder, which must be there."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).resolve()
@@ -110,17 +103,9 @@ class TiffFolder:
         return f"TiffFolder({str(self.path)!r})"
 
     def read(self, key: str, bands: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
-        """Read an image.
+        """Read bands of an image in this order, or all there are: (H, W) each, in the type of the file.
 
-        Args:
-            key: Of a [`TiffImage`].
-            bands: Names of the bands to return, in this order; default all there are.
-
-        Returns:
-            (H, W) by band, in the type of the file.
-
-        Raises:
-            ImageFileError: If a file cannot be read, or it has no such band, or has bands without a name.
+        An `ImageFileError` names a file that cannot be read, has no such band, or has bands without a name.
         """
         places = self._places(key, bands)
         absent = [band for band in bands or () if band not in places]
@@ -151,18 +136,7 @@ class TiffFolder:
         yield {key: self.read(key, wanted[key]) for key in sorted(wanted)}
 
     def band_names(self, key: str, expected: Collection[str] = ()) -> tuple[str, ...]:
-        """List the bands of an image, in the usual order.
-
-        Args:
-            key: Of a [`TiffImage`]; a file of several bands is opened for it.
-            expected: Names of bands that are not BigEarthNet's, which a file may describe.
-
-        Returns:
-            Their names.
-
-        Raises:
-            ImageFileError: If a file of several bands cannot be read or does not name them.
-        """
+        """List the bands of an image, in the usual order; a file of several is opened, and may describe those `expected` besides."""
         return in_order(self._places(key, expected=expected))
 
     def footprint(self, key: str) -> Footprint:

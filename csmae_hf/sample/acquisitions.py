@@ -56,13 +56,6 @@ class Acquisition:
     look: float
 
 
-def _draw_date(rng: np.random.Generator) -> datetime.date:
-    """Draw a day between June 2017 and May 2018, the months of BigEarthNet."""
-    weights = np.array(MONTH_WEIGHTS, dtype=float)
-    month = 1 + int(rng.choice(12, p=weights / weights.sum()))
-    return datetime.date(2017 if month >= 6 else 2018, month, int(rng.integers(1, 29)))
-
-
 def _draw_heads(rng: np.random.Generator, date: datetime.date) -> tuple[str, str]:
     """Draw the heads of the S2 and the S1 name: satellite to minute."""
     s1_date = date + datetime.timedelta(days=int(rng.integers(-2, 3)))
@@ -85,7 +78,10 @@ def draw_acquisition(seed: int, number: int) -> Acquisition:
     name = list(BIOMES)[int(np.searchsorted(bounds, (number + 0.5) / ACQUISITIONS))]
     biome = BIOMES[name]
     country, mgrs, orbit = biome.places[int(rng.integers(len(biome.places)))]
-    date = _draw_date(rng)
+    months = np.array(MONTH_WEIGHTS, dtype=float)
+    month = 1 + int(rng.choice(12, p=months / months.sum()))
+    # BigEarthNet is of June 2017 to May 2018
+    date = datetime.date(2017 if month >= 6 else 2018, month, int(rng.integers(1, 29)))
     s2_head, s1_head = _draw_heads(rng, date)
     wetness = float(np.clip(rng.normal(0, 0.6), -1.5, 1.5))
     return Acquisition(

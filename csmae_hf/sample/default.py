@@ -18,16 +18,7 @@ DEFAULT_SAMPLE_TILES = 1000
 
 
 def load_data_or_sample(data: str | Path | None, split: str, **options: Any) -> Dataset:
-    """Load a split of a data set, or of the synthetic sample, generated once.
-
-    Args:
-        data: As of [`load_data`]; None for the sample.
-        split: Name of the split, or `all`.
-        **options: As of [`load_data`].
-
-    Returns:
-        The dataset.
-    """
+    """Load a split of a data set as [`load_data`], or of the synthetic sample, generated once, where none is named (None)."""
     return load_data(default_sample() if data is None else data, split, **options)
 
 

@@ -88,18 +88,7 @@ def _entries(parameters: dict[str, Any], processes: int) -> Iterator[tuple[dict[
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a sample says of itself.
-
-    Args:
-        folder: The sample.
-
-    Returns:
-        The content of `sample.json`: keys synthetic, about, generator, generator_version, parameters.
-
-    Raises:
-        FileNotFoundError: If the folder holds no sample.
-        ValueError: If its manifest is not JSON.
-    """
+    """Read what a sample says of itself (`sample.json`): synthetic, about, generator, generator_version, parameters."""
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         raise FileNotFoundError(

@@ -112,22 +112,6 @@ def _parcel_mean(field: Field, parcels: Parcels) -> Field:
     return (total / np.maximum(count, 1)).astype(np.float32)[parcels.code]
 
 
-def _river(rng: np.random.Generator) -> Field:
-    """Score of a river: highest on a bent line through the tile."""
-    angle = rng.uniform(0, np.pi)
-    offset = rng.uniform(-0.25, 0.25) * EDGE
-    line = np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2) - offset
-    return 3.0 - np.abs(line + 9.0 * smooth_field(rng, 3)) / 2.5
-
-
-def _coast(rng: np.random.Generator) -> Field:
-    """Signed distance to a ragged coast, positive at sea, in arbitrary units."""
-    angle = rng.uniform(0, 2 * np.pi)
-    ramp = (np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2)) / EDGE
-    ragged = rng.uniform(0.25, 0.6)
-    return (8.0 * ramp + 2.0 * ragged * fractal_field(rng, 3, octaves=4)).astype(np.float32)
-
-
 def _score(rng: np.random.Generator, layout: str, parcels: Parcels, coast: Field, snap: bool) -> Field:
     """How much a class wants each pixel, by its layout."""
     if layout == "sea":
@@ -135,7 +119,12 @@ def _score(rng: np.random.Generator, layout: str, parcels: Parcels, coast: Field
     if layout == "shore":
         return 1.5 - 1.2 * np.abs(coast) + 0.8 * smooth_field(rng, 4)
     if layout == "lake":
-        return _river(rng) if rng.random() < 0.5 else 5.0 * fractal_field(rng, 2, octaves=3, persistence=0.35)
+        if rng.random() >= 0.5:
+            return 5.0 * fractal_field(rng, 2, octaves=3, persistence=0.35)
+        angle = rng.uniform(0, np.pi)  # a river: highest on a bent line through the tile
+        offset = rng.uniform(-0.25, 0.25) * EDGE
+        line = np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2) - offset
+        return 3.0 - np.abs(line + 9.0 * smooth_field(rng, 3)) / 2.5
     if layout == "settlement":
         y, x = rng.uniform(0, EDGE, 2)
         distance = np.hypot(_ROWS - y, _COLUMNS - x) / EDGE
@@ -148,18 +137,12 @@ def _score(rng: np.random.Generator, layout: str, parcels: Parcels, coast: Field
 
 
 def draw_cover(
-    rng: np.random.Generator,
-    classes: Sequence[str],
-    parcels: Parcels,
-    snap: bool = False,
+    rng: np.random.Generator, classes: Sequence[str], parcels: Parcels, snap: bool = False
 ) -> NDArray[np.int8]:
     """Draw the map of classes (EDGE, EDGE) int8, indices into `LABELS`: every pixel goes to the class that wants it most.
 
-    Args:
-        rng: Source of randomness.
-        classes: Names among the 19, at most 8; the map holds no other. They are biased to cover a tenth of the tile each, or more.
-        parcels: The fields that classes of the layouts "parcel" and "settlement" follow.
-        snap: Whether the natural classes follow field edges too, as woods in farmland do.
+    Classes, at most 8, are biased to cover a tenth of the tile each, or more. Those of farmland and settlements follow field edges;
+    with `snap` the natural ones do too, as woods in farmland.
     """
     unknown = sorted(set(classes) - set(LABELS))
     if unknown or not classes:
@@ -167,7 +150,11 @@ def draw_cover(
             f"classes must be one or more of the 19 names of csmae_hf.bigearthnet.LABELS, got {list(classes)}."
         )
     indices = np.array([LABELS.index(name) for name in classes], dtype=np.int8)
-    coast = _coast(rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    ramp = (np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2)) / EDGE
+    ragged = rng.uniform(0.25, 0.6)
+    # signed distance to a ragged coast, positive at sea
+    coast = (8.0 * ramp + 2.0 * ragged * fractal_field(rng, 3, octaves=4)).astype(np.float32)
     scores = np.stack([_score(rng, COVER_STYLES[name].layout, parcels, coast, snap) for name in classes])
     least = 0.1
     shares = least + (1 - least * len(classes)) * rng.dirichlet(np.full(len(classes), 1.6))

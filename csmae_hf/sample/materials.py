@@ -19,14 +19,7 @@ Recipe = Mapping[str, Field | float]
 
 @dataclass(frozen=True)
 class Season:
-    """The state of the vegetation on a day: the four courses of a climate, at that day.
-
-    Attributes:
-        leaf: Share of leaves on deciduous trees.
-        grass: Share of green in grass.
-        crop: Share of arable parcels that are green.
-        stubble: Share of arable parcels that are ripe or harvested.
-    """
+    """The state of the vegetation on a day: the four courses of a climate (see `tables.json`) at that day."""
 
     leaf: float
     grass: float
@@ -260,13 +253,7 @@ RECIPES: dict[str, Callable[[Ground], Recipe]] = {
 
 
 def abundances(cover: NDArray[np.int8], ground: Ground, hedges: float) -> Field:
-    """Fill every pixel with materials: (materials, EDGE, EDGE) float32 in the order of `MATERIALS`; every pixel sums to 1.
-
-    Args:
-        cover: (EDGE, EDGE) map of classes, indices into `LABELS`.
-        ground: Parcels, season and fields.
-        hedges: Share of field edges in farmland that carry a hedge.
-    """
+    """Fill every pixel with materials: (materials, EDGE, EDGE) float32 in the order of `MATERIALS`; every pixel sums to 1."""
     filled = np.zeros((len(MATERIALS), EDGE, EDGE), dtype=np.float32)
     farmland = np.zeros((EDGE, EDGE), dtype=bool)
     for index in np.unique(cover):

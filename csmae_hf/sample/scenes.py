@@ -102,21 +102,7 @@ def _draw_classes(rng: np.random.Generator, acquisition: Acquisition) -> tuple[s
 
 
 def plan_scene(rng: np.random.Generator, seed: int, index: int, snow: float = 1.0, cloud: float = 0.02) -> ScenePlan:
-    """Decide acquisition, names, classes and weather of a scene: the first numbers of its generator.
-
-    Args:
-        rng: The scene's own source of randomness, as of [`scene_generator`].
-        seed: Seed of the sample.
-        index: Number of the scene, below `MAX_TILES`: it makes the names distinct.
-        snow: Factor on the share of winter scenes under snow; 0 for none.
-        cloud: Share of scenes with clouds or their shadows.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: If `index` is out of range.
-    """
+    """Decide acquisition, names, classes and weather of a scene as of [`make_scene`]: the first numbers of its generator."""
     if not 0 <= index < MAX_TILES:
         raise ValueError(
             f"index must be between 0 and {MAX_TILES - 1}, got {index}: beyond it two scenes would have one name."
@@ -170,17 +156,7 @@ def _draw_surface(rng: np.random.Generator, plan: ScenePlan, cover: NDArray[np.i
 
 
 def make_scene(seed: int, index: int, snow: float = 1.0, cloud: float = 0.02) -> Scene:
-    """Generate one scene.
-
-    Args:
-        seed: Seed of the sample.
-        index: Number of the scene within it.
-        snow: Factor on the share of winter scenes under snow; 0 for none.
-        cloud: Share of scenes with clouds or their shadows.
-
-    Returns:
-        The pair of images with its plan, labels and land-cover map.
-    """
+    """Generate scene `index` of the sample of a seed; `snow` and `cloud` as of [`generate_sample`]."""
     rng = scene_generator(seed, index)
     plan = plan_scene(rng, seed, index, snow, cloud)
     acquisition = plan.acquisition

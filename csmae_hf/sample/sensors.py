@@ -99,17 +99,10 @@ def spectra_of_the_day(rng: np.random.Generator) -> Field:
 
 
 def see_s2(rng: np.random.Generator, surface: Surface, spectra: Field, sky: Sky) -> dict[str, np.ndarray]:
-    """Render Sentinel-2 Level-2A: spectra mixed by abundance, light and shade, haze, clouds, noise.
+    """Render Sentinel-2 Level-2A: the day's spectra mixed by abundance, light and shade, haze, clouds, noise.
 
-    Args:
-        rng: Source of randomness.
-        surface: The land.
-        spectra: (materials, bands) digital numbers of the day, see `spectra_of_the_day`.
-        sky: Snow, clouds and sun.
-
-    Returns:
-        uint16 digital numbers by band, (size, size) with the native size of `BAND_SIZE`, at least 1. The 20 m and 60 m bands are
-        area means of the 10 m scene.
+    Gives uint16 digital numbers of at least 1 by band, (size, size) with the native size of `BAND_SIZE`: the 20 m and 60 m bands are
+    area means of the 10 m scene.
     """
     *_, height = mixed = _mix(np.column_stack([spectra, HEIGHT]), _snowed_on(surface, sky.snow, rng))
     scene = mixed[:-1]
@@ -164,17 +157,8 @@ def _speckle(rng: np.random.Generator, count: int) -> Field:
 
 
 def see_s1(rng: np.random.Generator, surface: Surface, backscatter: Field, look: float) -> dict[str, np.ndarray]:
-    """Render Sentinel-1 GRD: power mixed by abundance, double bounce, foreshortening, speckle.
-
-    Args:
-        rng: Source of randomness.
-        surface: The land.
-        backscatter: (materials, 2) dB of the day, see `backscatter_of_the_day`.
-        look: 1.0 or -1.0: the side that the radar looks from.
-
-    Returns:
-        float32 backscatter in dB by band, VH and VV, each (EDGE, EDGE).
-    """
+    """Render Sentinel-1 GRD, float32 dB by band, (EDGE, EDGE): the day's power mixed by abundance, double bounce, foreshortening
+    towards the side it looks from (1.0 or -1.0), speckle."""
     power = 10.0 ** ((backscatter + np.float32(rng.normal(0, 0.25))) / 10.0)
     *_, height = mixed = _mix(np.column_stack([power, HEIGHT]), surface.abundances)
     scene = mixed[:-1]

@@ -62,10 +62,10 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
-        train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
+        train = load_training_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
-            evaluation = load_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
+            evaluation = load_training_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
     columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
     run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
     on_device = training_args.on_device_preprocessing
@@ -157,7 +157,7 @@ def record_arguments(output_dir: Path, resolved: dict[str, Any], resumed: bool) 
     save_arguments(path, resolved)
 
 
-def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
+def load_training_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
     """Load a split of the archive that the arguments name."""
     return load_data_or_sample(
         data_args.data,

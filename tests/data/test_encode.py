@@ -3,6 +3,7 @@
 import bz2
 import csv
 import functools
+import json
 import multiprocessing
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import pytest
 import safetensors.numpy
 from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, write_tiff
 
-from csmae_hf.bigearthnet import METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
+from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import encode as encode_module
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
@@ -180,9 +182,19 @@ def test_no_date_is_read_out_of_a_made_up_s1_key() -> None:
 
 def test_sentinel_1_alone_makes_an_archive(shared_data: Path, tmp_path: Path) -> None:
     encode(shared_data / V1_EXAMPLES / "BigEarthNet-S1-Example", tmp_path / "out", workers=0)
-    data = load_bigearthnet(tmp_path / "out", sensors={"s1": None})
-    assert len(data) == 6
-    assert all(row["date_s1"] and row["date_s2"] is None and row["s1"]["VV"].shape == (120, 120) for row in data)
+    data = load_bigearthnet(tmp_path / "out")
+    folders = {path.name: path for path in (shared_data / V1_EXAMPLES / "BigEarthNet-S1-Example").iterdir()}
+    assert list(data["id"]) == list(data["s1_id"]) == sorted(folders)
+    assert "s2" not in data.column_names
+    for row in data:
+        moment = datetime.strptime(row["id"].split("_")[4], "%Y%m%dT%H%M%S")
+        assert (row["date_s1"], row["date_s2"], row["season"]) == (moment, None, None)
+        said = json.loads((folders[row["id"]] / f"{row['id']}_labels_metadata.json").read_text())["labels"]
+        known = {LABELS_43_TO_19.get(name, name) for name in said} - {None}
+        assert {LABELS[number] for number in row["labels"] or ()} == known
+        assert list(row["s1"]) == list(S1_BANDS)
+        for band, array in row["s1"].items():
+            np.testing.assert_array_equal(array, read_tiff(folders[row["id"]] / f"{row['id']}_{band}.tif"))
 
 
 # Interruptions

@@ -170,6 +170,8 @@ def test_a_value_may_hold_other_bands_only_where_it_says_of_which_sensor_it_is()
         encode_safetensors(bands)
     value = encode_safetensors(bands, "thermal")
     np.testing.assert_array_equal(decode_value(value, "a")["T10"], bands["T10"])
+    with pytest.raises(ValueError, match=r"more than the 1048576 of a tile"):
+        encode_safetensors({"T10": np.zeros((600, 600), "<f4")}, "thermal")
     for wrong, said in (
         ({"T10": np.zeros(60, "<f4")}, r"T10 is float32 of shape \(60,\)"),
         ({"T10": np.zeros((6, 6), bool)}, "T10 is bool"),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load
 
-from csmae_hf.bigearthnet import BAND_SIZE, COUNTRIES, LABELS, S1_BANDS, S2_BANDS, STATISTICS
+from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS, STATISTICS
 from csmae_hf.sample import generate as sample
 from csmae_hf.sample.acquisitions import ACQUISITIONS, draw_acquisition
 from csmae_hf.sample.generate import generate_sample, read_manifest, split_of
@@ -22,6 +22,18 @@ from csmae_hf.sample.scenes import LABEL_COVER, MAX_TILES, Scene, ScenePlan, mak
 from csmae_hf.sample.tables import BACKSCATTER, BIOMES, COVER_STYLES, MATERIALS, SIGNATURE_BANDS, SPECTRA
 
 TILES = 10
+COUNTRIES = [
+    "Austria",
+    "Belgium",
+    "Finland",
+    "Ireland",
+    "Kosovo",
+    "Lithuania",
+    "Luxembourg",
+    "Portugal",
+    "Serbia",
+    "Switzerland",
+]
 
 
 @pytest.fixture(scope="module")

@@ -219,7 +219,7 @@ def test_a_finished_run_is_not_run_again(plain: Path, data: Path) -> None:
 
 
 def test_every_batch_has_all_its_rows(data: Path) -> None:
-    dataset = pretrain_module.load_tiles(parse_arguments(["--data", str(data)])[1], "train", 4)
+    dataset = pretrain_module.load_training_tiles(parse_arguments(["--data", str(data)])[1], "train", 4)
     processor = CSMAEImageProcessor()
     for native in (False, True):
         batch = TileCollator(processor, native=native, with_ids=True)([dataset[i] for i in range(4)])
