@@ -45,12 +45,16 @@ def load_data(
     split = split_name(split)
     path = Path(data)
     name = None if split == ALL_TILES else split
-    stored = (path / DATA_FILE).is_file() or any(path.glob(f"*/{DATA_FILE}"))
-    if path.is_file() or (path.is_dir() and not stored):
+    if path.is_file() or (path.is_dir() and not holds_store(path)):
         dataset = _load_geotiffs(path, name, subset, metadata, splits)
     else:
         dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+
+
+def holds_store(folder: Path) -> bool:
+    """Say whether a folder is an LMDB, or holds one."""
+    return (folder / DATA_FILE).is_file() or any(folder.glob(f"*/{DATA_FILE}"))
 
 
 def _load_geotiffs(

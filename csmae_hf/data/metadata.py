@@ -149,7 +149,9 @@ def read_v2_rows(tables: Iterable[Path]) -> list[TileRow]:
         for name, labels, country, split, snow, cloud, *others in tqdm(
             entries, total=len(table), desc="Reading metadata", unit="tile", delay=2
         ):
-            names = {sensor: other for sensor, other in zip(sensors, others, strict=True) if other}
+            names = dict(zip(sensors, others, strict=True))  # half a million times, so not filtered unless it must be
+            if None in others:
+                names = {sensor: other for sensor, other in names.items() if other is not None}
             rows.append(TileRow(name, names, label_indices(labels, name), country, split, snow, cloud))
     return rows
 
