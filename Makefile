@@ -19,12 +19,13 @@ TEST_JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test bench lint install clean milvus api
+.PHONY: help demo test bench lint install clean milvus docs
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
 	@echo "make test   the whole test suite, with the linters"
 	@echo "make bench  measure speed beside the yardsticks; about a quarter of an hour on two cores"
+	@echo "make docs   the documentation as a site, with search and the reference: docs/_build/html"
 
 install: $(STAMP)
 
@@ -43,6 +44,7 @@ demo: $(STAMP)
 	done
 	@echo "== Retrieval in all four directions"
 	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results --untrained
+	@echo "To go on with csmae and python from here, once in this terminal: . $(VENV)/bin/activate"
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
@@ -51,9 +53,14 @@ test: $(STAMP) lint
 bench: $(STAMP)
 	$(RUN) -m benchmarks $(BENCH_ARGS)
 
-# docs/api.md, the reference of every public class and function, from the docstrings.
-api: $(STAMP)
-	$(RUN) docs/make_api.py
+# The pages of docs/ and the reference of the code as a site that needs no network; a broken link or docstring ends it.
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/.docs: $(STAMP)
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # A Milvus server as a wheel, in an environment of its own: it is old, and wants an old setuptools. tests/retrieval/index uses it.
 milvus: .venv-milvus/.installed
@@ -70,4 +77,4 @@ lint: $(STAMP)
 	$(VENV)/bin/lint-imports --no-logo
 
 clean:
-	rm -rf $(DEMO) build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(DEMO) build dist docs/_build docs/api .pytest_cache .ruff_cache .mypy_cache *.egg-info

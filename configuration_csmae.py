@@ -3,11 +3,17 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import PushToHubMixin
+
+if TYPE_CHECKING:
+    # Transformers reads these lines as text: a folder's configuration class then changes with any of its code. It keeps one model
+    # class a configuration class, so a second folder of the same name would otherwise run the first one's code.
+    from .image_processing_csmae import CSMAEImageProcessor as CSMAEImageProcessor
+    from .modeling_csmae import CSMAEModel as CSMAEModel
 
 DEFAULT_SENSORS: dict[str, list[str]] = {
     "s1": ["VH", "VV"],
@@ -32,6 +38,13 @@ SIZES: dict[str, dict[str, int]] = {
 """ViT sizes. `shared_depth` is the number of blocks that the specific-encoder variants share. The paper gives it for 12
 blocks; for the 24 of `large` its proportion is kept, which is our choice."""
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "decoder_type": ("common", "specific"),
+    "pooling": ("mean", "token"),
+    "masking": ("random", "identical", "disjoint"),
+    "cmr_target": ("source", "target"),
+}
+
 AUTO_MAP: dict[str, str] = {
     "AutoConfig": "configuration_csmae.CSMAEConfig",
     "AutoModel": "modeling_csmae.CSMAEModel",
@@ -41,38 +54,15 @@ AUTO_MAP: dict[str, str] = {
 """The class each Auto class finds in a published repository. Every config carries the whole map: Transformers alone
 would write the saved class's own entry and hide the others."""
 
-TOOL_ARGUMENTS: frozenset[str] = frozenset(
-    {
-        "num_items_in_batch",
-        "output_attentions",
-        "output_hidden_states",
-        "output_router_logits",
-        "return_dict",
-        "return_loss",
-        "skip_logits",
-        "use_cache",
-    }
+TOOL_ARGUMENTS: frozenset[str] = frozenset().union(
+    ["num_items_in_batch", "return_loss", "skip_logits"],  # the Trainer
+    ["output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "use_cache"],
 )
 """What Transformers' Trainer and its kin hand to any `forward`. A model that has no use for one leaves it unread."""
 
-RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS | frozenset(
-    {
-        "self",
-        "noise",
-        "labels",
-        "loss",
-        "losses",
-        "embeds",
-        "kwargs",
-        "return_tensors",
-        "mask_ratio",
-        "visible_patches",
-        "interpolate_pos_encoding",
-        "units",
-        "device",
-        "output_predictions",
-        "present",
-    }
+RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS.union(
+    ["self", "noise", "labels", "loss", "losses", "embeds", "kwargs", "mask_ratio", "visible_patches", "present"],
+    ["interpolate_pos_encoding", "output_predictions", "return_tensors", "units", "device"],
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""
 
@@ -252,12 +242,6 @@ class CSMAEConfig(PreTrainedConfig):
             ValueError: With the fields at fault and what would be valid.
         """
         super().validate_architecture()
-        self._validate_sensors()
-        self._validate_shapes()
-        self._validate_masking()
-        self._validate_losses()
-
-    def _validate_sensors(self) -> None:
         if not self.sensors:
             raise ValueError("sensors is empty: name at least one sensor and its bands, such as {'s1': ['VH', 'VV']}.")
         for sensor, bands in self.sensors.items():
@@ -268,20 +252,21 @@ class CSMAEConfig(PreTrainedConfig):
                 )
             if not bands or len(set(bands)) != len(bands):
                 raise ValueError(f"sensors[{sensor!r}] = {bands} must name at least one band, and each band once.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                expected = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} = {getattr(self, name)!r}: expected one of {expected}.")
+        self._validate_shapes()
+        self._validate_masking()
+        self._validate_losses()
 
     def _validate_shapes(self) -> None:
-        positive = (
-            "image_size",
-            "patch_size",
-            "hidden_size",
-            "num_attention_heads",
-            "intermediate_size",
-            "decoder_hidden_size",
-            "decoder_num_hidden_layers",
-            "decoder_num_attention_heads",
-            "decoder_intermediate_size",
-        )
-        for name in positive:
+        widths = [
+            f"{prefix}{name}"
+            for prefix in ("", "decoder_")
+            for name in ("hidden_size", "num_attention_heads", "intermediate_size")
+        ]
+        for name in ("image_size", "patch_size", "decoder_num_hidden_layers", *widths):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
         if self.image_size % self.patch_size:
@@ -301,12 +286,8 @@ class CSMAEConfig(PreTrainedConfig):
                 f"multi_sensor_encoder_depth = {self.multi_sensor_encoder_depth} and cross_sensor_encoder_depth = "
                 f"{self.cross_sensor_encoder_depth} must not be negative, and not both 0."
             )
-        _require_choice("decoder_type", self.decoder_type, ("common", "specific"))
-        _require_choice("pooling", self.pooling, ("mean", "token"))
 
     def _validate_masking(self) -> None:
-        _require_choice("masking", self.masking, ("random", "identical", "disjoint"))
-        _require_choice("cmr_target", self.cmr_target, ("source", "target"))
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio = {self.mask_ratio} must lie in [0, 1).")
         visible, total = self.num_visible_patches, self.num_patches
@@ -369,14 +350,7 @@ class CSMAEPushMixin(PushToHubMixin):
 
 
 def short_card(sensors: Mapping[str, Sequence[str]]) -> str:
-    """Write the card of a model of which only the sensors are known; `csmae push` writes a full one.
-
-    Args:
-        sensors: Bands by sensor.
-
-    Returns:
-        The text of README.md.
-    """
+    """Write README.md of a model of which only the bands by sensor are known; `csmae push` writes a full one."""
     bands = "\n".join(f"* {sensor}: {', '.join(names)}" for sensor, names in sensors.items())
     return f"""---
 library_name: transformers
@@ -399,11 +373,6 @@ Bands, in the order of the input channels; `preprocessor_config.json` has their 
 `AutoModel` and `AutoImageProcessor` load it with `trust_remote_code=True`: that runs the code of this repository, so read it, and
 pin the `revision` to the commit that you have read.
 """
-
-
-def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(map(repr, choices))}.")
 
 
 CSMAEConfig.register_for_auto_class()

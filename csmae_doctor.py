@@ -4,7 +4,6 @@ It lies beside the package and imports nothing of it, nor of Transformers, befor
 needed most. The `csmae` command starts here for that reason.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -44,11 +43,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the environment; nothing is changed, and no network is used.
-
-    Returns:
-        The findings, by topic.
-    """
+    """Look at the environment; nothing is changed, and no network is used."""
     return [
         *examine_versions(),
         *examine_devices(),
@@ -122,11 +117,7 @@ def examine_attention() -> list[Finding]:
 
 
 def examine_harmful(packages: dict[str, str]) -> list[Finding]:
-    """Packages that break the environment when they are installed but cannot be imported.
-
-    Args:
-        packages: What each would break, by name.
-    """
+    """Packages, with what each breaks when it is installed but cannot be imported."""
     findings = []
     for name, harm in packages.items():
         if importlib.util.find_spec(name) is None:
@@ -140,17 +131,15 @@ def examine_harmful(packages: dict[str, str]) -> list[Finding]:
 
 def examine_extras() -> list[Finding]:
     """For each extra, what it lacks and the command that installs it."""
-    extras = _metadata("extras")
     findings = []
-    for extra in extras:
-        if extra == "dev":
-            continue
-        missing = [name for name, _ in _requirements(extra) if _version(name) is None]
+    for extra in (extra for extra in _metadata("extras") if extra not in ("dev", "docs")):  # those are the repository's
+        names = [name for name, _ in _requirements(extra)]
+        missing = ", ".join(name for name in names if _version(name) is None)
         if missing:
             remedy = f"pip install '{DISTRIBUTION}[{extra}]'"
-            findings.append(Finding(f"extra {extra}", "note", f"lacks {', '.join(missing)}", remedy))
+            findings.append(Finding(f"extra {extra}", "note", f"lacks {missing}", remedy))
         else:
-            findings.append(Finding(f"extra {extra}", "ok", ", ".join(name for name, _ in _requirements(extra))))
+            findings.append(Finding(f"extra {extra}", "ok", ", ".join(names)))
     return findings
 
 
@@ -184,18 +173,7 @@ def format_findings(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def add_doctor_parser(commands: Any) -> None:
-    """Add `csmae doctor`."""
-    parser = commands.add_parser(
-        "doctor",
-        help="examine the environment: versions, devices, what is missing or broken",
-        description="Examine the environment: versions, devices, attention, threads, extras, and packages that would break it, "
-        "with the command that mends each. Ends with status 1 if something is broken.",
-    )
-    parser.set_defaults(run=run_doctor)
-
-
-def run_doctor(arguments: argparse.Namespace) -> int:
+def run_doctor() -> int:
     """Print the examination; 1 if something is broken."""
     findings = examine()
     sys.stdout.write(format_findings(findings) + "\n")
@@ -203,15 +181,23 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the `csmae` command; its `doctor` also where the package cannot be imported."""
+    """Run the `csmae` command; its `doctor` also where nothing else can be imported."""
     if sys.argv[1:] == ["doctor"]:
-        return run_doctor(argparse.Namespace())
-    try:
-        from csmae_hf.commands.main import main as run
-    except Exception as error:
-        sys.stderr.write(f"csmae cannot start: {type(error).__name__}: {error}\n`csmae doctor` says what is broken.\n")
-        return 2
-    return run()
+        return run_doctor()
+    return load_commands().main()
+
+
+def load_commands() -> Any:
+    """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once."""
+    package = importlib.util.find_spec("csmae_hf")  # which finds and does not import
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("The package csmae_hf is not installed: pip install csmae-hf")
+    folder = os.path.join(package.submodule_search_locations[0], "commands")
+    name, path = "csmae_commands", os.path.join(folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
+    if spec is not None:
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{name}.main")
 
 
 def _requirements(extra: str | None) -> list[tuple[str, str]]:
@@ -240,13 +226,13 @@ def _metadata(kind: Literal["requires", "extras"]) -> list[str]:
 
 def _satisfies(version: str, specifier: str) -> bool:
     """Whether a version is at least what a `>=` asks for; other specifiers are left to pip."""
+
+    def numbers(text: str) -> list[int]:
+        found = [int(part) for part in re.findall(r"\d+", re.split(r"[+a-zA-Z]", text)[0])]
+        return found + [0] * (4 - len(found))
+
     wanted = [part.strip()[2:] for part in specifier.split(",") if part.strip().startswith(">=")]
-    return all(_numbers(version) >= _numbers(one) for one in wanted)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    numbers = [int(part) for part in re.findall(r"\d+", re.split(r"[+a-zA-Z]", version)[0])]
-    return tuple(numbers + [0] * (4 - len(numbers)))
+    return all(numbers(version) >= numbers(one) for one in wanted)
 
 
 def _version(name: str) -> str | None:

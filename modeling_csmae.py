@@ -5,13 +5,13 @@ encoder, E width of a decoder, C bands of a sensor, P edge of a patch.
 """
 
 import copy
-import functools
 import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -32,6 +32,9 @@ except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
     from configuration_csmae import TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
+
+Layers = dict[str, tuple[torch.Tensor, ...]]
+"""A tensor of each block, by sensor."""
 
 
 class PatchMask(NamedTuple):
@@ -67,8 +70,8 @@ class CSMAEModelOutput(ModelOutput):
 
     embeds: dict[str, torch.Tensor] | None = None
     last_hidden_state: dict[str, torch.Tensor] | None = None
-    hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
-    attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
     present: dict[str, torch.Tensor] | None = None
 
 
@@ -94,8 +97,8 @@ class CSMAEForPreTrainingOutput(ModelOutput):
     embeds: dict[str, torch.Tensor] | None = None
     masks: dict[str, torch.Tensor] | None = None
     predictions: dict[str, dict[str, torch.Tensor]] | None = None
-    hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
-    attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
     present: dict[str, torch.Tensor] | None = None
 
 
@@ -115,8 +118,8 @@ class CSMAEForImageClassificationOutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     embeds: dict[str, torch.Tensor] | None = None
-    hidden_states: dict[str, tuple[torch.Tensor, ...]] | None = None
-    attentions: dict[str, tuple[torch.Tensor, ...]] | None = None
+    hidden_states: Layers | None = None
+    attentions: Layers | None = None
     present: dict[str, torch.Tensor] | None = None
 
 
@@ -124,15 +127,7 @@ class CSMAEForImageClassificationOutput(ModelOutput):
 
 
 def patchify(images: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Cut images into flattened patches, row by row.
-
-    Args:
-        images: (B, C, H, W), H and W multiples of `patch_size`.
-        patch_size: Edge of a patch, pixels.
-
-    Returns:
-        (B, L, P * P * C), a patch flattened as (row, column, band).
-    """
+    """Cut images (B, C, H, W) into patches (B, L, P * P * C), row by row, each flattened as (row, column, band)."""
     batch, bands, height, width = images.shape
     rows, columns = height // patch_size, width // patch_size
     patches = images.reshape(batch, bands, rows, patch_size, columns, patch_size)
@@ -140,17 +135,7 @@ def patchify(images: torch.Tensor, patch_size: int) -> torch.Tensor:
 
 
 def unpatchify(patches: torch.Tensor, patch_size: int, height: int, width: int) -> torch.Tensor:
-    """Put patches together again; the inverse of [`patchify`].
-
-    Args:
-        patches: (B, L, P * P * C).
-        patch_size: Edge of a patch, pixels.
-        height: Height of the images, pixels.
-        width: Width of the images, pixels.
-
-    Returns:
-        (B, C, H, W).
-    """
+    """Put patches (B, L, P * P * C) together to images (B, C, height, width); the inverse of [`patchify`]."""
     rows, columns = height // patch_size, width // patch_size
     grid = patches.reshape(patches.shape[0], rows, columns, patch_size, patch_size, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, height, width)
@@ -191,38 +176,13 @@ def sincos_positions(grid: tuple[int, int], dim: int, trained_grid: tuple[int, i
     return F.pad(patches, (0, 0, 1, 0)).float().unsqueeze(0)
 
 
-def counter_noise(batch_size: int, num_patches: int, stream: int, device: torch.device) -> torch.Tensor:
-    """Noise in [0, 1) that is a function of its indices alone, so that evaluation masks alike everywhere, every time.
-
-    Args:
-        batch_size: B.
-        num_patches: L.
-        stream: Number of the sensor, so that sensors get different noise.
-        device: Where to put it.
-
-    Returns:
-        (B, L) float32, the same on every device.
-    """
-    state = torch.arange(batch_size * num_patches, device=device) + 0x9E3779B9 * (stream + 1)
+def fixed_noise(num_patches: int, stream: int, device: torch.device) -> torch.Tensor:
+    """Noise (L,) in [0, 1) for evaluation: a function of patch and stream (the sensor's number) alone, alike on every device."""
+    state = torch.arange(num_patches, device=device) + 0x9E3779B9 * (stream + 1)
     for _ in range(2):  # the integer mixing of Wang / Mueller, in 32 of the 64 bits
         state = ((state ^ (state >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
     state = state ^ (state >> 16)
-    return ((state >> 8).float() / 2**24).reshape(batch_size, num_patches)
-
-
-def mask_patches(order: torch.Tensor, start: int, stop: int) -> PatchMask:
-    """Leave visible the patches from `start` to `stop` of an order.
-
-    Args:
-        order: (B, L) permutation of the patches of each image.
-        start: First visible place in the order.
-        stop: First place after `start` that is hidden.
-
-    Returns:
-        The mask.
-    """
-    shuffled = torch.cat([order[:, start:stop], order[:, :start], order[:, stop:]], dim=1)
-    return PatchMask(shuffled[:, : stop - start], shuffled[:, stop - start :], torch.argsort(shuffled, dim=1))
+    return (state >> 8).float() / 2**24
 
 
 def select_patches(patches: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -242,32 +202,29 @@ def make_masks(noise: Mapping[str, torch.Tensor], masking: str, mask_ratio: floa
     Returns:
         A mask by sensor.
     """
+
+    def show(order: torch.Tensor, start: int, stop: int) -> PatchMask:
+        """Leave visible the patches from `start` to `stop` of an order (B, L)."""
+        shuffled = torch.cat([order[:, start:stop], order[:, :start], order[:, stop:]], dim=1)
+        return PatchMask(shuffled[:, : stop - start], shuffled[:, stop - start :], torch.argsort(shuffled, dim=1))
+
     orders = {sensor: torch.argsort(values, dim=1, stable=True) for sensor, values in noise.items()}
     first = next(iter(orders.values()))
-    num_patches = first.shape[1]
-    visible = int(num_patches * (1 - mask_ratio))
+    visible = int(first.shape[1] * (1 - mask_ratio))
     if masking == "random":
-        return {sensor: mask_patches(order, 0, visible) for sensor, order in orders.items()}
+        return {sensor: show(order, 0, visible) for sensor, order in orders.items()}
     if masking == "identical" or len(orders) == 1:
-        return dict.fromkeys(orders, mask_patches(first, 0, visible))
-    others, left = len(orders) - 1, num_patches - visible
+        return dict.fromkeys(orders, show(first, 0, visible))
+    others, left = len(orders) - 1, first.shape[1] - visible
     bounds = [0, visible, *(visible + left * (i + 1) // others for i in range(others))]
-    return {sensor: mask_patches(first, bounds[i], bounds[i + 1]) for i, sensor in enumerate(orders)}
+    return {sensor: show(first, bounds[i], bounds[i + 1]) for i, sensor in enumerate(orders)}
 
 
 # Losses: pure functions, in float32 whatever the model computes in
 
 
 def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the pixels of a patch, then over the counted patches of the batch.
-
-    Args:
-        prediction: (B, counted patches, pixels).
-        target: (B, counted patches, pixels).
-
-    Returns:
-        A scalar, 0 where nothing is counted.
-    """
+    """Mean squared error over pixels, then counted patches, of two (B, counted patches, pixels); 0 where nothing is counted."""
     if prediction.numel() == 0:
         return prediction.float().sum()  # the mean of nothing is NaN
     # patches have equally many pixels: one mean is both; mse_loss would keep prediction and target, this keeps one tensor
@@ -325,13 +282,10 @@ def discrepancy_loss(embeds: torch.Tensor, other_embeds: torch.Tensor) -> torch.
 
 
 class PresentRows:
-    """Which samples of a batch have which sensor.
+    """Which samples of a batch have which sensor: (B,) bool by sensor, False where the sample has no image of it.
 
     Rows of absent samples are taken out before anything is computed and put back as zeros at the end. A sensor without
     flags has every sample, and its tensors pass untouched.
-
-    Args:
-        present: (B,) bool by sensor, False where the sample has no image of it.
     """
 
     def __init__(self, present: Mapping[str, torch.Tensor]):
@@ -352,6 +306,12 @@ class PresentRows:
             return values
         full = values.new_zeros(len(self.present[sensor]), *values.shape[1:])
         return full.index_copy(0, self.rows[sensor], values)
+
+    def put_back_all(self, layers: Mapping[str, Sequence[torch.Tensor]] | None) -> Layers | None:
+        """[`put_back`] of each block's tensor."""
+        if layers is None:
+            return None
+        return {sensor: tuple(self.put_back(sensor, value) for value in values) for sensor, values in layers.items()}
 
 
 class _GatherRows(torch.autograd.Function):
@@ -380,16 +340,10 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Concatenate the rows of all processes, in their order, with a gradient.
+    """Concatenate the rows (n, ...) of all processes, in their order, with a gradient; n may differ, and be 0.
 
     The gradient is that of one process that holds all rows, once data-parallel training has averaged it over the
     processes, if each of them computes the same loss of the result.
-
-    Args:
-        rows: (n, ...) of this process; n may differ between processes, and be 0.
-
-    Returns:
-        (sum of the n, ...).
     """
     return _GatherRows.apply(rows)
 
@@ -398,21 +352,15 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def band_indices(available: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Find the wanted bands among those that a model has.
-
-    Args:
-        available: The model's bands by sensor, in the order of its channels.
-        wanted: The bands to keep by sensor, in the order they are to have.
-
-    Returns:
-        The channel of each wanted band, by sensor, sensors sorted by name.
+    """Find the channel of each wanted band among those that a model has, by sensor, sensors sorted by name.
 
     Raises:
         ValueError: If a sensor or a band is unknown, a band is named twice, or nothing is wanted; it names them.
     """
+    offer = f"the checkpoint has {_describe(available)}. Name some of these."
     unknown = [sensor for sensor in wanted if sensor not in available]
     if unknown or not wanted:
-        raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown)) or '(none given)'}: {_offer(available)}")
+        raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown)) or '(none given)'}: {offer}")
     indices = {}
     for sensor, bands in sorted(wanted.items()):
         has = list(available[sensor])
@@ -420,26 +368,14 @@ def band_indices(available: Mapping[str, Sequence[str]], wanted: Mapping[str, Se
             raise ValueError(f"sensors[{sensor!r}] = {bands!r} must list at least one band, and each band once.")
         missing = [band for band in bands if band not in has]
         if missing:
-            raise ValueError(f"Unknown band {', '.join(map(repr, missing))} of {sensor}: {_offer(available)}")
+            raise ValueError(f"Unknown band {', '.join(map(repr, missing))} of {sensor}: {offer}")
         indices[sensor] = [has.index(band) for band in bands]
     return indices
-
-
-def _offer(available: Mapping[str, Sequence[str]]) -> str:
-    return f"the checkpoint has {_describe(available)}. Name some of these."
 
 
 def _keep_keys(modules: nn.ModuleDict, keys: Iterable[str]) -> None:
     for name in set(modules) - set(keys):
         del modules[name]
-
-
-def _select_rows(linear: nn.Linear, rows: torch.Tensor) -> None:
-    """Keep some outputs of a linear layer, in a new order."""
-    rows = rows.to(linear.weight.device)
-    linear.weight = _like(linear.weight, linear.weight[rows])
-    linear.bias = _like(linear.bias, linear.bias[rows])
-    linear.out_features = len(rows)
 
 
 def _like(parameter: torch.Tensor, values: torch.Tensor) -> nn.Parameter:
@@ -468,112 +404,6 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-_PLAIN_ATTENTION_MOST_TOKENS = 128
-"""Tokens of an image up to which attention weights are no burden to the memory."""
-
-
-def _suits_plain_attention(query: torch.Tensor) -> bool:
-    """Whether plain matrix products beat sdpa: for few tokens in bfloat16 on a CPU, where sdpa is five times slower."""
-    return (
-        query.device.type == "cpu"
-        and query.dtype == torch.bfloat16
-        and query.shape[2] <= _PLAIN_ATTENTION_MOST_TOKENS
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
-
-
-def plain_attention_forward(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-    """[`eager_attention_forward`] in place of sdpa, so without the weights."""
-    return eager_attention_forward(*args, **kwargs)[0], None
-
-
-class _OneDNNLinear(torch.autograd.Function):
-    """A linear layer by oneDNN. In float32 `F.linear` goes to MKL, which leaves half of an AVX-512 CPU that is not Intel's idle."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.has_bias = bias is not None
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-
-    @staticmethod
-    def backward(
-        ctx: Any, *grads: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        inputs, weight = ctx.saved_tensors
-        rows, grad_rows = inputs.flatten(0, -2), grads[0].flatten(0, -2)
-        wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad
-        grad_inputs = grad_weight = grad_bias = None
-        if torch.is_grad_enabled():  # somebody differentiates the gradient itself: oneDNN's has none
-            grad_inputs = grads[0] @ weight if wants_inputs else None
-            grad_weight = grad_rows.T @ rows if wants_weight else None
-            return grad_inputs, grad_weight, grad_rows.sum(0) if wants_bias else None
-        if wants_inputs:
-            grad_inputs = torch.ops.mkldnn._linear_pointwise(grads[0], weight.T, None, "none", [], "")
-        if wants_weight:
-            grad_weight, grad_bias = torch.ops.aten.mkldnn_linear_backward_weights(
-                grad_rows.to_mkldnn(), rows.to_mkldnn(), weight, wants_bias
-            )
-        elif wants_bias:
-            grad_bias = grad_rows.sum(0)
-        return grad_inputs, grad_weight, grad_bias
-
-
-_ONEDNN_LEAST_PRODUCTS = 2**24
-"""Multiplications below which a call of oneDNN costs more than it saves."""
-
-
-def _suits_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a linear layer is large, in float32 on an AVX-512 CPU, and really computed here and now."""
-    return (
-        inputs.device.type == "cpu"
-        and inputs.dtype == weight.dtype == torch.float32
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and inputs.numel() * weight.shape[0] >= _ONEDNN_LEAST_PRODUCTS
-        and type(inputs) is torch.Tensor  # no fake or sharded one
-        and type(weight) is nn.Parameter
-        and weight.device.type == "cpu"
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-        and _onednn_agrees()
-    )
-
-
-@functools.cache
-def _onednn_agrees() -> bool:
-    """Whether this torch has the operators that are used, which are not its public ones, and they give what `F.linear` gives."""
-    try:
-        answers = []
-        with torch.inference_mode(False), torch.enable_grad():
-            generator = torch.Generator().manual_seed(0)
-            inputs, weight, bias = (
-                torch.randn(size, generator=generator, device="cpu", dtype=torch.float32)
-                for size in ((2, 3, 8), (4, 8), (4,))
-            )
-            for linear in (_OneDNNLinear.apply, F.linear):
-                leaves = [tensor.clone().requires_grad_() for tensor in (inputs, weight, bias)]
-                output = linear(*leaves)
-                answers.append([output, *torch.autograd.grad(output.square().sum(), leaves)])
-        return all(torch.allclose(ours, plain, atol=1e-4) for ours, plain in zip(*answers, strict=True))
-    except Exception:  # whatever another version of torch says to it, the public function is there
-        return False
-
-
-class CSMAELinear(nn.Linear):
-    """A linear layer that takes the faster of torch's two libraries where it matters: a CPU in float32."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Transform the last dimension."""
-        if _suits_onednn(input, self.weight):
-            return _OneDNNLinear.apply(input, self.weight, self.bias)
-        return F.linear(input, self.weight, self.bias)
-
-
 class CSMAEAttention(nn.Module):
     """Multi-head self-attention with one projection for query, key and value."""
 
@@ -584,10 +414,12 @@ class CSMAEAttention(nn.Module):
         self.head_dim = hidden_size // num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.qkv = CSMAELinear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
-        self.proj = CSMAELinear(hidden_size, hidden_size)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
+        self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend among the tokens of each image, (N, tokens, D)."""
         batch, tokens, width = hidden_states.shape
         qkv = self.qkv(hidden_states).reshape(batch, tokens, 3, self.num_attention_heads, self.head_dim)
@@ -595,12 +427,10 @@ class CSMAEAttention(nn.Module):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        if batch == 0:  # no sample has the sensor; the other implementations fail on that
+        if output_attentions or batch == 0:  # the others give no weights, and fail where no sample has the sensor
             attend = eager_attention_forward
-        elif self.config._attn_implementation == "sdpa" and _suits_plain_attention(query):
-            attend = plain_attention_forward
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        attended, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling, **kwargs)
+        attended, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
         return self.proj(attended.reshape(batch, tokens, width)), weights
 
 
@@ -609,9 +439,9 @@ class CSMAEMLP(nn.Module):
 
     def __init__(self, config: CSMAEConfig, hidden_size: int, intermediate_size: int):
         super().__init__()
-        self.fc1 = CSMAELinear(hidden_size, intermediate_size)
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = CSMAELinear(intermediate_size, hidden_size)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Transform each token, (N, tokens, D)."""
@@ -636,9 +466,11 @@ class CSMAELayer(GradientCheckpointingLayer):
         self.mlp = CSMAEMLP(config, hidden_size, intermediate_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the tokens, (N, tokens, D), and the attention weights where the implementation gives them."""
-        attended, weights = self.attention(self.norm1(hidden_states), **kwargs)
+    def forward(
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the tokens, (N, tokens, D), and the attention weights where asked for or at hand."""
+        attended, weights = self.attention(self.norm1(hidden_states), output_attentions)
         hidden_states = hidden_states + self.dropout(attended)
         hidden_states = hidden_states + self.dropout(self.mlp(self.norm2(hidden_states)))
         return hidden_states, weights
@@ -706,12 +538,12 @@ class CSMAEEncoder(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Any
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor | None]]:
         """Encode tokens (N, tokens, D); also return the tokens after each block and each block's attention weights."""
         states, attentions = [], []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, **kwargs)
+            hidden_states, weights = layer(hidden_states, output_attentions=output_attentions)
             states.append(hidden_states)
             attentions.append(weights)
         return self.layernorm(hidden_states), states, attentions
@@ -722,33 +554,19 @@ class CSMAEDecoder(nn.Module):
 
     def __init__(self, config: CSMAEConfig, target_bands: Mapping[str, int]):
         super().__init__()
-        width = config.decoder_hidden_size
-        sizes = (
-            width,
-            config.decoder_num_attention_heads,
-            config.decoder_intermediate_size,
-            config.decoder_layer_norm_eps,
-        )
-        self.embed = CSMAELinear(config.hidden_size, width)
+        width, heads = config.decoder_hidden_size, config.decoder_num_attention_heads
+        sizes = (width, heads, config.decoder_intermediate_size, config.decoder_layer_norm_eps)
+        self.embed = nn.Linear(config.hidden_size, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = CSMAEPositionEmbeddings(config.image_size // config.patch_size, width)
         self.layers = nn.ModuleList(CSMAELayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
         self.layernorm = nn.LayerNorm(width, eps=config.decoder_layer_norm_eps)
         self.heads = nn.ModuleDict(
-            {target: CSMAELinear(width, config.patch_size**2 * bands) for target, bands in target_bands.items()}
+            {target: nn.Linear(width, config.patch_size**2 * bands) for target, bands in target_bands.items()}
         )
 
     def forward(self, tokens: torch.Tensor, restore: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Run the trunk.
-
-        Args:
-            tokens: (N, 1 + K, D) of the encoder, CLS first.
-            restore: (N, L) as in [`PatchMask`].
-            grid: Rows and columns of patches.
-
-        Returns:
-            (N, L, E) features of every patch, for the heads.
-        """
+        """Run the trunk: an encoder's tokens (N, 1 + K, D) and `restore` (N, L) give features (N, L, E) for the heads."""
         tokens = self.embed(tokens)
         cls_token, visible = tokens[:, :1], tokens[:, 1:]
         hidden = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], restore.shape[1] - visible.shape[1], -1)
@@ -759,17 +577,14 @@ class CSMAEDecoder(nn.Module):
         return self.layernorm(hidden_states)[:, 1:]
 
     def keep_channels(self, channels: Mapping[str, list[int]], pixels: int) -> None:
-        """Predict only these channels of each target, in this order; drop the heads of other targets.
-
-        Args:
-            channels: Channels to keep by target sensor.
-            pixels: Pixels of a patch, P * P.
-        """
+        """Predict only these channels of each target, in this order, in patches of P * P pixels; drop other targets' heads."""
         _keep_keys(self.heads, channels)
         for target, module in self.heads.items():
             head = cast(nn.Linear, module)
-            outputs = torch.arange(head.out_features).reshape(pixels, -1)  # (row and column, band)
-            _select_rows(head, outputs[:, channels[target]].flatten())
+            outputs = torch.arange(head.out_features, device=head.weight.device).reshape(pixels, -1)  # (pixel, band)
+            rows = outputs[:, channels[target]].flatten()
+            head.weight, head.bias = _like(head.weight, head.weight[rows]), _like(head.bias, head.bias[rows])
+            head.out_features = len(rows)
 
 
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -838,7 +653,12 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         """
         config = kwargs.get("config")
         if isinstance(config, PreTrainedConfig) and not kwargs.get("ignore_mismatched_sizes"):
-            stored = cls._stored_sensors(pretrained_model_name_or_path, kwargs)
+            # the checkpoint's own sensors: `AutoModel` has put the ones asked for into the config it passes
+            hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if name in kwargs}
+            stored = None
+            with suppress(OSError):  # weights without a config
+                if pretrained_model_name_or_path is not None:
+                    stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub_kwargs).sensors
             if stored is not None and stored != config.sensors:
                 sensors = config.sensors if sensors is None else sensors
                 kwargs["config"] = config = copy.deepcopy(config)
@@ -847,17 +667,6 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         if sensors is not None:
             (loaded[0] if isinstance(loaded, tuple) else loaded).keep_bands(sensors)
         return loaded
-
-    @classmethod
-    def _stored_sensors(
-        cls, folder: str | os.PathLike | None, kwargs: Mapping[str, Any]
-    ) -> dict[str, list[str]] | None:
-        """The sensors of a checkpoint by its own config: `AutoModel` has put the ones asked for into the config it passes."""
-        hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if name in kwargs}
-        try:
-            return cls.config_class.from_pretrained(folder, **hub_kwargs).sensors if folder is not None else None
-        except OSError:  # weights without a config
-            return None
 
     def keep_bands(self, sensors: Mapping[str, Sequence[str]]) -> None:
         """Keep only some sensors and bands, found by name, in place.
@@ -881,7 +690,11 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         self.config.validate_architecture()
 
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        raise NotImplementedError(f"{type(self).__name__} does not say which of its weights depend on the bands.")
+        cast(CSMAEModel, self.base_model)._keep_channels(channels)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the sensors' embeddings."""
+        return cast(CSMAEModel, self.base_model).embeddings
 
     def _present_rows(
         self, present: Mapping[str, torch.Tensor] | None, given: Mapping[str, torch.Tensor]
@@ -987,10 +800,6 @@ class CSMAEModel(CSMAEPreTrainedModel):
         )
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.embeddings
-
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
         _keep_keys(self.embeddings, channels)
         _keep_keys(self.multi_sensor_encoders, channels)
@@ -1018,7 +827,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
             present: (B,) bool by sensor, False where a sample has no image of it: its pixels are not looked at, and its
                 embed is zeros. Default all present.
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
-            output_attentions: Return each block's attention weights (needs `attn_implementation="eager"`).
+            output_attentions: Return each block's attention weights; the call then runs on eager attention, which has them.
             output_hidden_states: Return the tokens before the first and after each block.
             **images: Images of any further sensor, by its name in `config.sensors`.
 
@@ -1033,36 +842,33 @@ class CSMAEModel(CSMAEPreTrainedModel):
         want_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         want_attentions = self.config.output_attentions if output_attentions is None else output_attentions
 
-        tokens = {sensor: self._embed(sensor, image, grid, visible_patches, rows) for sensor, image in given.items()}
+        positions = self.positions(grid, self.dtype)
+        tokens = {}
+        for sensor, image in given.items():
+            shown = (visible_patches or {}).get(sensor)
+            shown = rows.take(sensor, shown) if shown is not None else None
+            tokens[sensor] = self.embeddings(sensor, rows.take(sensor, image).to(self.dtype), positions, shown)
         states = {sensor: [hidden] for sensor, hidden in tokens.items()}
         attentions: dict[str, list[torch.Tensor]] = {sensor: [] for sensor in tokens}
         for sensors, encoder in self._encoders(tokens):
-            hidden, layer_states, layer_attentions = encoder(torch.cat([tokens[sensor] for sensor in sensors]))
+            batch = torch.cat([tokens[sensor] for sensor in sensors])
+            hidden, *layers = encoder(batch, output_attentions=bool(want_attentions))
             sizes = [tokens[sensor].shape[0] for sensor in sensors]
             tokens.update(zip(sensors, hidden.split(sizes), strict=True))
-            if want_states:
-                _append_split(states, sensors, layer_states, sizes)
-            if want_attentions:
-                _append_split(attentions, sensors, layer_attentions, sizes)
+            for collected, values, wanted in zip(
+                (states, attentions), layers, (want_states, want_attentions), strict=True
+            ):
+                for value in values if wanted else ():
+                    parts = value.split(sizes) if len(sizes) > 1 else (value,)  # a view is not on the way of gradients
+                    for sensor, part in zip(sensors, parts, strict=True):
+                        collected[sensor].append(part)
         return CSMAEModelOutput(
             embeds={sensor: rows.put_back(sensor, self._pool(hidden)) for sensor, hidden in tokens.items()},
             last_hidden_state={sensor: rows.put_back(sensor, hidden) for sensor, hidden in tokens.items()},
-            hidden_states=_put_back_all(rows, states) if want_states else None,
-            attentions=_put_back_all(rows, attentions) if want_attentions else None,
+            hidden_states=rows.put_back_all(states if want_states else None),
+            attentions=rows.put_back_all(attentions if want_attentions else None),
             present=rows.present or None,
         )
-
-    def _embed(
-        self,
-        sensor: str,
-        image: torch.Tensor,
-        grid: tuple[int, int],
-        visible: Mapping[str, torch.Tensor] | None,
-        rows: PresentRows,
-    ) -> torch.Tensor:
-        image = rows.take(sensor, image).to(self.dtype)
-        shown = rows.take(sensor, visible[sensor]) if visible is not None and sensor in visible else None
-        return self.embeddings(sensor, image, self.positions(grid, image.dtype), shown)
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:
         """The encoders to run, in order, each with the sensors it takes as one batch."""
@@ -1079,8 +885,10 @@ class CSMAEModel(CSMAEPreTrainedModel):
 class CSMAEForPreTraining(CSMAEPreTrainedModel):
     """CSMAE with its decoders and losses. Masks in training and in evaluation alike.
 
-    In training the masks come from torch's generator; in evaluation from fixed noise, so that a loss can be compared
-    with the one before. `noise` overrides either.
+    In training the masks come from torch's generator. In evaluation every image of a sensor is masked alike, always, so that
+    the reconstruction terms and `mde` are means over samples: the same for the same tiles in batches of any size. `mim`
+    compares a place with the others of its batch, so it grows with the batch; the Trainer reports its mean over the batches,
+    weighted by their samples. `noise` overrides either.
 
     Args:
         config: The configuration.
@@ -1101,12 +909,8 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         self._freeze_untrained(len(config.sensors))
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.csmae.embeddings
-
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        self.csmae._keep_channels(channels)
+        super()._keep_channels(channels)
         if self.config.decoder_type == "specific":
             _keep_keys(self.decoders, channels)
         for decoder in self.decoders.values():
@@ -1187,13 +991,15 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
                 for source, by_target in predictions.items()
             }
         return CSMAEForPreTrainingOutput(
-            loss=self._total(losses) if losses is not None else None,
+            loss=sum(getattr(self.config, f"{name.split('_')[0]}_weight") * term for name, term in losses.items())
+            if losses is not None
+            else None,
             losses=losses,
             embeds={sensor: rows.put_back(sensor, embeds) for sensor, embeds in encoded.embeds.items()},
             masks={sensor: mask.as_map() for sensor, mask in all_masks.items()},
             predictions=predictions,
-            hidden_states=encoded.hidden_states and _put_back_all(rows, encoded.hidden_states),
-            attentions=encoded.attentions and _put_back_all(rows, encoded.attentions),
+            hidden_states=rows.put_back_all(encoded.hidden_states),
+            attentions=rows.put_back_all(encoded.attentions),
             present=rows.present or None,
         )
 
@@ -1202,8 +1008,17 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
     ) -> dict[str, torch.Tensor]:
         image = next(iter(given.values()))
         shape = (image.shape[0], grid[0] * grid[1])
-        self._check_maskable(shape[1], len(given))
         _require_same_length(given)
+        # the configured size was checked with the config; of another grid the ratio might hide nothing or all
+        visible, config = int(shape[1] * (1 - self.config.mask_ratio)), self.config
+        least = max(
+            1 if config.umr_weight or config.cmr_weight else 0, len(given) - 1 if config.masking == "disjoint" else 0
+        )
+        if visible < 1 or shape[1] - visible < least:
+            raise ValueError(
+                f"mask_ratio = {config.mask_ratio} leaves {visible} of {shape[1]} patches visible: with {len(given)} sensors and "
+                f"masking = {config.masking!r}, 1 to {shape[1] - least} must be. Pass larger images or change it."
+            )
         if noise is not None:
             shapes = {sensor: tuple(noise[sensor].shape) if sensor in noise else None for sensor in given}
             if any(found != shape for found in shapes.values()):
@@ -1213,21 +1028,9 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
             return {sensor: noise[sensor].to(image.device) for sensor in given}
         if self.training:
             return {sensor: torch.rand(shape, device=image.device) for sensor in given}
-        streams = {
-            sensor: stream for stream, sensor in enumerate(self.config.sensors)
-        }  # a sensor's own, whoever else is given
-        return {sensor: counter_noise(*shape, streams[sensor], image.device) for sensor in given}
-
-    def _check_maskable(self, num_patches: int, num_sensors: int) -> None:
-        """Refuse a grid of which the mask ratio would hide nothing or all; the configured size was checked with the config."""
-        visible = int(num_patches * (1 - self.config.mask_ratio))
-        reconstructs = self.config.umr_weight or self.config.cmr_weight
-        least = max(1 if reconstructs else 0, num_sensors - 1 if self.config.masking == "disjoint" else 0)
-        if visible < 1 or num_patches - visible < least:
-            raise ValueError(
-                f"mask_ratio = {self.config.mask_ratio} leaves {visible} of {num_patches} patches visible: with {num_sensors} "
-                f"sensors and masking = {self.config.masking!r}, 1 to {num_patches - least} must be. Pass larger images or change it."
-            )
+        # a sensor's number is its own, whoever else is given
+        streams = {sensor: stream for stream, sensor in enumerate(self.config.sensors)}
+        return {sensor: fixed_noise(shape[1], streams[sensor], image.device).expand(shape) for sensor in given}
 
     def _decode(
         self, tokens: dict[str, torch.Tensor], masks: Mapping[str, PatchMask], grid: tuple[int, int]
@@ -1290,33 +1093,29 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
     def _pair_losses(self, embeds: Mapping[str, torch.Tensor], rows: PresentRows) -> dict[str, torch.Tensor]:
         """The terms that compare the embeds of two sensors: means over the pairs of sensors with a place in common."""
         config, losses = self.config, {}
-        pairs = {
-            (a, b): torch.stack([rows.take_shared(a, b, embeds[a]), rows.take_shared(b, a, embeds[b])], dim=1)
+        pairs = [
+            torch.stack([rows.take_shared(a, b, embeds[a]), rows.take_shared(b, a, embeds[b])], dim=1)
             for a, b in itertools.combinations(embeds, 2)
-        }  # (n, 2, D) each
+        ]  # (n, 2, D) each
+
+        def mean_of_filled(term: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+            """Mean over the pairs that have rows; of zeros where none has."""
+            filled = [pair for pair in pairs if pair.shape[0]] or pairs
+            return torch.stack([term(pair[:, 0], pair[:, 1]) for pair in filled]).mean()
+
         if config.mde_weight and pairs:
-            losses["mde"] = _mean_of_filled(
-                [(pair, discrepancy_loss(pair[:, 0], pair[:, 1])) for pair in pairs.values()]
-            )
-        if config.mim_weight and self._gathers():
+            losses["mde"] = mean_of_filled(discrepancy_loss)
+        # never in evaluation, which one process may run alone
+        in_company = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if config.mim_weight and config.mim_gather and self.training and in_company:
             # all of the model's pairs, so that processes whose batches lack a sensor do not wait for each other in vain
             none = next(iter(embeds.values()))[:0].unsqueeze(1).expand(-1, 2, -1)
+            own = dict(zip(itertools.combinations(embeds, 2), pairs, strict=True))
             every = itertools.combinations(config.sensors, 2)
-            pairs = {(a, b): gather_rows(pairs.get((a, b), none).float()) for a, b in every}
+            pairs = [gather_rows(own.get(sensors, none).float()) for sensors in every]
         if config.mim_weight and pairs:
-            terms = [(pair, nt_xent_loss(pair[:, 0], pair[:, 1], config.mim_temperature)) for pair in pairs.values()]
-            losses["mim"] = _mean_of_filled(terms)
+            losses["mim"] = mean_of_filled(partial(nt_xent_loss, temperature=config.mim_temperature))
         return losses
-
-    def _gathers(self) -> bool:
-        """Whether negatives come from all processes. Never in evaluation, which one process may run alone."""
-        if not (self.config.mim_gather and self.training):
-            return False
-        return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-    def _total(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        weights = [getattr(self.config, f"{name.split('_')[0]}_weight") for name in losses]
-        return sum(weight * loss for weight, loss in zip(weights, losses.values(), strict=True))
 
 
 class CSMAEForImageClassification(CSMAEPreTrainedModel):
@@ -1346,13 +1145,6 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         self.csmae = CSMAEModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the sensors' embeddings."""
-        return self.csmae.embeddings
-
-    def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
-        self.csmae._keep_channels(channels)
 
     def freeze_encoder(self) -> None:
         """Train the classifier only: a linear probe. `model.csmae.requires_grad_()` undoes it."""
@@ -1462,27 +1254,6 @@ def _same_length(tokens: Mapping[str, torch.Tensor]) -> list[list[str]]:
     for sensor, hidden in tokens.items():
         groups.setdefault(hidden.shape[1], []).append(sensor)
     return list(groups.values())
-
-
-def _append_split(
-    collected: dict[str, list], sensors: list[str], layer_values: list[torch.Tensor | None], sizes: list[int]
-) -> None:
-    """Give each sensor its share of what the layers of a batched encoder returned."""
-    for value in layer_values:
-        if value is not None:
-            parts = value.split(sizes) if len(sizes) > 1 else (value,)  # a view would not be on the way of gradients
-            for sensor, part in zip(sensors, parts, strict=True):
-                collected[sensor].append(part)
-
-
-def _mean_of_filled(terms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Mean of the terms whose rows are not none; of zeros where all are."""
-    filled = [term for rows, term in terms if rows.shape[0]] or [term for _, term in terms]
-    return torch.stack(filled).mean()
-
-
-def _put_back_all(rows: PresentRows, layers: Mapping[str, list[torch.Tensor]]) -> dict[str, tuple[torch.Tensor, ...]]:
-    return {sensor: tuple(rows.put_back(sensor, value) for value in values) for sensor, values in layers.items()}
 
 
 CSMAEModel.register_for_auto_class("AutoModel")

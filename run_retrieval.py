@@ -16,75 +16,42 @@ import logging
 import os
 import sys
 from dataclasses import fields
+from typing import get_args
 
 from accelerate import PartialState
 
-from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; every option but the models is a field of `RetrievalOptions`."""
-    default = RetrievalOptions()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="folder of a trained model, or Hub id; several are compared")
-    add(
-        "--data",
-        help="BigEarthNet LMDB, or the folder that holds it, or a folder of GeoTIFF tiles (default: the synthetic ./sample_archive, "
-        "generated if absent)",
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folder of a trained model, or Hub id; several are compared"
     )
-    add("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
-    add("--subset", help="BEN-14K or BEN-270K (default: all tiles of the splits)")
-    add("--splits", help="folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB")
-    missing = (
-        "what to do if more than 1%% of the tiles that the metadata names are not in the LMDB (default: %(default)s)"
-    )
-    add("--missing", choices=["error", "drop"], default=default.missing, help=missing)
-    unusable = "what to do about tiles that cannot be embedded, after all others were (default: %(default)s)"
-    add("--unusable", choices=["error", "skip"], default=default.unusable, help=unusable)
-    add("--query_split", default=default.query_split, help="split of the queries, or 'all' (default: %(default)s)")
-    add(
-        "--archive_split", default=default.archive_split, help="split that is searched, or 'all' (default: %(default)s)"
-    )
-    add("--k", type=int, default=default.k, help="results per query (default: %(default)s)")
-    add("--sensors", help="sensors to measure, with commas between (default: all that model and archive have)")
-    alignment = (
-        "none, center, whiten or procrustes, or several with commas between: the best on validation tiles is used "
-        "(default: auto, which compares all)"
-    )
-    add("--alignment", default=default.alignment, help=alignment)
-    pairs = "the most training tiles that alignments are fitted on (default: %(default)s)"
-    add("--alignment_pairs", type=int, default=default.alignment_pairs, help=pairs)
-    add("--probe", action="store_true", help="also classify with a linear probe and k-NN on frozen embeds")
-    add("--cache_dir", help="where embeds are kept (default: embeds in the output folder)")
-    add("--output_dir", default=default.output_dir, help="where tables and pictures go (default: %(default)s)")
-    add("--max_tiles", type=int, help="use the first so many tiles of each split only")
-    add("--batch_size", type=int, default=default.batch_size, help="tiles of a forward pass (default: %(default)s)")
-    add("--num_workers", type=int, default=default.num_workers, help="processes that read tiles (default: %(default)s)")
-    add("--device", help="where to embed: cpu, cuda, ... (default: a GPU if there is one)")
-    add("--untrained", action="store_true", help="also measure the same model with random weights")
-    add(
-        "--pictures",
-        type=int,
-        default=default.pictures,
-        help="queries in each picture, 0 for none (default: %(default)s)",
-    )
-    resamples = "resamples of the queries for confidence intervals, 0 for none (default: %(default)s)"
-    add("--resamples", type=int, default=default.resamples, help=resamples)
-    add("--seed", type=int, default=default.seed, help="seed of random orders and weights (default: %(default)s)")
+    for option in fields(RetrievalOptions):
+        kind, text = option.type.__origin__, option.type.__metadata__[0]  # type: ignore[union-attr]
+        if kind is bool:
+            parser.add_argument(f"--{option.name}", action="store_true", help=text)
+            continue
+        is_number = kind in (int, int | None)
+        choices = None if is_number or kind in (str, str | None) else get_args(kind)  # of a Literal
+        text += "" if option.default is None else " (default: %(default)s)"
+        parser.add_argument(
+            f"--{option.name}", type=int if is_number else str, default=option.default, choices=choices, help=text
+        )
     return parser
 
 
 def main() -> int:
     """Run from the command line."""
-    arguments = build_parser().parse_args()
+    given = vars(build_parser().parse_args())
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that accelerate launches, one speaks
     logging.basicConfig(level=logging.INFO if first else logging.CRITICAL, format="%(message)s")
-    options = RetrievalOptions(**{entry.name: getattr(arguments, entry.name) for entry in fields(RetrievalOptions)})
     try:
-        outcome = retrieve(arguments.models, options)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        outcome = retrieve(given.pop("models"), RetrievalOptions(**given))
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         logging.error("run_retrieval.py: %s", error)
         return 2
     if outcome is not None:

@@ -28,7 +28,7 @@ import torch
 from benchmarks.curves import draw_curves
 from benchmarks.machine import describe, limits
 from benchmarks.timing import add_ratio, table
-from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.cpu import keep_freed_memory
 
 logger = logging.getLogger("benchmarks")
 FOLDER = Path(__file__).parent

@@ -31,16 +31,8 @@ from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import TileStore, write_store
-from image_processing_csmae import (
-    BAND_MEAN,
-    BAND_STD,
-    CSMAEImageProcessor,
-    check_finite,
-    check_guesses,
-    check_no_data,
-    check_units,
-    measure_bands,
-)
+from image_checks_csmae import check_images
+from image_processing_csmae import BAND_MEAN, BAND_STD, CSMAEImageProcessor
 
 BANDS = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A", "VH", "VV"]
 logger = logging.getLogger("benchmark")
@@ -107,11 +99,7 @@ def works_on(tiles: Dataset, store: TileStore) -> dict[str, Callable[[], Any]]:
 
     def check() -> None:
         for sensor, groups in batch.items():
-            pixels = measure_bands(groups)
-            check_finite(sensor, pixels)
-            check_units(sensor, pixels, None, processor.size)
-            check_no_data(sensor, pixels)
-            check_guesses(sensor, pixels)
+            check_images(sensor, groups, None, processor.size)
 
     return {
         COPY: copy,

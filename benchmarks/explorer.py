@@ -21,8 +21,8 @@ from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.serve import start
 from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import ALL_TILES, load_data
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.identity import Identity
-from csmae_hf.evaluation.run_tiles import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ ASK = """async (place) => {
 
 def make_explorer(model_name: str, data: str, tiles: int) -> Explorer:
     """An archive of so many tiles."""
-    model, processor = load_model(model_name)
+    model, processor = load_encoder(model_name)
     dataset = load_data(data, ALL_TILES)
     small = Archive.build(model, processor, dataset)
     rows = np.arange(tiles) % len(small)

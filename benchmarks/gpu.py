@@ -76,7 +76,7 @@ def measure_idle(data: Path, batch: int, workers: int) -> list[Row]:
     """Train CSMAE-SESD, ViT-B, in bfloat16, compiled, from an archive; the share of the time that the GPU waits."""
     from csmae_hf.data.collate import TileCollator
     from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
-    from csmae_hf.training.pretrain import build_model, load_tiles
+    from csmae_hf.training.pretrain import build_model, load_split
     from csmae_hf.training.trainer import CSMAETrainer
     from image_processing_csmae import CSMAEImageProcessor
 
@@ -96,7 +96,7 @@ def measure_idle(data: Path, batch: int, workers: int) -> list[Row]:
         )
         model = build_model(ModelArguments(variant="sesd", size="base"))
         processor = CSMAEImageProcessor(sensors=model.config.sensors, size=model.config.image_size)
-        tiles = load_tiles(DataArguments(data=str(data)), "all", None).select_columns(list(processor.sensors))
+        tiles = load_split(DataArguments(data=str(data)), "all", None).select_columns(list(processor.sensors))
         trace = TraceSteps()
         trainer = CSMAETrainer(
             model=model,

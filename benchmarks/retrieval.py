@@ -21,8 +21,8 @@ from benchmarks.timing import Row, add_ratio, compare, table, time_in_turn
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.metrics.bootstrap import bootstrap_means
 from csmae_hf.metrics.labels import multi_hot
-from csmae_hf.metrics.ranking import hubness, mean_scores, query_scores, scores_over_k
-from csmae_hf.metrics.scores import retrieval_scores
+from csmae_hf.metrics.ranking import headlines, mean_scores, query_scores, scores_over_k
+from csmae_hf.metrics.whole_archive import hubness
 
 
 def double_loop(query_labels: NDArray[Any], archive_labels: NDArray[Any], ranking: NDArray[Any]) -> tuple[float, ...]:
@@ -73,11 +73,12 @@ def measure_labels(
     ranking = rng.permutation(len(tiles))[rng.integers(0, len(tiles) - k, (len(query), 1)) + np.arange(k)]
     some, share = slice(loop_queries), len(query) / len(query[:loop_queries])
     by_loop = double_loop(query[some], tiles, ranking[some])
-    ours = tuple(vars(retrieval_scores(query[some], tiles, ranking[some])).values())
+    cuts = scores_over_k(query[some], tiles, ranking[some])
+    ours = tuple(cuts[name][-1] for name in headlines())
     if not np.allclose(ours, by_loop, rtol=0, atol=1e-12):
         raise ValueError(f"The metrics are {ours}, but {by_loop} by the double loop.")
     scores = query_scores(query, tiles, ranking)
-    stacked = np.stack(scores, axis=1)
+    stacked = np.stack(list(scores.values()), axis=1)
 
     def every_metric() -> None:
         mean_scores(query_scores(query, tiles, ranking))
@@ -86,7 +87,7 @@ def measure_labels(
 
     works = {
         "loop": lambda: double_loop(query[some], tiles, ranking[some]),
-        "four": lambda: retrieval_scores(query, tiles, ranking),
+        "four": lambda: scores_over_k(query, tiles, ranking),
         "all": every_metric,
         "bootstrap": lambda: bootstrap_means(stacked, resamples=resamples, seed=0),
     }

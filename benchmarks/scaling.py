@@ -24,7 +24,7 @@ from benchmarks.machine import seconds_of
 from benchmarks.step import draw_batch, make_step
 from benchmarks.timing import Row, time_in_turn
 from configuration_csmae import DEFAULT_SENSORS, CSMAEConfig
-from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.cpu import keep_freed_memory, speed_up
 from csmae_hf.search.nearest import top_k
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
@@ -34,12 +34,12 @@ THIRD_SENSOR = {"thermal": ["T1", "T2", "T3", "T4"]}
 CHILD = """
 import sys, time, torch
 from configuration_csmae import CSMAEConfig
-from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.cpu import keep_freed_memory, speed_up
 from modeling_csmae import CSMAEModel
 torch.set_num_threads(1)
 torch.manual_seed(0)
 keep_freed_memory()
-model = CSMAEModel(CSMAEConfig.for_variant("cecd", size=sys.argv[1])).eval()
+model = speed_up(CSMAEModel(CSMAEConfig.for_variant("cecd", size=sys.argv[1])).eval())
 images = torch.randn(32, 10, 120, 120)
 with torch.inference_mode():
     model(s2=images)
@@ -84,7 +84,7 @@ def search_tiles(sizes: Sequence[int], width: int = 192, queries: int = 100) -> 
 def embed_tiles(sizes: Sequence[int], size: str, batch: int = 64) -> dict[float, float]:
     """Seconds of embedding so many generated images of one sensor, in batches."""
     torch.manual_seed(0)
-    model: Any = CSMAEModel(CSMAEConfig.for_variant("cecd", size=size)).eval()
+    model: Any = speed_up(CSMAEModel(CSMAEConfig.for_variant("cecd", size=size)).eval())
     images = torch.randn(batch, 10, 120, 120)
     seconds: dict[float, float] = {}
 
@@ -140,7 +140,7 @@ def step_sensors(counts: Sequence[int], size: str, batch: int) -> dict[float, fl
     for count in counts:
         config = CSMAEConfig.for_variant("cecd", size=size, sensors=dict(list(every.items())[:count]))
         torch.manual_seed(0)
-        model: Any = CSMAEForPreTraining(config).train()
+        model: Any = speed_up(CSMAEForPreTraining(config).train())
         images = draw_batch(config, batch, CPU)
 
         def loss(model: Any = model, images: dict[str, torch.Tensor] = images) -> torch.Tensor:
@@ -154,7 +154,7 @@ def step_sensors(counts: Sequence[int], size: str, batch: int) -> dict[float, fl
 def embed_image_sizes(edges: Sequence[int], size: str, batch: int) -> dict[float, float]:
     """Seconds of embedding a batch of images of so many pixels a side."""
     torch.manual_seed(0)
-    model: Any = CSMAEModel(CSMAEConfig.for_variant("cecd", size=size)).eval()
+    model: Any = speed_up(CSMAEModel(CSMAEConfig.for_variant("cecd", size=size)).eval())
     seconds: dict[float, float] = {}
     for edge in edges:
         images = torch.randn(batch, 10, edge, edge)

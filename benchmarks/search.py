@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.machine import limits
 from benchmarks.timing import Row, compare, table, time_in_turn
-from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import ArchiveIndex

@@ -9,6 +9,7 @@ B two stock Transformers ViTMAE of the same width, one a sensor, with the optimi
 """
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -23,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import limits
 from benchmarks.memory import peak_bytes
 from benchmarks.timing import Row, compare, time_in_turn
-from benchmarks.yardsticks import TwoViTMAE, plain_copy, plain_losses
+from benchmarks.yardsticks import TwoViTMAE, plain_losses
 from configuration_csmae import VARIANTS, CSMAEConfig
-from csmae_hf.host_memory import keep_freed_memory
+from csmae_hf.cpu import keep_freed_memory, speed_up
 from modeling_csmae import CSMAEForPreTraining
 
 WANTED = {"cecd": 1.5, "secd": 1.5, "cesd": 1.2, "sesd": 1.2}
@@ -77,7 +78,9 @@ def steps_of(
     torch.manual_seed(0)
     model: Any = CSMAEForPreTraining(config)
     model = model.to(device).train()
-    plain: Any = plain_copy(model)
+    plain: Any = copy.deepcopy(model)
+    if device.type == "cpu":
+        speed_up(model, dtype)
     images = draw_batch(config, batch, device)
     noise = {sensor: torch.rand(batch, config.num_patches, device=device) for sensor in images}
     forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]

@@ -1,6 +1,5 @@
 """What the project measures itself against: its own model in its plain form, and stock Transformers models of one size."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,16 +8,7 @@ from torch import nn
 from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 
 from configuration_csmae import CSMAEConfig
-from modeling_csmae import CSMAEForPreTraining, CSMAELinear, discrepancy_loss, make_masks, nt_xent_loss, patchify
-
-
-def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model whose linear layers are torch's own."""
-    plain = copy.deepcopy(model)
-    for module in plain.modules():
-        if isinstance(module, CSMAELinear):
-            module.__class__ = nn.Linear  # type: ignore[assignment]
-    return plain
+from modeling_csmae import CSMAEForPreTraining, discrepancy_loss, make_masks, nt_xent_loss, patchify
 
 
 def plain_losses(

@@ -1,31 +1,29 @@
-"""Files that appear whole or not at all."""
+"""The one way to write files and folders: they appear whole or not at all, and survive a power cut once they are there.
+
+What is being written lies beside its place under a name that begins with `TEMPORARY`. A killed process leaves that behind, and
+whoever writes to the same folder a day later removes it.
+"""
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+TEMPORARY = ".writing-"
+"""Beginning of the names of what is not whole yet."""
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: a crash leaves what was there before.
+LOCK_NAME = ".lock"
+"""File by which the processes that write to a folder keep out of each other's way; it is no part of what the folder holds."""
 
-    Args:
-        path: The file, in a folder that exists.
-        content: Text (written as UTF-8) or bytes.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it the owner's alone
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+_ABANDONED_SECONDS = 24 * 3600  # far more than a living process needs between two writes, asleep over night included
+
+Content = str | bytes | Callable[[IO[bytes]], object]
+"""Text (written as UTF-8), bytes, or a function that writes to the binary stream it is given."""
 
 
 class Entry(NamedTuple):
@@ -42,50 +40,119 @@ class Entry(NamedTuple):
     size: int
 
 
+def write_atomically(path: Path, content: Content) -> None:
+    """Write a file whole or not at all: a crash leaves what was there before. Of several writers the last stays.
+
+    Args:
+        path: The file; its folder is made.
+        content: What is written.
+
+    Raises:
+        OSError: If the disk is full, or the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path.parent, content, lambda stream: stream) as (temporary, _):
+        os.replace(temporary, path)
+
+
+def write_file(folder: Path, stem: str, suffix: str, content: Content) -> Entry:
+    """Write a file under a name that holds its hash, whole or not at all.
+
+    Args:
+        folder: Where; it exists.
+        stem: First part of its name.
+        suffix: Last part of its name.
+        content: What is written.
+
+    Returns:
+        What was written.
+    """
+    with _written(folder, content, _Hashed) as (temporary, hashed):
+        digest = hashed.hash.hexdigest()
+        entry = Entry(f"{stem}-{digest[:12]}{suffix}", digest, temporary.stat().st_size)
+        os.replace(temporary, folder / entry.name)
+    return entry
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `path` if all goes well and is removed if not.
+
+    Raises:
+        FileExistsError: If `path` is anything already, before or after.
+    """
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = _temporary_in(path.parent)
+    staged.mkdir()
+    try:
+        yield staged
+        for item in (*staged.rglob("*"), staged):
+            sync(item)
+        refuse_existing(path)
+        staged.rename(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise a FileExistsError if `path` is anything already."""
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already and is not overwritten: choose another place, or remove it.")
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut."""
+    if os.name == "posix":  # Windows cannot open a folder, nor flush a file that is open to be read
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 class _Hashed:
     """A binary file that is hashed while it is written."""
 
+    closed = False
+
     def __init__(self, stream: IO[bytes]):
-        self.stream = stream
         self.hash = hashlib.sha256()
-        self.closed = False
+        self.stream = stream
+        self.flush, self.tell = stream.flush, stream.tell
 
     def write(self, data: Any) -> int:
         self.hash.update(data)
         return self.stream.write(data)
 
-    def flush(self) -> None:
-        self.stream.flush()
 
-    def tell(self) -> int:
-        return self.stream.tell()
-
-
-def write_file(folder: Path, stem: str, suffix: str, write: Callable[[Any], None]) -> Entry:
-    """Write a file under a name that holds its hash, whole or not at all.
-
-    Args:
-        folder: Where.
-        stem: First part of its name.
-        suffix: Last part of its name.
-        write: Writes the content to a stream.
-
-    Returns:
-        What was written.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
+@contextmanager
+def _written(folder: Path, content: Content, wrap: Callable[[IO[bytes]], Any]) -> Iterator[tuple[Path, Any]]:
+    """Write to a new file in a folder, give it and its wrapped stream to be put in place, and bring the name to disk."""
+    temporary = _temporary_in(folder)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            hashed = _Hashed(stream)
-            write(hashed)
+        with temporary.open("xb") as stream:  # of the mode that the umask asks for, as `mkstemp` would not make it
+            wrapped = wrap(stream)
+            if callable(content):
+                content(wrapped)
+            else:
+                wrapped.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-            size = stream.tell()
-        os.chmod(temporary, 0o644)  # mkstemp makes it the owner's alone
-        digest = hashed.hash.hexdigest()
-        name = f"{stem}-{digest[:12]}{suffix}"
-        os.replace(temporary, folder / name)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return Entry(name, digest, size)
+        yield temporary, wrapped
+        sync(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary_in(folder: Path) -> Path:
+    """A new name in a folder, after what killed processes have left there is removed."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        try:
+            changed = max(item.stat().st_mtime for item in (left, *left.rglob("*")))
+        except OSError:  # somebody else has just put it in place, or removed it
+            continue
+        if changed < time.time() - _ABANDONED_SECONDS:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return folder / f"{TEMPORARY}{secrets.token_hex(8)}"

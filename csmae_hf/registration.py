@@ -1,92 +1,36 @@
-"""Registers the classes with Transformers' Auto classes, and imports none of them before it is needed.
+"""Registers the classes with Transformers' Auto classes as Transformers does its own: by name, imported when first used.
 
-Transformers' model and processor code takes longer to import than everything else together. So the Auto classes of models
-get stand-ins that import the real class when anything is asked of it. `AutoImageProcessor` takes real classes only and is
-itself as costly: the processor is registered once somebody imports that.
+Importing the models and the processor takes longer than everything else together, and `AutoModel.register` wants the class itself.
 """
 
 import importlib
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from configuration_csmae import CSMAEConfig
 
-PROCESSORS = "transformers.models.auto.image_processing_auto"
-"""The module that defines `AutoImageProcessor`."""
+_AUTO = "transformers.models.auto"
 
 
 def register_all() -> None:
-    """Register the configuration and the models now, the image processor as soon as its Auto class is imported."""
+    """Let the Auto classes find the configuration, the models and the image processor, in whatever order all are imported."""
     AutoConfig.register("csmae", CSMAEConfig, exist_ok=True)
-    AutoModel.register(CSMAEConfig, _stand_in("CSMAEModel"), exist_ok=True)
-    AutoModelForPreTraining.register(CSMAEConfig, _stand_in("CSMAEForPreTraining"), exist_ok=True)
-    AutoModelForImageClassification.register(CSMAEConfig, _stand_in("CSMAEForImageClassification"), exist_ok=True)
-    if PROCESSORS in sys.modules:
-        _register_processor()
-    else:
-        sys.meta_path.insert(0, _Finder())
-
-
-class _StandIn(type):
-    """Class of stand-ins: they have the real model class's name, and everything else of it by importing it."""
-
-    def _real(cls) -> Any:
-        return getattr(importlib.import_module("modeling_csmae"), cls.__name__)
-
-    def __getattr__(cls, name: str) -> Any:
-        return getattr(cls._real(), name)
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls._real()(*args, **kwargs)
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, cls._real())
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, cls._real())
-
-
-def _stand_in(name: str) -> Any:
-    return _StandIn(name, (), {"config_class": CSMAEConfig, "__module__": "modeling_csmae"})
-
-
-def _register_processor() -> None:
-    from transformers import AutoImageProcessor
-
-    from image_processing_csmae import CSMAEImageProcessor
-
-    AutoImageProcessor.register(CSMAEConfig, image_processor_classes={"pil": CSMAEImageProcessor}, exist_ok=True)
-
-
-class _Finder(MetaPathFinder):
-    """Finds the module of `AutoImageProcessor` as Python does, and registers the processor when it has been executed."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != PROCESSORS:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
-        return spec
-
-
-class _RegisteringLoader(Loader):
-    def __init__(self, loader: Any):
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        _register_processor()
+    CONFIG_MAPPING_NAMES["csmae"] = "CSMAEConfig"
+    # where Transformers looks for the classes of a model type; this package imports each when it is asked for
+    sys.modules["transformers.models.csmae"] = sys.modules["csmae_hf"]
+    for auto_class, name in (
+        (AutoModel, "CSMAEModel"),
+        (AutoModelForPreTraining, "CSMAEForPreTraining"),
+        (AutoModelForImageClassification, "CSMAEForImageClassification"),
+    ):
+        auto_class._model_mapping._model_mapping["csmae"] = name
+        auto_class._model_mapping._reverse_config_mapping["CSMAEConfig"] = "csmae"
+    try:  # only names, which `AutoImageProcessor` reads when somebody imports it: that takes long, too
+        names = importlib.import_module(f"{_AUTO}.auto_mappings").IMAGE_PROCESSOR_MAPPING_NAMES
+    except (ImportError, AttributeError):  # an earlier Transformers
+        names = importlib.import_module(f"{_AUTO}.image_processing_auto").IMAGE_PROCESSOR_MAPPING_NAMES
+    names["csmae"] = {"pil": "CSMAEImageProcessor"}
+    if processors := sys.modules.get(f"{_AUTO}.image_processing_auto"):  # it has been imported already
+        processors.IMAGE_PROCESSOR_MAPPING._reverse_config_mapping["CSMAEConfig"] = "csmae"

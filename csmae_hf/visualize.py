@@ -67,29 +67,18 @@ def _stack(bands: Bands, names: Sequence[str]) -> Image:
         if layer.ndim != 2:
             raise ValueError(f"Band {name} must be an array (H, W), got the shape {layer.shape}.")
     height, width = max(layer.shape for layer in layers)
-    return np.stack([_enlarge(layer, height, width) for layer in layers], axis=-1)
-
-
-def _enlarge(layer: Image, height: int, width: int) -> Image:
-    """Repeat pixels until the layer has the size."""
-    rows = np.arange(height) * layer.shape[0] // height
-    columns = np.arange(width) * layer.shape[1] // width
-    return layer[rows[:, None], columns]
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    return np.stack(
+        [layer[rows * layer.shape[0] // height, columns * layer.shape[1] // width] for layer in layers], axis=-1
+    )
 
 
 def stretch(channels: ArrayLike, limits: Limits, gamma: float = 1.0) -> Image:
-    """Bring channels to 0..1 by the limits of each.
+    """Bring channels (H, W, C) to 0..1, float32, by the limits of each; what is not finite is 0.
 
     Args:
-        channels: Array (H, W, C).
-        limits: C pairs (value shown as 0, value shown as 1).
+        limits: C increasing pairs (value shown as 0, value shown as 1); anything else is a ValueError.
         gamma: Exponent applied after it.
-
-    Returns:
-        Array (H, W, C) float32 in 0..1; what is not finite is 0.
-
-    Raises:
-        ValueError: If there is not one pair of limits for each channel, or a pair is not increasing.
     """
     values = np.asarray(channels, dtype=np.float32)
     pairs = np.asarray(limits, dtype=np.float32)
@@ -107,47 +96,22 @@ def true_color(bands: Bands, limits: Limits = TRUE_COLOR_LIMITS) -> Image:
     """Show Sentinel-2 as the eye would see it: B04, B03, B02.
 
     Args:
-        bands: Digital numbers by band name, each (H, W).
+        bands: Digital numbers by band name, each (H, W); a band that is missing is a ValueError.
         limits: Digital numbers of each channel shown as 0 and 1.
 
     Returns:
         (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
     """
     return stretch(_stack(bands, ("B04", "B03", "B02")), limits, GAMMA)
 
 
 def false_color(bands: Bands, limits: Limits = FALSE_COLOR_LIMITS) -> Image:
-    """Show Sentinel-2 with the near infrared as red, so vegetation is red: B08, B04, B03.
-
-    Args:
-        bands: Digital numbers by band name, each (H, W).
-        limits: Digital numbers of each channel shown as 0 and 1.
-
-    Returns:
-        (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
-    """
+    """Show Sentinel-2 with the near infrared as red, so vegetation is red: B08, B04, B03; otherwise as `true_color`."""
     return stretch(_stack(bands, ("B08", "B04", "B03")), limits, GAMMA)
 
 
 def sar_composite(bands: Bands, limits: Limits = SAR_LIMITS) -> Image:
-    """Show Sentinel-1 in colour: VV red, VH green, VV - VH (their ratio, in dB) blue.
-
-    Args:
-        bands: Backscatter in dB by band name, each (H, W).
-        limits: dB of each channel shown as 0 and 1.
-
-    Returns:
-        (H, W, 3) float32 in 0..1.
-
-    Raises:
-        ValueError: If a band is missing or is not two-dimensional.
-    """
+    """Show Sentinel-1, in dB, in colour: VV red, VH green, VV - VH (their ratio) blue; otherwise as `true_color`."""
     return stretch(_sar_channels(bands), limits)
 
 
@@ -168,36 +132,31 @@ def _channels(bands: Bands, sensor: str | None) -> tuple[Image, Limits | None, f
     return _stack(bands, names), None, 1.0
 
 
-def _percentiles(channels: Sequence[Image], low: float, high: float) -> Limits:
-    """Common limits of several stacks of channels."""
+def _percentiles(channels: Sequence[Image]) -> Limits:
+    """The 2nd and 98th percentile of each channel over several stacks of them."""
     pixels = np.concatenate([image.reshape(-1, image.shape[-1]) for image in channels])
     limits = []
     for channel in pixels.T:
         finite = channel[np.isfinite(channel)]
-        bottom, top = np.percentile(finite, [low, high]) if finite.size else (0.0, 1.0)
+        bottom, top = np.percentile(finite, [2, 98]) if finite.size else (0.0, 1.0)
         limits.append((float(bottom), float(top) if top > bottom else float(bottom) + 1.0))
     return limits
 
 
-def common_limits(tiles: Iterable[Bands], sensor: str | None = None, low: float = 2.0, high: float = 98.0) -> Limits:
-    """Measure limits that suit all tiles of a figure: percentiles over all of their pixels.
+def common_limits(tiles: Iterable[Bands], sensor: str | None = None) -> Limits:
+    """Measure limits that suit all tiles of a figure: the 2nd and 98th percentile over all of their pixels.
 
     Args:
-        tiles: Tiles of one sensor, as for `to_rgb`.
+        tiles: Tiles of one sensor, as for `to_rgb`; none is a ValueError.
         sensor: "s1", "s2" or another name, as for `to_rgb`.
-        low: Percentile shown as 0.
-        high: Percentile shown as 1.
 
     Returns:
         Three pairs (low, high), to be passed to `to_rgb`.
-
-    Raises:
-        ValueError: If there is no tile.
     """
     channels = [_channels(bands, sensor)[0] for bands in tiles]
     if not channels:
         raise ValueError("common_limits needs at least one tile.")
-    return _percentiles(channels, low, high)
+    return _percentiles(channels)
 
 
 def to_rgb(bands: Bands, sensor: str | None = None, limits: Limits | None = None) -> Image:
@@ -219,18 +178,12 @@ def to_rgb(bands: Bands, sensor: str | None = None, limits: Limits | None = None
         ValueError: If there is no band, or one that the sensor's picture needs is missing.
     """
     channels, usual, gamma = _channels(bands, sensor)
-    return stretch(channels, limits or usual or _percentiles([channels], 2.0, 98.0), gamma)
+    return stretch(channels, limits or usual or _percentiles([channels]), gamma)
 
 
 @dataclass(frozen=True)
 class QueryPicture:
-    """A query, ready to be drawn.
-
-    Args:
-        rgb: (H, W, 3) floats in 0..1.
-        title: What stands above it, such as the sensor.
-        labels: Its class names.
-    """
+    """A query, ready to be drawn: (H, W, 3) in 0..1, what stands above it, such as the sensor, and its class names."""
 
     rgb: ArrayLike
     title: str
@@ -239,13 +192,7 @@ class QueryPicture:
 
 @dataclass(frozen=True)
 class ResultPicture:
-    """A retrieved tile, ready to be drawn.
-
-    Args:
-        rgb: (H, W, 3) floats in 0..1.
-        score: Similarity to the query.
-        labels: Its class names.
-    """
+    """A retrieved tile, ready to be drawn: (H, W, 3) in 0..1, its similarity to the query, and its class names."""
 
     rgb: ArrayLike
     score: float
@@ -253,31 +200,15 @@ class ResultPicture:
 
 
 def abbreviate(label: str, width: int = 16) -> str:
-    """Shorten a class name for a figure.
-
-    Args:
-        label: The name.
-        width: Most characters of the result.
-
-    Returns:
-        The short name of `ABBREVIATIONS`, or the name, cut at a word where it is longer than `width`.
-    """
+    """Shorten a class name for a figure: that of `ABBREVIATIONS`, or the name, cut at a word where it is longer than `width`."""
     short = ABBREVIATIONS.get(label, label)
-    return (
-        short
-        if len(short) <= width
-        else textwrap.shorten(short, width, placeholder="…")
-        if " " in short
-        else short[: width - 1] + "…"
-    )
+    if len(short) <= width:
+        return short
+    return textwrap.shorten(short, width, placeholder="…") if " " in short else short[: width - 1] + "…"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a white figure of a size in inches, outside any global state.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-    """
+    """Make a white figure of a size in inches, outside any global state."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -287,9 +218,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def _save(figure: Figure, path: str | os.PathLike[str], dpi: int) -> Path:
     """Write a figure and make the folders it needs."""
+    from csmae_hf.files import write_atomically  # here, so that colours alone cost no import of the package
+
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=dpi)
+    kind = target.suffix.removeprefix(".") or "png"
+    write_atomically(target, lambda stream: figure.savefig(stream, format=kind, dpi=dpi))
     return target
 
 
@@ -349,9 +282,6 @@ def draw_retrieval(
         title: Headline.
         note: Small print below it, such as how many queries were drawn and how they were chosen.
         dpi: Resolution.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: If there is no query, or not one list of results for each.
@@ -428,9 +358,6 @@ def draw_image_grid(
         title: Headline.
         dpi: Resolution.
 
-    Returns:
-        The path.
-
     Raises:
         ValueError: If the rows, the titles of the columns and those of the rows do not go together.
         ImportError: If matplotlib is missing.
@@ -460,108 +387,3 @@ def draw_image_grid(
             if rgb is not None:
                 sheet.picture(rgb, left, start + words, _EDGE)
     return _save(sheet.figure, path, dpi)
-
-
-def draw_curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    path: str | os.PathLike[str],
-    *,
-    title: str | None = None,
-    x_label: str = "step",
-    y_label: str = "loss",
-    log: bool = False,
-    dpi: int = 150,
-) -> Path:
-    """Draw curves over steps, such as the terms of a loss. Each is named at its end, so colour is not the only key.
-
-    Args:
-        series: (steps, values) by name; values that are not finite leave a gap.
-        path: File to write; its ending decides the format.
-        title: Headline.
-        x_label: Name of the steps.
-        y_label: Name of the values.
-        log: Whether the values have a logarithmic axis.
-        dpi: Resolution.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: If there is no curve, or one whose steps and values differ in length.
-        ImportError: If matplotlib is missing.
-    """
-    if not series:
-        raise ValueError("draw_curves needs at least one curve.")
-    for name, (steps, values) in series.items():
-        if len(steps) != len(values) or len(steps) == 0:
-            raise ValueError(
-                f"Curve {name!r} must have as many steps as values, and at least one: got {len(steps)} and {len(values)}."
-            )
-    figure = new_figure(7.5, 4.2)
-    axes = figure.add_axes((0.09, 0.13, 0.66, 0.76 if title else 0.82))
-    for name, (steps, values) in series.items():
-        mark = "o" if len(steps) == 1 else ""
-        axes.plot(np.asarray(steps, float), np.asarray(values, float), label=name, linewidth=1.6, marker=mark)
-    _dress(axes, x_label, y_label, log)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, family=_FONT, pad=10)
-    _name_curves(axes, series)
-    return _save(figure, path, dpi)
-
-
-def _dress(axes: Axes, x_label: str, y_label: str, log: bool) -> None:
-    """Give axes names, a light grid and no box."""
-    axes.set_xlabel(x_label, fontsize=9, color=_INK, family=_FONT)
-    axes.set_ylabel(y_label, fontsize=9, color=_INK, family=_FONT)
-    axes.set_yscale("log" if log else "linear")
-    if log:  # plain numbers: powers of ten are too wide for the margin
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(which="both", labelsize=8, colors=_FAINT)
-    axes.grid(axis="y", color="#eaeef2", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d0d7de")
-
-
-def _name_curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-    """Write the name and last value of each curve beside its end, pushed apart where they would overlap."""
-    axes.get_ylim()  # brings the limits up to date, which the transformation below needs
-    ends = []
-    for line, (steps, values) in zip(axes.get_lines(), series.values(), strict=True):
-        finite = [index for index, value in enumerate(values) if np.isfinite(value)]
-        last = finite[-1] if finite else 0
-        point = axes.transData.transform((steps[last], values[last])) if finite else (0.0, 0.0)
-        height = float(axes.transAxes.inverted().transform(point)[1])
-        ends.append((height, f"{line.get_label()}  {values[last]:.3g}", line.get_color()))
-    ends.sort(key=lambda end: end[0])
-    places = spread_apart([height for height, _, _ in ends], 0.058)
-    style: dict[str, Any] = {
-        "transform": axes.transAxes,
-        "fontsize": 8.5,
-        "va": "center",
-        "family": _FONT,
-        "clip_on": False,
-    }
-    for place, (_, words, color) in zip(places, ends, strict=True):
-        axes.text(1.02, place, words, color=color, **style)
-
-
-def spread_apart(heights: Sequence[float], step: float) -> list[float]:
-    """Move places in 0..1 apart, as little as needed, so that no two are closer than `step`.
-
-    Args:
-        heights: The places, ascending.
-        step: Smallest distance; it is reduced where there is no room for it.
-
-    Returns:
-        The new places, ascending.
-    """
-    step = min(step, 1.0 / max(len(heights) - 1, 1))
-    places: list[float] = []
-    for height in heights:
-        places.append(max(height, places[-1] + step) if places else max(height, 0.0))
-    ceiling = 1.0
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], ceiling)
-        ceiling = places[index] - step
-    return places

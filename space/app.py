@@ -3,8 +3,7 @@
 import logging
 import os
 
-from csmae_hf.app.opening import open_explorer
-from csmae_hf.app.sample import sample_explorer
+from csmae_hf.app.opening import open_explorer, sample_explorer
 from csmae_hf.app.serve import LOOPBACK, start
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -200,22 +200,12 @@ def test_nothing_is_collected_unless_asked(model, images) -> None:
     assert output.attentions is None
 
 
-def test_sdpa_gives_no_attention_weights_but_all_hidden_states(model, images) -> None:
+@pytest.mark.parametrize("implementation", ["sdpa", "csmae_spy"])
+def test_attentions_are_given_whatever_the_implementation(images, model, spied_modules, implementation: str) -> None:
+    eager = with_attention(model, "eager").csmae(**images, output_hidden_states=True, output_attentions=True)
+    model.set_attn_implementation(implementation)
     output = model.csmae(**images, output_hidden_states=True, output_attentions=True)
-    assert output.attentions == {"s1": (), "s2": ()}
-    assert {len(states) for states in output.hidden_states.values()} == {LAYERS + 1}
-
-
-def test_sdpa_in_bfloat16_on_a_cpu_is_plain_products_and_still_sdpa_to_the_caller(model, images, monkeypatch) -> None:
-    """Torch's own sdpa is slower there; what it would have given is the same within the precision of the type."""
-    model = model.to(torch.bfloat16)
-    fast = outcome(model, images)
-    with torch.no_grad():
-        assert model.csmae(**images, output_attentions=True).attentions == {"s1": (), "s2": ()}
-    monkeypatch.setattr("modeling_csmae._suits_plain_attention", lambda query: False)
-    slow = outcome(model, images)
-    assert any(not torch.equal(fast["embeds"][sensor], slow["embeds"][sensor]) for sensor in images), (
-        "another way was taken"
-    )
-    largest = max(values.abs().max().item() for values in slow["embeds"].values())
-    torch.testing.assert_close(fast, slow, atol=1e-2 * largest, rtol=1e-2)
+    assert {len(weights) for weights in output.attentions.values()} == {LAYERS}
+    torch.testing.assert_close(output.attentions, eager.attentions, atol=0, rtol=0)
+    torch.testing.assert_close(output.hidden_states, eager.hidden_states, atol=0, rtol=0)
+    assert not spied_modules

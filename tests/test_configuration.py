@@ -269,3 +269,17 @@ def test_a_config_made_impossible_later_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="masking = 'block'"):
         config.save_pretrained(tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "heads", "own", "shared"),
+    [("tiny", 192, 3, 10, 2), ("small", 384, 6, 10, 2), ("base", 768, 12, 10, 2), ("large", 1024, 16, 20, 4)],
+)
+def test_every_size_has_its_width_heads_and_blocks(size: str, width: int, heads: int, own: int, shared: int) -> None:
+    for variant in ("sesd", "secd"):
+        config = CSMAEConfig.for_variant(variant, size=size)
+        depths = (config.multi_sensor_encoder_depth, config.cross_sensor_encoder_depth)
+        assert (config.hidden_size, config.num_attention_heads, *depths) == (width, heads, own, shared)
+    for variant in ("cesd", "cecd"):
+        config = CSMAEConfig.for_variant(variant, size=size)
+        assert (config.multi_sensor_encoder_depth, config.cross_sensor_encoder_depth) == (0, own + shared)

@@ -46,12 +46,12 @@ def test_a_broken_torchvision_is_found_with_the_command_that_removes_it(tmp_path
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import csmae_doctor as d; sys.exit(d.main())"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def csmae(command: str) -> subprocess.CompletedProcess[str]:
+    def csmae(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", code, command], env=environment, capture_output=True, text=True, timeout=100
+            [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, timeout=100
         )
 
-    other = csmae("sample")
+    other = csmae("sample", str(tmp_path / "sample"))
     assert other.returncode == 2
     assert "csmae cannot start" in other.stderr, (
         "a broken torchvision takes Transformers down, so the test is of that case"

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import build, draw_images, draw_noise, tiny_config
@@ -146,19 +147,33 @@ def test_nt_xent_of_half_precision_embeds_is_computed_in_float32(dtype: torch.dt
     assert found.item() == pytest.approx(plain_nt_xent(first, second, 0.1), abs=1e-5)
 
 
-def test_nt_xent_stays_finite_at_a_small_temperature() -> None:
+def test_nt_xent_at_a_small_temperature_is_its_formula_where_exponentials_overflow() -> None:
     torch.manual_seed(0)
     embeds = torch.randn(8, 16, requires_grad=True)
     loss = nt_xent_loss(embeds, -embeds, 1e-3)  # exp(1000) overflows
     loss.backward()
-    assert torch.isfinite(loss)
+    unit = embeds.detach().double().numpy()
+    unit = np.concatenate([unit, -unit]) / np.linalg.norm(np.concatenate([unit, -unit]), axis=1, keepdims=True)
+    cosines = unit @ unit.T / 1e-3
+    np.fill_diagonal(cosines, -np.inf)
+    positives = cosines[np.arange(16), (np.arange(16) + 8) % 16]  # -1000: each positive is the opposite
+    assert loss.item() == pytest.approx((np.logaddexp.reduce(cosines, axis=1) - positives).mean(), rel=1e-5)
     assert torch.isfinite(embeds.grad).all()
 
 
-def test_mixed_precision_training_is_finite() -> None:
-    model = build(CSMAEForPreTraining, tiny_config(mde_weight=1.0))
+def test_mixed_precision_training_is_full_precision_to_the_bits_it_has() -> None:
+    config = tiny_config(mde_weight=1.0)
+    model = build(CSMAEForPreTraining, config).train()
+    batch = {**draw_images(config), "noise": draw_noise(config)}
+    full = model(**batch)
+    full.loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = model.train()(**draw_images(model.config))
-    outputs.loss.backward()
-    assert outputs.loss.dtype == torch.float32
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+        mixed = model(**batch)
+    mixed.loss.backward()
+    assert mixed.loss.dtype == torch.float32
+    torch.testing.assert_close(mixed.losses, full.losses, rtol=0.01, atol=0.01)
+    for name, parameter in model.named_parameters():
+        cosine = torch.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0)
+        assert cosine > 0.98, name

@@ -66,7 +66,7 @@ def test_every_sensor_finds_every_sensor(trained: tuple) -> None:
     results = evaluate_retrieval(embedded, k=5, progress=False)
     assert [(result.query_sensor, result.archive_sensor) for result in results] == DIRECTIONS
     for result in results:
-        assert result.precision > 0.8, (result.query_sensor, result.archive_sensor, result.precision)
+        assert result.scores["precision"] > 0.8, (result.name, result.scores)
 
 
 def test_sensors_may_come_in_any_order_and_number(trained: tuple) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from configuration_csmae import CSMAEConfig
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
-CODE = ("configuration_csmae.py", "image_processing_csmae.py", "modeling_csmae.py")
+CODE = ("configuration_csmae.py", "image_checks_csmae.py", "image_processing_csmae.py", "modeling_csmae.py")
 
 CHILD = '''
 import sys
 
-PROJECT = {"csmae_hf", "configuration_csmae", "modeling_csmae", "image_processing_csmae"}
+PROJECT = {"csmae_hf", "configuration_csmae", "modeling_csmae", "image_processing_csmae", "image_checks_csmae"}
 
 
 class Blocker:
@@ -109,11 +110,30 @@ def draw_tile() -> dict[str, np.ndarray]:
     return tile
 
 
+def run_as_stranger(code: str, base: Path, *arguments: str) -> str:
+    """Run code where nothing of the project is on the path; return what it printed."""
+    finished = subprocess.run(
+        [sys.executable, "-I", "-c", code, *arguments],
+        cwd=base,
+        env={
+            **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_MODULES_CACHE")},
+            "HF_HOME": str(base / "hf"),
+            "HF_HUB_OFFLINE": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     base = tmp_path_factory.mktemp("remote")
-    folder, elsewhere = base / "csmae-sesd-v1.0", base / "elsewhere"  # a dot in the name, as real repositories have
-    elsewhere.mkdir()
+    folder = base / "csmae-sesd-v1.0"  # a dot in the name, as real repositories have
     torch.manual_seed(0)
     config = CSMAEConfig.for_variant(
         "sesd",
@@ -132,30 +152,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     processor.save_pretrained(folder)
     tile = draw_tile()
     np.savez(base / "tile.npz", **tile)  # type: ignore[arg-type]
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-c",
-            CHILD,
-            str(folder),
-            str(base / "tile.npz"),
-            str(base / "result"),
-            str(torch.get_num_threads()),
-        ],
-        cwd=elsewhere,
-        env={
-            **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_MODULES_CACHE")},
-            "HF_HOME": str(base / "hf"),
-            "HF_HUB_OFFLINE": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    tile_path, result, threads = str(base / "tile.npz"), str(base / "result"), str(torch.get_num_threads())
+    run_as_stranger(CHILD, base, str(folder), tile_path, result, threads)
     return Published(
         folder=folder,
         model=model,
@@ -211,3 +209,27 @@ def test_without_trust_nothing_is_loaded(published: Published, auto_class: str) 
     refusal = published.report["refusals"][auto_class]
     assert refusal.startswith("ValueError")
     assert "trust_remote_code=True" in refusal
+
+
+TWO_FOLDERS = (
+    CHILD[: CHILD.index("import importlib")]
+    + """
+from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
+
+for folder in sys.argv[1:]:
+    for auto in (AutoModel, AutoModelForPreTraining, AutoImageProcessor):
+        loaded = auto.from_pretrained(folder, trust_remote_code=True)
+        print(getattr(sys.modules[type(loaded).__module__], "EDITION", "first"))
+"""
+)
+
+
+def test_two_folders_of_one_name_each_run_their_own_code(published: Published, tmp_path: Path) -> None:
+    """Transformers keeps one model class a configuration class, whose own file is the same in both."""
+    first, second = tmp_path / "first" / "checkpoint", tmp_path / "second" / "checkpoint"
+    shutil.copytree(published.folder, first)
+    shutil.copytree(published.folder, second)
+    for name in ("modeling_csmae.py", "image_processing_csmae.py"):
+        with (second / name).open("a") as file:
+            file.write("\nEDITION = 'second'\n")
+    assert run_as_stranger(TWO_FOLDERS, tmp_path, str(first), str(second)).split() == ["first"] * 3 + ["second"] * 3

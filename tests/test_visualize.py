@@ -17,12 +17,10 @@ from csmae_hf.visualize import (
     ResultPicture,
     abbreviate,
     common_limits,
-    draw_curves,
     draw_image_grid,
     draw_retrieval,
     false_color,
     sar_composite,
-    spread_apart,
     stretch,
     to_rgb,
     true_color,
@@ -229,38 +227,6 @@ def test_a_grid_that_does_not_fit_its_titles_is_refused(tmp_path: Path) -> None:
         draw_image_grid([[rgb]], ["a"], tmp_path / "g.png", row_titles=["a", "b"])
 
 
-def test_curves_are_named_at_their_ends_with_gaps_left_out(tmp_path: Path, figures: list[Any]) -> None:
-    series = {
-        "loss": ([0, 10, 20], [3.0, 2.0, 1.5]),
-        "mim": ([0, 10, 20], [1.0, float("nan"), 0.25]),
-        "none": ([0], [float("nan")]),
-    }
-    assert draw_curves(series, tmp_path / "c.png", title="Pre-training").is_file()
-    words = words_of(figures[0])
-    assert "loss  1.5" in words
-    assert "mim  0.25" in words
-    assert draw_curves({"loss": ([0, 1], [10.0, 0.1])}, tmp_path / "log.png", log=True).is_file()
-    assert figures[1].axes[0].get_yscale() == "log"
-
-
-def test_curves_without_points_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one curve"):
-        draw_curves({}, tmp_path / "c.png")
-    with pytest.raises(ValueError, match="'loss' must have as many steps as values"):
-        draw_curves({"loss": ([0, 1], [1.0])}, tmp_path / "c.png")
-
-
-def test_names_of_curves_are_moved_apart_and_stay_in_place_where_there_is_room() -> None:
-    assert spread_apart([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
-    crowded = spread_apart([0.0, 0.01, 0.99, 1.0], 0.1)
-    assert np.diff(crowded).min() == pytest.approx(0.1)
-    assert min(crowded) >= 0
-    assert max(crowded) <= 1
-    many = spread_apart([0.5] * 30, 0.1)
-    assert min(many) >= -1e-9
-    assert max(many) <= 1 + 1e-9
-
-
 def test_every_class_has_a_short_name_of_its_own() -> None:
     short = [abbreviate(name) for name in LABELS]
     assert max(map(len, short)) <= 16
@@ -279,7 +245,7 @@ def test_drawing_without_matplotlib_says_how_to_install_it(tmp_path: Path, monke
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r'pip install "csmae-hf\[viz\]"'):
-        draw_curves({"loss": ([0], [1.0])}, tmp_path / "c.png")
+        draw_image_grid([[np.zeros((8, 8, 3))]], ["a"], tmp_path / "c.png")
 
 
 def test_making_rgb_imports_no_matplotlib_and_drawing_touches_no_pyplot(tmp_path: Path) -> None:
@@ -289,7 +255,7 @@ def test_making_rgb_imports_no_matplotlib_and_drawing_touches_no_pyplot(tmp_path
         "module = importlib.util.module_from_spec(spec); sys.modules['visualize'] = module; spec.loader.exec_module(module)\n"
         "module.to_rgb({'x': np.eye(4)})\n"
         "heavy = {'matplotlib', 'pandas', 'torch', 'datasets'} & set(sys.modules)\n"
-        f"module.draw_curves({{'loss': ([0, 1], [1.0, 0.5])}}, {str(tmp_path / 'c.png')!r})\n"
+        f"module.draw_image_grid([[np.zeros((8, 8, 3))]], ['a'], {str(tmp_path / 'c.png')!r})\n"
         "sys.exit(f'{heavy} {\"matplotlib.pyplot\" in sys.modules}')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -4,20 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from csmae_hf.app.cards import Card, make_cards
-from csmae_hf.app.filters import Picker, pickers_of
 from csmae_hf.app.geography import Place, place_of
 from csmae_hf.app.glance import Projection, draw_projection, groups_by, project, sample_rows
-from csmae_hf.app.pictures import TilePictures
+from csmae_hf.app.pickers import Picker, pickers_of
 from csmae_hf.app.state import Search
+from csmae_hf.app.tile_pictures import TilePictures
 from csmae_hf.archive.hits import Hits
-from csmae_hf.archive.queries import embed_images
+from csmae_hf.embedding.embed import embed_images
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -30,23 +29,16 @@ logger = logging.getLogger(__name__)
 MOST_DOTS = 500
 """Tiles of the archive that are on the map beside the results, evenly spread."""
 
+MOST_ANSWERS = 128
+"""Answers that are kept, so that whoever marks or questions a result does not search again."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a search found.
+    """What a search found, and how long the archive searched."""
 
-    Attributes:
-        hits: As the archive gave them.
-        cards: The same for a person, best first.
-        place: Where the query lies.
-        labels: Classes of the query; none where they are not known.
-        seconds: How long the archive searched.
-    """
-
-    hits: Hits
-    cards: list[Card]
-    place: Place | None
-    labels: tuple[str, ...]
+    hits: Hits  # of one query
+    query: Mapping[str, Any]  # metadata of the tile that is the query; empty where it is none of the archive
     seconds: float
 
 
@@ -69,24 +61,17 @@ class Explorer:
     ):
         self.archive, self.dataset, self.evaluation, self.notice = archive, dataset, evaluation, notice
         self._lock = threading.Lock()
-        self._reconstructor: CSMAEForPreTraining | None = None
-        self._no_reconstructor: ValueError | FileNotFoundError | None = None
-        self.no_model: str | None = None
+        self._reconstructor: CSMAEForPreTraining | ValueError | FileNotFoundError | None = None
+        self._answer = lru_cache(MOST_ANSWERS)(self._ask)
         try:
             _, processor = archive.load_model()
             bands: dict[str, Sequence[str]] = dict(processor.sensors)
         except FileNotFoundError as error:
-            self.no_model = str(error)
             logger.warning("Without uploads, and without reasons: %s", error)
             features = {} if dataset is None else dataset.features
             bands = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
-        self.bands = bands
+        self.bands = bands  # by sensor that a query may be of
         self.pictures = TilePictures(dataset, {sensor: names for sensor, names in bands.items() if names})
-
-    @property
-    def query_sensors(self) -> list[str]:
-        """Sensors that a query may be of."""
-        return list(self.bands)
 
     @cached_property
     def pickers(self) -> list[Picker]:
@@ -95,61 +80,41 @@ class Explorer:
 
     def begin(self) -> Search:
         """The search that a page begins with: nothing asked yet, across sensors where there are two."""
-        sensors = self.query_sensors
-        return Search(
-            sensor=sensors[0],
-            archive_sensor=next(
-                (name for name in reversed(self.archive.sensors) if name != sensors[0]), self.archive.sensors[0]
-            ),
-        )
+        first, held = next(iter(self.bands)), self.archive.sensors
+        return Search(sensor=first, archive_sensor=next((name for name in reversed(held) if name != first), held[0]))
 
     def completed(self, search: Search) -> Search:
-        """A search with sensors where it names none.
-
-        Raises:
-            ValueError: If it names a sensor that there is not.
-        """
+        """A search with sensors where it names none; ValueError if it names one that there is not."""
         begin = self.begin()
         sensor, target = search.sensor or begin.sensor, search.archive_sensor or begin.archive_sensor
-        if sensor not in self.query_sensors:
-            raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(self.query_sensors)}.")
+        if sensor not in self.bands:
+            raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(self.bands)}.")
         if target not in self.archive.sensors:
             raise ValueError(f"The archive has no embeds of {target!r}; it has {', '.join(self.archive.sensors)}.")
-        fields = {name: getattr(search, name) for name in Search.__dataclass_fields__}
-        return Search(**{**fields, "sensor": sensor, "archive_sensor": target})
+        return replace(search, sensor=sensor, archive_sensor=target)
 
     def metadata(self, tile: str) -> dict[str, Any]:
-        """Metadata of a tile.
-
-        Raises:
-            ValueError: If it is not in the archive.
-        """
+        """Metadata of a tile; ValueError if it is not in the archive."""
         row = int(self.archive.rows_of([tile])[0])
         held: dict[str, Any] = self.archive.tiles.slice(row, 1).to_pylist()[0]
         return held
 
     def examples(self, count: int, turn: int = 0) -> list[str]:
         """Ids of some tiles to begin with: others at each turn, the same for everybody."""
-        total = len(self.archive)
-        if not total:
-            return []
-        rows = np.random.default_rng(turn).permutation(total)[:count]
+        rows = np.random.default_rng(turn).permutation(len(self.archive))[:count]
         return self.archive.tiles.column("id").take(rows).to_pylist()
 
     def search(self, search: Search) -> Answer:
-        """Answer a search.
-
-        Args:
-            search: With something to search by.
-
-        Returns:
-            The answer.
+        """Answer a search, or give the answer that it had before: an archive that is shown does not change.
 
         Raises:
             ValueError: If a tile, sensor or column is unknown, or there is nothing to search by.
         """
         if not search.has_query:
             raise ValueError("There is nothing to search by yet: choose a tile, type an id, or upload an image.")
+        return self._answer(replace(search, collected=()))  # what was collected does not move the query
+
+    def _ask(self, search: Search) -> Answer:
         known = self.metadata(search.tile) if search.tile is not None else {}
         query: Any = search.tile
         if search.embed is not None:
@@ -167,21 +132,10 @@ class Explorer:
             unlike=search.unlike,
             include_self=search.include_self,
         )
-        seconds = time.perf_counter() - started
-        labels = tuple(str(label) for label in known.get("labels") or ())
-        place = place_of(known) if known else None
-        return Answer(hits, make_cards(hits[0], search.archive_sensor, labels, place), place, labels, seconds)
+        return Answer(hits, known, time.perf_counter() - started)
 
     def embed_upload(self, bands: Mapping[str, Any], sensor: str, name: str) -> tuple[float, ...]:
-        """Embed an uploaded image.
-
-        Args:
-            bands: (H, W) by band.
-            sensor: Its sensor.
-            name: What to call it in errors.
-
-        Returns:
-            (D,) the embed, before any alignment.
+        """The embed (D,), before any alignment, of an uploaded image, (H, W) by band, which errors call by its name.
 
         Raises:
             ValueError: If the processor refuses it.
@@ -205,10 +159,9 @@ class Explorer:
         """Do once what the first visitor would have to wait for."""
         if not len(self.archive):
             return
+        sensor = self.archive.sensors[0]
         try:
-            self.search(
-                Search(tile=self.archive.ids[0], sensor=self.archive.sensors[0], archive_sensor=self.archive.sensors[0])
-            )
+            self.search(Search(tile=self.archive.ids[0], sensor=sensor, archive_sensor=sensor))
             self.dots  # noqa: B018 (kept once it was asked for)
             self.projection  # noqa: B018
             self.reconstructor()
@@ -216,25 +169,17 @@ class Explorer:
             logger.info("%s", error)
 
     def reconstructor(self) -> "CSMAEForPreTraining":
-        """The model with its decoders, loaded when it is first asked for.
-
-        Raises:
-            ValueError: If it has none that predict one sensor from another.
-            FileNotFoundError: If there is no model.
-        """
-        from csmae_hf.app.why import load_reconstructor
-
+        """The model with its decoders, loaded when it is first asked for; raises as `load_reconstructor`."""
         with self._lock:
-            if self._no_reconstructor is not None:
-                raise self._no_reconstructor
             if self._reconstructor is None:
                 model, _ = self.archive.load_model()
                 name = str(getattr(model, "name_or_path", "") or self.archive.identity.model or "")
                 try:
                     self._reconstructor = load_reconstructor(name, self.archive.identity.revision)
                 except (ValueError, FileNotFoundError) as error:
-                    self._no_reconstructor = error
-                    raise
+                    self._reconstructor = error  # so that it is looked for once
+            if isinstance(self._reconstructor, Exception):
+                raise self._reconstructor
             return self._reconstructor
 
     @cached_property
@@ -252,28 +197,41 @@ class Explorer:
         """By what the projection can be coloured."""
         found = ["sensor"]
         for picker in self.pickers:
-            if picker.kind != "values":
-                continue
-            many = self.archive.tiles.schema.field(picker.column).type.num_fields > 0
-            found += [f"{picker.column}: {value}" for value in picker.values] if many else [picker.column]
+            if picker.kind == "values":
+                many = self.archive.tiles.schema.field(picker.column).type.num_fields > 0
+                found += [f"{picker.column}: {value}" for value in picker.values] if many else [picker.column]
         return found
 
     def draw_projection(self, by: str) -> str:
-        """Draw the projection.
-
-        Args:
-            by: One of `colorings()`.
-
-        Returns:
-            An SVG.
-        """
-        projection = self.projection
-        column, _, value = by.partition(": ")
+        """The projection as SVG, coloured by one of `colorings()`."""
         if by not in self.colorings() or by == "sensor":
-            return draw_projection(projection)
-        values = self.archive.tiles.column(column).take(projection.rows).to_pylist()
+            return draw_projection(self.projection)
+        column, _, value = by.partition(": ")
+        values = self.archive.tiles.column(column).take(self.projection.rows).to_pylist()
         if value:
             groups, group_of = [value], np.array([0 if value in (held or ()) else -1 for held in values])
         else:
             groups, group_of = groups_by(values)
-        return draw_projection(projection, groups, group_of, by.replace("_", " "))
+        return draw_projection(self.projection, groups, group_of, by.replace("_", " "))
+
+
+def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTraining":
+    """Load a model with its decoders from a folder or the Hub, in evaluation mode.
+
+    Raises:
+        ValueError: If it was published without decoders, or was not trained to predict one sensor from another.
+        FileNotFoundError: If there is no such model.
+    """
+    from csmae_hf.cpu import speed_up
+    from modeling_csmae import CSMAEForPreTraining
+
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        model, report = CSMAEForPreTraining.from_pretrained(name, output_loading_info=True, **options)
+    except OSError as error:
+        raise FileNotFoundError(f"The model {name} is neither a folder nor on the Hub ({error}).") from error
+    if any(key.startswith("decoder") for key in report["missing_keys"]):
+        raise ValueError("This model was saved without its decoders, so it cannot show what it expects to see.")
+    if not model.config.cmr_weight:
+        raise ValueError("This model was not trained to predict one sensor from another.")
+    return speed_up(model.eval())

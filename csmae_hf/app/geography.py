@@ -19,49 +19,29 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tile lies.
-
-    Attributes:
-        ring: Its corners, (longitude, latitude) in degrees; one where only a point is known.
-    """
+    """Where a tile lies: its corners, (longitude, latitude) in degrees; one where only a point is known."""
 
     ring: tuple[Point, ...]
 
     @property
     def centre(self) -> Point:
         """(longitude, latitude) of its middle."""
-        return (
-            sum(point[0] for point in self.ring) / len(self.ring),
-            sum(point[1] for point in self.ring) / len(self.ring),
-        )
+        longitudes, latitudes = zip(*self.ring, strict=True)
+        return sum(longitudes) / len(self.ring), sum(latitudes) / len(self.ring)
 
 
 @dataclass(frozen=True)
 class Marker:
-    """A tile to be shown on a map.
-
-    Attributes:
-        tile: Its id.
-        place: Where it lies.
-        label: What stands on it: a rank, or "Q" for the query.
-        kind: "query", "hit", "miss" or "plain".
-    """
+    """A tile to be shown on a map, by its id."""
 
     tile: str
     place: Place
-    label: str
-    kind: str
+    label: str  # what stands on it: a rank, or "Q" for the query
+    kind: str  # "query", "hit", "miss" or "unknown"
 
 
 def place_of(tile: Mapping[str, Any]) -> Place | None:
-    """Say where a tile lies.
-
-    Args:
-        tile: Its metadata.
-
-    Returns:
-        The place; None where it is not known, or rasterio, which knows coordinate systems, is missing.
-    """
+    """Where a tile of this metadata lies; None where that is not known, or rasterio, which knows coordinate systems, is missing."""
     try:
         geometry = geometry_of(tile)
     except ImportError:
@@ -76,35 +56,25 @@ def place_of(tile: Mapping[str, Any]) -> Place | None:
 
 def distance(first: Place, second: Place) -> float:
     """Measure the way between two places along a great circle (haversine), in kilometres."""
-    (lon, lat), (other_lon, other_lat) = (
-        tuple(map(math.radians, first.centre)),
-        tuple(map(math.radians, second.centre)),
-    )
+    (lon, lat), (other_lon, other_lat) = (map(math.radians, place.centre) for place in (first, second))
     half = math.sin((other_lat - lat) / 2) ** 2
     half += math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
     return 2 * EARTH_RADIUS * math.asin(math.sqrt(min(1.0, half)))
 
 
-def draw_map(markers: Sequence[Marker], others: Sequence[Place] = (), name: str = "Map of the results") -> str:
-    """Draw a map of footprints: equirectangular, true to scale in its middle, north up.
+def draw_map(markers: Sequence[Marker], others: Sequence[Place] = ()) -> str:
+    """Draw a map of footprints as SVG: equirectangular, true to scale in its middle, north up.
 
-    Args:
-        markers: The query and its results.
-        others: Further tiles of the archive, as faint dots.
-        name: For those who cannot see it.
-
-    Returns:
-        An SVG; each marker has the attribute `data-tile`, by which the page links it with its card.
+    Each marker has the attribute `data-tile`, by which the page links it with its card; others are faint dots.
     """
     if not markers:
         return '<p class="quiet">None of these tiles has a known place.</p>'
     view = _View([point for marker in markers for point in marker.place.ring])
-    dots = "".join(
-        f"M{x:.1f} {y:.1f}h0" for x, y in (view.to_page(other.centre) for other in others) if view.holds(x, y)
-    )
+    placed = (view.to_page(other.centre) for other in others)
+    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in placed if 0 <= x <= _WIDTH and 0 <= y <= _HEIGHT)
     drawn = "".join(_draw_marker(marker, view) for marker in reversed(markers))
     return (
-        f'<svg class="map" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="group" aria-label="{escape(name)}">'
+        f'<svg class="map" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="group" aria-label="Map of the results">'
         f'<rect width="{_WIDTH:g}" height="{_HEIGHT:g}" class="sea"/>{view.grid()}'
         f'<path class="others" d="{dots}"/>{drawn}{view.scale_bar()}</svg>'
     )
@@ -114,8 +84,8 @@ class _View:
     """From degrees to the page: all of some points, with room around them."""
 
     def __init__(self, points: Sequence[Point]):
-        west, east = min(point[0] for point in points), max(point[0] for point in points)
-        south, north = min(point[1] for point in points), max(point[1] for point in points)
+        longitudes, latitudes = zip(*points, strict=True)
+        west, east, south, north = min(longitudes), max(longitudes), min(latitudes), max(latitudes)
         self.middle = ((west + east) / 2, (south + north) / 2)
         self.squeeze = max(math.cos(math.radians(self.middle[1])), 0.05)
         wide = max((east - west) * self.squeeze, 0.04) * 1.15
@@ -127,9 +97,6 @@ class _View:
             _WIDTH / 2 + (point[0] - self.middle[0]) * self.squeeze * self.scale,
             _HEIGHT / 2 - (point[1] - self.middle[1]) * self.scale,
         )
-
-    def holds(self, x: float, y: float) -> bool:
-        return 0 <= x <= _WIDTH and 0 <= y <= _HEIGHT
 
     def grid(self) -> str:
         """Meridians and parallels, with their degrees."""
@@ -145,9 +112,8 @@ class _View:
         for place in _multiples(max(self.middle[1] - half_high, -90), min(self.middle[1] + half_high, 90), step):
             y = self.to_page((0.0, place))[1]
             lines.append(f"M0 {y:.1f}H{_WIDTH:g}")
-            if y < 16:  # no room for words above the line
-                continue
-            words.append(f'<text x="4" y="{y - 3:.1f}">{_degrees(place, "N", "S", step)}</text>')
+            if y >= 16:  # else there is no room for words above the line
+                words.append(f'<text x="4" y="{y - 3:.1f}">{_degrees(place, "N", "S", step)}</text>')
         return f'<path class="grid" d="{"".join(lines)}"/><g class="degrees">{"".join(words)}</g>'
 
     def scale_bar(self) -> str:

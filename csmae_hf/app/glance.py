@@ -44,22 +44,14 @@ class Projection:
 
 
 def sample_rows(total: int, most: int = MOST_TILES) -> NDArray[np.int64]:
-    """Choose rows evenly: all, or `most` of them."""
+    """Rows evenly spread: all, or `most` of them."""
     return np.arange(total) if total <= most else np.linspace(0, total - 1, most).astype(np.int64)
 
 
 def project(vectors: Mapping[str, Any], most: int = MOST_TILES) -> Projection:
-    """Project embeds of all sensors together on their first two principal components.
+    """Project unit vectors, (N, D) by sensor, of all sensors together on their first two principal components.
 
-    Args:
-        vectors: (N, D) unit vectors by sensor, row i of tile i; `torch.Tensor` or `Vectors`.
-        most: Tiles to take.
-
-    Returns:
-        The projection; each component points to where its largest loading is positive.
-
-    Raises:
-        ValueError: If there are fewer than two tiles.
+    Each component points to where its largest loading is positive. Fewer than two tiles are a ValueError.
     """
     total = len(next(iter(vectors.values())))
     if total < 2:
@@ -86,36 +78,20 @@ def project(vectors: Mapping[str, Any], most: int = MOST_TILES) -> Projection:
 
 
 def groups_by(values: Sequence[Any], most: int = len(COLORS)) -> tuple[list[str], NDArray[np.int64]]:
-    """Sort values into the most frequent ones, and the rest.
-
-    Args:
-        values: Text, or None.
-        most: Groups, at the most.
-
-    Returns:
-        Names of the groups, and the group of each value, -1 for the rest.
-    """
+    """Sort values into the most frequent ones, and the rest: names of the groups, and the group of each value, -1 for the rest."""
     names, counts = np.unique([str(value) for value in values if value is not None], return_counts=True)
     chosen = [str(names[place]) for place in sorted(np.argsort(-counts, kind="stable")[:most])]
     places = {name: number for number, name in enumerate(chosen)}
-    return chosen, np.array(
-        [places.get(str(value), -1) if value is not None else -1 for value in values], dtype=np.int64
-    )
+    group_of = [places.get(str(value), -1) if value is not None else -1 for value in values]
+    return chosen, np.array(group_of, dtype=np.int64)
 
 
 def draw_projection(
     projection: Projection, groups: Sequence[str] = (), group_of: NDArray[np.int64] | None = None, by: str = "sensor"
 ) -> str:
-    """Draw a projection: a shape for each sensor, a colour for each group, or for each sensor where there are no groups.
+    """Draw a projection as SVG, coloured by something: a shape for each sensor, a colour for each group.
 
-    Args:
-        projection: The points.
-        groups: Names of the groups.
-        group_of: (n,) group of each tile, -1 for none.
-        by: What the colours mean.
-
-    Returns:
-        An SVG with its legend.
+    `group_of` (n,) has the group of each tile, -1 for none; without groups each sensor has a colour.
     """
     every = np.concatenate(list(projection.points.values()))
     low, high = every.min(axis=0), every.max(axis=0)
@@ -136,56 +112,39 @@ def draw_projection(
         legend.append(
             f'<li><span style="color:{color}" aria-hidden="true">{shape}</span> {escape(sensor.upper())}</li>'
         )
-    for number, name in enumerate(groups if group_of is not None else ()):
-        legend.append(
-            f'<li><span class="swatch" style="background:{COLORS[number % len(COLORS)]}"></span> {escape(name)}</li>'
-        )
-    if group_of is not None and (group_of < 0).any():
-        legend.append(f'<li><span class="swatch" style="background:{_REST}"></span> others</li>')
+    if group_of is not None:
+        named = [(COLORS[number % len(COLORS)], name) for number, name in enumerate(groups)]
+        named += [(_REST, "others")] if (group_of < 0).any() else []
+        legend += [
+            f'<li><span class="swatch" style="background:{color}"></span> {escape(name)}</li>' for color, name in named
+        ]
     drawn = "".join(
         f'<path d="{"".join(f"M{x:.0f} {y:.0f}h.1" for x, y in points)}" stroke="{color}" stroke-width="{size:g}" '
         f'stroke-linecap="{cap}"/>'
         for _, color, cap, points in sorted(paths, key=lambda path: path[0])
     )
     title = f"{len(projection.rows)} tiles, coloured by {by}"
+    first, second = projection.explained
+    words = (
+        f"<p>{len(projection.rows):,} tiles on the two directions along which the embeds of all sensors vary most (PCA); they hold "
+        f"{first:.0%} and {second:.0%} of the variance.</p>"
+    )
+    if projection.gap is not None and projection.spread is not None:
+        words += (
+            f"<p><strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between "
+            "the means of the two sensors' embeds. Where it is large, the two colours form two islands.</p>"
+            f"<p>Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated).</p>"
+        )
     return (
         f'<div class="projection"><svg viewBox="0 0 {_EDGE:g} {_EDGE:g}" role="img" aria-label="Projection of {escape(title)}">'
         f'<g fill="none" opacity="0.7">{drawn}</g></svg><div><ul class="legend">{"".join(legend)}</ul>'
-        f"{_in_words(projection)}</div></div>"
+        f"{words}</div></div>"
     )
 
 
-def _in_words(projection: Projection) -> str:
-    first, second = projection.explained
-    lines = [
-        f"{len(projection.rows):,} tiles on the two directions along which the embeds of all sensors vary most (PCA); they hold "
-        f"{first:.0%} and {second:.0%} of the variance.",
-    ]
-    if projection.gap is not None and projection.spread is not None:
-        lines.append(
-            f"<strong>Gap between the sensors: {projection.gap:.2f}</strong> (0: none, 2: opposite). It is the distance between the "
-            "means of the two sensors' embeds. Where it is large, the two colours form two islands."
-        )
-        lines.append(
-            f"Mean squared distance between a tile's two embeds: {projection.spread:.2f} (0: the same, 2: unrelated)."
-        )
-    return "".join(f"<p>{line}</p>" for line in lines)
-
-
 def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read what an evaluation wrote.
-
-    Args:
-        folder: With `results.json`, or that file.
-
-    Returns:
-        The document; None where there is none.
-
-    Raises:
-        ValueError: If the file is something else.
-    """
-    path = Path(folder)
-    path = path / "results.json" if path.is_dir() else path
+    """Read the `results.json` of a folder, or that file; None where there is none, ValueError where it is something else."""
+    path = Path(folder, "results.json") if Path(folder).is_dir() else Path(folder)
     if not path.is_file():
         return None
     try:
@@ -201,14 +160,7 @@ _COLUMNS = {"f1_of_means": "F1", "map": "mAP", "ndcg": "NDCG", "precision": "Pre
 
 
 def evaluation_table(document: Mapping[str, Any] | None) -> str:
-    """Show an evaluation: a row a direction.
-
-    Args:
-        document: As of `read_evaluation`.
-
-    Returns:
-        HTML, that says how to get one where there is none.
-    """
+    """An evaluation as HTML, a row a direction; how to get one where there is none."""
     if document is None:
         return (
             '<p class="quiet">No evaluation was found beside the archive or its model. <code>run_retrieval.py MODEL --data DATA '
@@ -220,26 +172,21 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
     rows = []
     for direction in directions:
         random = (direction.get("random") or {}).get("mean") or {}
-        cells = "".join(
-            f"<td>{direction[name]:.3f}{_beside(random.get(name))}</td>"
-            if direction.get(name) is not None
-            else "<td>-</td>"
-            for name in _COLUMNS
-        )
+        cells = ""
+        for name in _COLUMNS:
+            value, chance = direction.get(name), random.get(name)
+            beside = "" if chance is None else f" <small>{chance:.3f}</small>"
+            cells += "<td>-</td>" if value is None else f"<td>{value:.3f}{beside}</td>"
         name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     first = directions[0]
-    metadata = document.get("metadata") or {}
-    model = Path(str(metadata.get("model") or "")).name
+    model = Path(str((document.get("metadata") or {}).get("model") or "")).name
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
-    about += f"; {model}" if model else ""
-    caption = f"The last evaluation: {about}. In small: a random order of the same tiles."
+    caption = (
+        f"The last evaluation: {about}{f'; {model}' if model else ''}. In small: a random order of the same tiles."
+    )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
         f'<caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _beside(value: float | None) -> str:
-    return "" if value is None else f" <small>{value:.3f}</small>"

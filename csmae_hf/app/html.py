@@ -1,4 +1,4 @@
-"""Text for a page."""
+"""Text and pictures for a page."""
 
 import html
 
@@ -7,3 +7,12 @@ def escape(text: object) -> str:
     """Make text safe inside HTML and attributes, and inside the page's templates, to which braces and dollars mean something."""
     safe = html.escape(str(text))
     return safe.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
+
+
+def figure(uri: str, title: str, name: str = "") -> str:
+    """A picture with its title below; who cannot see it is told the name of what it shows too."""
+    words = f"{name}, {title}" if name else title
+    return (
+        f'<figure><img src="{uri}" alt="{escape(words)}" width="120" height="120">'
+        f"<figcaption>{escape(title)}</figcaption></figure>"
+    )

@@ -1,6 +1,7 @@
-"""Opens an archive with its tiles, its model and its evaluation, as far as they are there."""
+"""Opens the explorer: on an archive with its tiles, model and evaluation, or, where nothing is named, on a sample that it makes."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,35 @@ from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
 from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import ALL_TILES, load_data
-from csmae_hf.evaluation.run_tiles import load_model
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.hub.archives import pull_archive
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_FOLDER = Path("sample_explorer")
+"""Where the sample, its model, its evaluation and its archive are kept, in the working folder; made once."""
+
+SAMPLE_TILES = 300
+SAMPLE_NOTICE = (
+    "These tiles are generated, and the model is small and was trained on them for a short time: this shows how the page "
+    "works, not how well CSMAE retrieves."
+)
+
+SAMPLE_TRAINING: dict[str, Any] = {
+    "variant": "sesd",
+    "model_overrides": '{"hidden_size": 96, "num_attention_heads": 4, "multi_sensor_encoder_depth": 2, '
+    '"cross_sensor_encoder_depth": 1, "decoder_hidden_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}',
+    "num_train_epochs": 20,
+    "per_device_train_batch_size": 32,
+    "learning_rate": 1e-3,
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1,
+    "precision": "fp32",
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "seed": 42,
+}
+"""As `configs/demo.yaml`, for fewer tiles."""
 
 
 def open_explorer(
@@ -23,7 +49,7 @@ def open_explorer(
     index: bool = True,
     notice: str = "",
 ) -> Explorer:
-    """Open an archive with all that the page shows of it.
+    """Open an archive with all that the page shows of it; without tiles there are no pictures, which it says.
 
     Args:
         archive: Folder, or `hub:NAME` of a dataset repository.
@@ -33,16 +59,13 @@ def open_explorer(
         index: Whether to use the archive's index; else search is exact.
         notice: A sentence that stands above everything.
 
-    Returns:
-        The explorer. Without tiles it has no pictures, which it says.
-
     Raises:
         FileNotFoundError: If there is no archive, or not what was named.
         ValueError: As of `Archive.load`, or if the results are none.
     """
     options: dict[str, Any] = {"index": index, "verify": False}
     if model:
-        options["model"], options["processor"] = load_model(model)
+        options["model"], options["processor"] = load_encoder(model)
     remote = archive.removeprefix("hub:")
     opened = pull_archive(remote, **options) if remote != archive else Archive.load(remote, **options)
     place = data or opened.source.get("data")
@@ -61,14 +84,43 @@ def open_explorer(
         if evaluation is None:
             raise FileNotFoundError(f"No results.json in {results}: expected the output folder of run_retrieval.py.")
     else:
+        evaluation = None
         folders = [] if remote != archive else [Path(archive), Path(archive).parent / "results"]
         folders += [Path(name) for name in (model, opened.identity.model) if name and Path(name).is_dir()]
-        evaluation = next((found for folder in folders if (found := _evaluation_in(folder)) is not None), None)
+        for folder in folders:
+            # a file of that name that is something else: nobody said it was an evaluation
+            with suppress(ValueError):
+                evaluation = evaluation or read_evaluation(folder)
     return Explorer(opened, dataset, evaluation, notice)
 
 
-def _evaluation_in(folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_evaluation(folder)
-    except ValueError:
-        return None  # a file of that name that is something else: nobody said it was an evaluation
+def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:
+    """Make a sample of so many tiles with everything that the page shows, or open it where it was made before.
+
+    `training` are arguments of `run_pretraining.py` in place of those of `SAMPLE_TRAINING`.
+    """
+    archive, model, data, results = (str(folder / name) for name in ("archive", "model", "tiles", "results"))
+    if not Path(archive, "archive.json").is_file():
+        _make_sample(archive, model, data, results, tiles, {**SAMPLE_TRAINING, **training})
+    return open_explorer(archive, model=model, data=data, results=results, notice=SAMPLE_NOTICE)
+
+
+def _make_sample(archive: str, model: str, data: str, results: str, tiles: int, training: dict[str, Any]) -> None:
+    from csmae_hf.evaluation.retrieval_options import RetrievalOptions
+    from csmae_hf.evaluation.run import retrieve
+    from csmae_hf.sample.generate import generate_sample
+    from csmae_hf.training.arguments import parse_arguments
+    from csmae_hf.training.pretrain import pretrain
+
+    logger.warning(
+        "No archive was named: generating %d tiles and training a small model in %s; this is done once, and takes minutes.",
+        tiles,
+        Path(archive).parent,
+    )
+    generate_sample(data, tiles=tiles, seed=0)
+    if not Path(model, "model.safetensors").is_file():
+        options = {"data": data, "output_dir": model, **training}
+        pretrain(*parse_arguments([word for name, value in options.items() for word in (f"--{name}", str(value))]))
+    built = Archive.build(*load_encoder(model), load_data(data, ALL_TILES), model_name=model, source={"data": data})
+    retrieve([model], RetrievalOptions(data=data, output_dir=results, pictures=0, resamples=0))
+    built.save(archive)  # last: where it is, all is

@@ -1,4 +1,4 @@
-"""The page: which widget calls what. What is shown is made in `view`, `reasons` and `glance`; what is asked is kept in `state`."""
+"""The page: which widget calls what. What is shown is made in `cards`, `why` and `glance`; what is asked is kept in `state`."""
 
 import os
 import tempfile
@@ -8,14 +8,14 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from csmae_hf.app import view
-from csmae_hf.app.explorer import Answer, Explorer
-from csmae_hf.app.files import write_files
-from csmae_hf.app.filters import compose_filter
+from csmae_hf.app import cards
+from csmae_hf.app.downloads import write_downloads
+from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import evaluation_table
-from csmae_hf.app.reasons import why_panel
+from csmae_hf.app.pickers import compose_filter
 from csmae_hf.app.state import MOST_RESULTS, Search, Session
 from csmae_hf.app.uploads import read_upload
+from csmae_hf.app.why import why_panel
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -49,7 +49,7 @@ class Page:
             self.uploads = gr.State({})
             self.turn = gr.State(0)
             self.url = gr.Textbox(visible=False)
-            self._html(view.header(explorer))
+            self._html(cards.header(explorer))
             with gr.Tabs():
                 with gr.Tab("Search"), gr.Row():
                     with gr.Column(scale=1, min_width=240):
@@ -61,16 +61,13 @@ class Page:
             self._connect()
         self.blocks.queue(default_concurrency_limit=4)
 
-    def _html(self, value: str = "", **options: Any) -> gr.HTML:
-        return gr.HTML(value, elem_classes=["explorer"], apply_default_css=False, js_on_load=None, **options)
-
-    def _active(self, value: str = "", **options: Any) -> gr.HTML:
-        """HTML whose buttons with `data-action` ask the server."""
-        script = (ASSETS / "actions.js").read_text(encoding="utf-8")
+    def _html(self, value: str = "", *, active: bool = False, **options: Any) -> gr.HTML:
+        """HTML of ours; where it is active its buttons with `data-action` ask the server."""
+        script = (ASSETS / "actions.js").read_text(encoding="utf-8") if active else None
         return gr.HTML(value, elem_classes=["explorer"], apply_default_css=False, js_on_load=script, **options)
 
     def _lay_out_controls(self) -> None:
-        named = [(sensor.upper(), sensor) for sensor in self.explorer.query_sensors]
+        named = [(sensor.upper(), sensor) for sensor in self.explorer.bands]
         held = [(sensor.upper(), sensor) for sensor in self.explorer.archive.sensors]
         self.sensor = gr.Radio(named, value=self.begin.sensor, label="Query seen by", elem_id="sensor")
         self.archive_sensor = gr.Radio(
@@ -88,11 +85,11 @@ class Page:
                 elif picker.kind == "truth":
                     widgets = [gr.Radio(["any", "yes", "no"], value="any", label=picker.label)]
                 else:
-                    first, last = picker.span or ("", "")
+                    ends = zip(("from", "to"), picker.span or ("", ""), strict=True)
                     with gr.Row():
                         widgets = [
-                            gr.Textbox(label=f"{picker.label} from", placeholder=first, max_lines=1, min_width=110),
-                            gr.Textbox(label=f"{picker.label} to", placeholder=last, max_lines=1, min_width=110),
+                            gr.Textbox(label=f"{picker.label} {end}", placeholder=day, max_lines=1, min_width=110)
+                            for end, day in ends
                         ]
                 self.picked[picker.column] = widgets
             self.where = gr.Textbox(
@@ -107,7 +104,7 @@ class Page:
                     height=120,
                     elem_id=f"upload-{sensor}",
                 )
-                for sensor in self.explorer.query_sensors
+                for sensor in self.explorer.bands
             }
         with gr.Accordion("Share, repeat, export", open=False):
             self._html(
@@ -119,63 +116,44 @@ class Page:
             self.saved = gr.File(label="Open a saved search (search.json)", height=120, elem_id="saved")
 
     def _lay_out_results(self) -> None:
-        self.status = self._html(view.message(""), elem_id="status")
+        self.status = self._html(cards.message(""), elem_id="status")
         with gr.Accordion("Example tiles", open=True):
-            self.examples = self._active(self._examples(0, self.begin.sensor), elem_id="examples")
+            self.examples = self._html(self._examples(0, self.begin.sensor), active=True, elem_id="examples")
             self.more = gr.Button("Other examples", size="sm", elem_id="more")
         with gr.Row():
             with gr.Column(min_width=240):
-                self.query = self._html(view.query_panel(self.explorer, self.begin, None, {}), elem_id="query")
-                self.marks = self._active(elem_id="marks")
+                self.query = self._html(cards.query_panel(self.explorer, self.begin, {}), elem_id="query")
+                self.marks = self._html(active=True, elem_id="marks")
                 with gr.Row():
                     self.again = gr.Button("Search again", elem_id="again", size="sm", min_width=100)
                     self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=100)
             with gr.Column(min_width=240):
                 self.map = self._html(elem_id="map")
         self.why = self._html(elem_id="why-panel")
-        self.gallery = self._active(elem_id="gallery")
+        self.gallery = self._html(active=True, elem_id="gallery")
 
     def _lay_out_glance(self, tab: gr.Tab) -> None:
-        self.by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
-        self.projection = self._html(elem_id="projection")
+        by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
+        projection = self._html(elem_id="projection")
         self._html("<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation), elem_id="evaluation")
-        for event in (tab.select, self.by.input):
-            event(self._drawn_projection, [self.by], [self.projection], show_progress="hidden")
 
-    def _drawn_projection(self, by: str) -> str:
-        try:
-            return self.explorer.draw_projection(by)
-        except ValueError as error:
-            return view.message(str(error), "error")
+        def draw(by: str) -> str:
+            try:
+                return self.explorer.draw_projection(by)
+            except ValueError as error:
+                return cards.message(str(error), "error")
+
+        for event in (tab.select, by.input):
+            event(draw, [by], [projection], show_progress="hidden")
 
     def _examples(self, turn: int, sensor: str) -> str:
-        return view.example_strip(self.explorer, self.explorer.examples(EXAMPLES, turn), sensor)
+        return cards.example_strip(self.explorer, self.explorer.examples(EXAMPLES, turn), sensor)
 
     def _connect(self) -> None:
         widgets = [widget for group in self.picked.values() for widget in group]
-        asked = [
-            self.session,
-            self.uploads,
-            self.sensor,
-            self.archive_sensor,
-            self.tile,
-            self.k,
-            self.include_self,
-            self.where,
-            *widgets,
-        ]
-        shown = [
-            self.session,
-            self.uploads,
-            self.url,
-            self.status,
-            self.query,
-            self.why,
-            self.marks,
-            self.gallery,
-            self.map,
-        ]
-        shown += [self.sensor, self.archive_sensor, self.tile, self.k, self.include_self, self.where, *widgets]
+        choices = [self.sensor, self.archive_sensor, self.tile, self.k, self.include_self, self.where, *widgets]
+        kept, drawn = [self.session, self.uploads], [self.query, self.why, self.marks, self.gallery, self.map]
+        asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices]
         keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
 
         def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
@@ -190,17 +168,13 @@ class Page:
         on(switched, self._switch, asked, trigger_mode="always_last")
         for part in (self.gallery, self.marks, self.examples):
             on(part.click, self._act, asked)
-        on(self.again.click, self._again, [self.session, self.uploads])
-        on(self.undo.click, self._undo, [self.session, self.uploads])
+        on(self.again.click, lambda session, uploads: self._show(session.searched(session.current), uploads), kept)
+        on(self.undo.click, self._undo, kept)
         for sensor, file in self.files.items():
-            on(file.upload, self._uploaded(sensor), [self.session, self.uploads, self.archive_sensor, self.k, file])
+            on(file.upload, partial(self._uploaded, sensor), [*kept, self.archive_sensor, self.k, file])
         on(self.saved.upload, self._opened, [self.session, self.saved])
-        on(
-            self.blocks.load,
-            self._opened_link,
-            [self.session, self.url],
-            js="(session, url) => [session, location.search.slice(1)]",
-        )
+        asked_for = "(session, url) => [session, location.search.slice(1)]"
+        on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
         self.sensor.change(self._examples, [self.turn, self.sensor], [self.examples], show_progress="hidden")
         self.more.click(
             lambda turn, sensor: (turn + 1, self._examples(turn + 1, sensor)),
@@ -218,40 +192,46 @@ class Page:
             try:
                 return handler(*values, **options)
             except _MISTAKES as error:
-                return {self.status: view.message(str(error), "error")}
+                return {self.status: cards.message(str(error), "error")}
 
         return guarded
 
     def _show(self, session: Session, uploads: Mapping[str, Any], *, filters: bool = False) -> Changes:
-        """Everything that a session shows.
-
-        Raises:
-            ValueError: If its search cannot be answered.
-        """
+        """Everything that a session shows; ValueError if its search cannot be answered."""
         search = session.shown
-        answer: Answer | None = self.explorer.search(search) if search.has_query else None
         changes: Changes = {
             self.session: session,
             self.uploads: dict(uploads),
             self.url: search.to_url() if session.current.has_query else "",
-            self.status: view.message(view.status_of(answer) if answer is not None else ""),
-            self.query: view.query_panel(self.explorer, search, answer, uploads),
-            self.why: "",
-            self.marks: view.marks(self.explorer, session) if answer is not None else "",
-            self.gallery: view.gallery(self.explorer, session, answer) if answer is not None else "",
-            self.map: view.results_map(self.explorer, search, answer) if answer is not None else "",
+            self.status: cards.message(""),
+            self.query: cards.query_panel(self.explorer, search, uploads),
+            **dict.fromkeys((self.why, self.marks, self.gallery, self.map), ""),
             self.tile: search.tile or "",
             self.sensor: search.sensor,
             self.archive_sensor: search.archive_sensor,
             self.k: search.k,
             self.include_self: search.include_self,
         }
+        if search.has_query:
+            answer = self.explorer.search(search)
+            results = cards.make_cards(answer)
+            changes[self.status] = cards.message(cards.status_of(answer, results))
+            changes[self.map] = cards.results_map(self.explorer, answer, results)
+            changes |= self._marked(session, results)
         if filters:
             changes[self.where] = search.where
             for picker in self.explorer.pickers:
                 empty: Any = {"values": [], "truth": "any", "time": ""}[picker.kind]
                 changes |= dict.fromkeys(self.picked[picker.column], empty)
         return changes
+
+    def _marked(self, session: Session, results: list[cards.Card]) -> Changes:
+        """What marks change of the page."""
+        return {
+            self.session: session,
+            self.marks: cards.marks(self.explorer, session),
+            self.gallery: cards.gallery(self.explorer, session, results),
+        }
 
     def _answer(self, session: Session, uploads: Mapping[str, Any]) -> Changes:
         """Everything that a session shows but the choices it was asked with: somebody may have made the next one meanwhile."""
@@ -261,11 +241,9 @@ class Page:
     def _asked(self, search: Search, values: tuple[Any, ...]) -> Search:
         """A search as the widgets say."""
         sensor, archive_sensor, _, k, include_self, where, *picked = values
-        held, place = {}, 0
-        for column, widgets in self.picked.items():
-            own = picked[place : place + len(widgets)]
-            held[column] = own if len(own) > 1 else own[0]
-            place += len(widgets)
+        values_left = iter(picked)
+        groups = {column: [next(values_left) for _ in widgets] for column, widgets in self.picked.items()}
+        held = {column: group if len(group) > 1 else group[0] for column, group in groups.items()}
         return replace(
             search,
             sensor=sensor,
@@ -308,38 +286,29 @@ class Page:
         action, tile = str(event.action), str(event.tile)
         self.explorer.metadata(tile)
         if action == "why":
-            answer = self.explorer.search(session.shown)
-            score = next((card.score for card in answer.cards if card.tile == tile), None)
-            return {self.why: why_panel(self.explorer, session.shown, tile, score, uploads)}
+            return {self.why: why_panel(self.explorer, session.shown, tile, uploads)}
         if action == "query":
             return self._show(session.searched(self._asked(session.current.by_tile(tile), values)), {})
         if action not in ("like", "unlike"):
             raise ValueError(f"Unknown action {action!r}.")
-        marked = session.marked(tile, action)  # type: ignore[arg-type]
-        shown = self._show(marked, uploads)
-        return {part: shown[part] for part in (self.session, self.marks, self.gallery)}
-
-    def _again(self, session: Session, uploads: dict[str, Any]) -> Changes:
-        return self._show(session.searched(session.current), uploads)
+        results = cards.make_cards(self.explorer.search(session.shown))
+        return self._marked(session.marked(tile, action), results)  # type: ignore[arg-type]
 
     def _undo(self, session: Session, uploads: dict[str, Any]) -> Changes:
         if not session.past:
             raise ValueError("There is nothing to undo.")
         return self._show(session.undone(), uploads, filters=True)
 
-    def _uploaded(self, sensor: str) -> Callable[..., Changes]:
-        def uploaded(
-            session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
-        ) -> Changes:
-            bands = read_upload(files, self.explorer.bands[sensor])
-            name = Path(files[0]).name
-            embed = self.explorer.embed_upload(bands, sensor, name)
-            # Two images are a pair where the second comes to an upload; else a new query begins.
-            pair = {**(uploads if session.current.upload is not None else {}), sensor: bands}
-            search = replace(session.current.by_upload(name, embed, sensor), archive_sensor=archive_sensor, k=int(k))
-            return self._show(session.searched(search), pair)
-
-        return uploaded
+    def _uploaded(
+        self, sensor: str, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
+    ) -> Changes:
+        bands = read_upload(files, self.explorer.bands[sensor])
+        name = Path(files[0]).name
+        embed = self.explorer.embed_upload(bands, sensor, name)
+        # Two images are a pair where the second comes to an upload; else a new query begins.
+        pair = {**(uploads if session.current.upload is not None else {}), sensor: bands}
+        search = replace(session.current.by_upload(name, embed, sensor), archive_sensor=archive_sensor, k=int(k))
+        return self._show(session.searched(search), pair)
 
     def _opened(self, session: Session, file: str) -> Changes:
         path = Path(file)
@@ -358,10 +327,10 @@ class Page:
         try:
             hits = self.explorer.search(session.shown).hits if session.shown.has_query else None
             folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
-            files = write_files(self.explorer.archive, session.current, hits, folder)
+            files = write_downloads(self.explorer.archive, session.current, hits, folder)
         except _MISTAKES as error:
-            return None, view.message(str(error), "error")
-        return [str(file) for file in files], view.message(f"{len(files)} files are ready, below the button.")
+            return None, cards.message(str(error), "error")
+        return [str(file) for file in files], cards.message(f"{len(files)} files are ready, below the button.")
 
 
 def theme() -> gr.Theme:

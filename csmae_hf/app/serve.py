@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,43 +39,36 @@ class OnlyFromHere:
         await self.app(scope, receive, with_policy)
 
 
-def start(
-    explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True, **options: Any
-) -> tuple[Page, str]:
+def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True) -> tuple[Page, str]:
     """Serve the page.
 
     Args:
         explorer: What is shown.
         host: Address to listen on; the default is reachable from this machine alone.
-        port: Where; default the first free one from 7860.
+        port: Where; default the first free one from 7860. One that is taken is an OSError.
         block: Whether to return only when the server ends.
-        **options: Further ones of gradio's `launch`.
 
     Returns:
         The page, and its address.
-
-    Raises:
-        OSError: If the port is taken.
     """
     page = Page(explorer)
     style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    settings: Mapping[str, Any] = {
-        "server_name": host,
-        "server_port": port,
-        "share": False,
-        "inbrowser": False,
-        "quiet": True,
-        "ssr_mode": False,
-        "enable_monitoring": False,
-        "run_history": False,
-        "max_file_size": MOST_BYTES,
-        "theme": theme(),
+    _, address, _ = page.blocks.launch(
+        prevent_thread_lock=True,
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        run_history=False,
+        max_file_size=MOST_BYTES,
+        theme=theme(),
         # Not as gradio's `css`, which takes selectors apart at every comma.
-        "head": f"<style>{style}</style><script>{script}</script>",
-        "app_kwargs": {"middleware": [Middleware(OnlyFromHere)]},
-        **options,
-    }
-    _, address, _ = page.blocks.launch(prevent_thread_lock=True, **settings)
+        head=f"<style>{style}</style><script>{script}</script>",
+        app_kwargs={"middleware": [Middleware(OnlyFromHere)]},
+    )
     threading.Thread(target=explorer.warm, daemon=True).start()
     logger.info("Explorer: %s (end it with Ctrl+C)", address)
     if block:

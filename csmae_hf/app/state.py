@@ -63,45 +63,27 @@ class Search:
 
     def by_upload(self, name: str, embed: Sequence[float], sensor: str) -> "Search":
         """The same search by an uploaded image."""
-        kept = tuple(float(value) for value in embed)
-        return replace(self, tile=None, upload=name, embed=kept, sensor=sensor, like=(), unlike=())
+        return replace(self, tile=None, upload=name, embed=tuple(embed), sensor=sensor, like=(), unlike=())
 
     def judged(self, tile: str, verdict: Verdict) -> "Search":
-        """Mark a tile; marking it the same way again takes the mark off.
-
-        Args:
-            tile: Its id.
-            verdict: What the person thinks of it.
-
-        Returns:
-            The search with the mark; what is liked is collected too, and what is not any more is not.
-        """
-        was = {"like": tile in self.like, "unlike": tile in self.unlike}[verdict]
-        without: dict[str, Any] = {
+        """Mark a tile; the same mark again takes it off. What is liked is collected too, and what is not any more is not."""
+        marks: dict[str, Any] = {
             name: tuple(other for other in getattr(self, name) if other != tile) for name in _URL_LISTS
         }
-        if not was:
-            without[verdict] += (tile,)
-            if verdict == "like":
-                without["collected"] += (tile,)
-        return replace(self, **without)
+        if tile not in getattr(self, verdict):
+            for name in ("like", "collected") if verdict == "like" else ("unlike",):
+                marks[name] += (tile,)
+        return replace(self, **marks)
 
     def to_url(self) -> str:
         """Write the search as the query of a URL. An uploaded image has no place in it: save it as a file instead."""
-        fields: list[tuple[str, str]] = [
-            (name, value) for own, name in _URL_NAMES.items() if (value := getattr(self, own))
-        ]
-        fields.append(("k", str(self.k)))
-        fields += [(name, tile) for own, name in _URL_LISTS.items() for tile in getattr(self, own)]
-        return urlencode(fields + ([("self", "1")] if self.include_self else []))
+        fields = {name: value for own, name in _URL_NAMES.items() if (value := getattr(self, own))}
+        fields |= {"k": self.k, **{name: getattr(self, own) for own, name in _URL_LISTS.items()}}
+        return urlencode(fields | ({"self": "1"} if self.include_self else {}), doseq=True)
 
     @classmethod
     def from_url(cls, query: str) -> "Search":
-        """Read a search from the query of a URL; what it does not know is left alone.
-
-        Raises:
-            ValueError: If `k` is no number that can be.
-        """
+        """Read a search from the query of a URL; what it does not know is left alone, a `k` that cannot be is a ValueError."""
         held = parse_qs(query, max_num_fields=10_000)
         fields: dict[str, Any] = {own: held[name][0] for own, name in _URL_NAMES.items() if name in held}
         fields |= {own: tuple(held.get(name, ())) for own, name in _URL_LISTS.items()}
@@ -116,11 +98,7 @@ class Search:
 
     @classmethod
     def from_json(cls, text: str) -> "Search":
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: If it is something else.
-        """
+        """Read what `to_json` wrote; anything else is a ValueError."""
         try:
             held = json.loads(text)
             if not isinstance(held, dict) or held.pop("format", None) != FORMAT or held.pop("version", None) != 1:
@@ -133,11 +111,9 @@ class Search:
 def _checked(held: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a file with the types that they must have."""
     fields = dict(held)
-    for name in ("tile", "upload"):
-        if fields.get(name) is not None and not isinstance(fields[name], str):
-            raise ValueError(f"{name} must be text")
-    for name in ("sensor", "archive_sensor", "where"):
-        if not isinstance(fields.get(name, ""), str):
+    for name in ("tile", "upload", "sensor", "archive_sensor", "where"):
+        value = fields.get(name, "")
+        if not isinstance(value, str) and not (value is None and name in ("tile", "upload")):
             raise ValueError(f"{name} must be text")
     for name in _URL_LISTS:
         values = fields.get(name, ())
@@ -155,17 +131,11 @@ def _checked(held: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Session:
-    """What one person's page shows, and the steps that led there.
+    """What one person's page shows, and the steps that led there."""
 
-    Attributes:
-        current: The search with all marks, those set since the results were found too.
-        shown: The search whose results are on the page.
-        past: Earlier (current, shown), the last at the end.
-    """
-
-    current: Search = field(default_factory=Search)
-    shown: Search = field(default_factory=Search)
-    past: tuple[tuple[Search, Search], ...] = ()
+    current: Search = field(default_factory=Search)  # with all marks, those set since the results were found too
+    shown: Search = field(default_factory=Search)  # whose results are on the page
+    past: tuple[tuple[Search, Search], ...] = ()  # earlier (current, shown), the last at the end
 
     def searched(self, search: Search) -> "Session":
         """Go on to a search whose results are shown."""
@@ -177,10 +147,7 @@ class Session:
 
     def undone(self) -> "Session":
         """Go back a step; at the first there is none to go back to."""
-        if not self.past:
-            return self
-        current, shown = self.past[-1]
-        return Session(current, shown, self.past[:-1])
+        return Session(*self.past[-1], self.past[:-1]) if self.past else self
 
     def _step(self, current: Search, shown: Search) -> "Session":
         begun = self.shown.has_query or self.current.has_query

@@ -2,13 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from csmae_hf.archive.queries import RASTERS, read_image_file
+from csmae_hf.images.opening import ImageFileError, open_image
 
 MOST_BYTES = 64 * 2**20
 """A tile of 120 x 120 pixels has under 1 MB; larger files are refused before they are read."""
@@ -20,14 +19,9 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
-    """Read an uploaded image of one sensor.
+    """Read an uploaded image of one sensor as (H, W) by band: of a GeoTIFF, or of one for each band, named `..._B02.tif`.
 
-    Args:
-        paths: One GeoTIFF with all bands, or a GeoTIFF for each band, named `..._B02.tif`.
-        bands: The sensor's bands, in the model's order.
-
-    Returns:
-        (H, W) by band; whether they are what the model takes, the processor says.
+    `bands` are the sensor's, in the model's order. Whether the pixels are what the model takes, the processor says.
 
     Raises:
         ValueError: If a file is no TIFF, is too large or broken, or bands are missing.
@@ -39,7 +33,10 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
     for file in files:
         _refuse_others(file)
     if len(files) == 1:
-        return dict(_named(read_image_file(files[0], bands), files[0], bands))
+        held = read_image_file(files[0], bands)
+        if not hasattr(held, "keys"):
+            raise ValueError(f"{files[0].name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
+        return dict(held)
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
             target = Path(folder, file.name)
@@ -52,12 +49,6 @@ def read_upload(paths: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
             return dict(read_image_file(folder, bands))
         except ValueError as error:
             raise ValueError(str(error).replace(folder, f"The set of {len(files)} files")) from error
-
-
-def _named(held: Any, file: Path, bands: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
-    if not hasattr(held, "keys"):
-        raise ValueError(f"{file.name} holds no bands: expected a GeoTIFF with the bands {', '.join(bands)}.")
-    return held
 
 
 def _refuse_others(file: Path) -> None:
@@ -76,20 +67,7 @@ def _refuse_others(file: Path) -> None:
             "such as a JPEG or PNG no longer holds them."
         )
     try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
-    try:
-        with rasterio.open(file, driver="GTiff") as source:
-            count, height, width = source.count, source.height, source.width
-    except rasterio.errors.RasterioIOError as error:
-        raise ValueError(f"{file.name} cannot be read as a GeoTIFF: {_without_folder(str(error), file)}") from error
-    if count * height * width > MOST_VALUES:
-        raise ValueError(
-            f"{file.name} has {count} bands of {height} x {width} pixels: that is a scene, not a tile. Cut out 120 x 120 "
-            "pixels of 10 m."
-        )
-
-
-def _without_folder(text: str, file: Path) -> str:
-    return text.replace(str(file), file.name)
+        with open_image(file, most_values=MOST_VALUES):
+            pass
+    except ImageFileError as error:
+        raise ValueError(str(error).replace(str(file), file.name)) from error

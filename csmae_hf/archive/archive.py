@@ -10,28 +10,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from csmae_hf.archive.answer import leave_out, notes_on
-from csmae_hf.archive.folder import read_manifest, sign
-from csmae_hf.archive.folder_io import Written, open_archive, save_archive, written_parts
-from csmae_hf.archive.hits import Hits
-from csmae_hf.archive.queries import choose_sensors, embed_images, query_vectors
-from csmae_hf.archive.tiles import (
-    aligned_vectors,
-    check_ids,
-    embed_readable,
-    in_columns,
-    metadata_of,
-    without_rows,
-)
+from csmae_hf.archive.folder import open_archive, save_archive
+from csmae_hf.archive.held import Held, aligned_vectors
+from csmae_hf.archive.hits import Hits, leave_out, notes_on
+from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
+from csmae_hf.archive.tiles import in_columns, metadata_of, without_rows
+from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.feedback import refine
 from csmae_hf.search.filter_language import mask_of, parse_filter
-from csmae_hf.search.ids import ID, TileRows
-from csmae_hf.search.index import ArchiveIndex, Selection
+from csmae_hf.search.ids import ID
+from csmae_hf.search.index import Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
-from csmae_hf.search.vectors import IntArray, Vectors
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -41,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Archive:
+class Archive(Held):
     """Embeds of tiles by one or more sensors, their metadata, and an index for each sensor.
 
     Made by [`Archive.build`], [`Archive.from_embeds`], [`Archive.load`] or `csmae_hf.hub.archives.pull_archive`.
@@ -61,37 +52,6 @@ class Archive:
         >>> hits = archive.search("tile.tif", sensor="s1", archive_sensor="s2", filter="season = 'Summer'")
         >>> archive.save("my_archive")
     """
-
-    def __init__(
-        self,
-        tiles: pa.Table,
-        vectors: Mapping[str, Vectors],
-        identity: Identity,
-        *,
-        model: torch.nn.Module | None = None,
-        processor: Any = None,
-        alignment: "Alignment | None" = None,
-        unreadable: Mapping[str, str] | None = None,
-        source: Mapping[str, Any] | None = None,
-    ):
-        check_ids(tiles.column(ID).to_pylist())
-        lengths = {"tiles": tiles.num_rows, **{sensor: len(part) for sensor, part in vectors.items()}}
-        if not vectors or len(set(lengths.values())) != 1 or len({part.width for part in vectors.values()}) != 1:
-            raise ValueError(
-                f"An archive has an embed of each sensor for each tile, all of one width; given: {lengths}."
-            )
-        self.tiles = tiles
-        self.vectors = dict(vectors)
-        self.identity = identity
-        self.alignment = alignment
-        self.unreadable = dict(unreadable or {})
-        self.source = dict(source or {})
-        self.recall: list[Recall] = []
-        self._model, self._processor = model, processor
-        self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
-        self._written: Written = {}
-        self._saved: tuple[Path, str] | None = None  # where it lies, and the checksum of its manifest
-        self._rows = TileRows()
 
     @classmethod
     def build(
@@ -133,26 +93,17 @@ class Archive:
             ValueError: If the model or dataset lacks a sensor, there is no tile, an id occurs twice, or too many tiles are unreadable.
         """
         known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
-        wanted = [name for name in known if name in dataset.column_names] if sensor is None else sensor
-        sensors = [wanted] if isinstance(wanted, str) else list(wanted)
+        if sensor is None:
+            sensor = [name for name in known if name in dataset.column_names]
+        sensors = [sensor] if isinstance(sensor, str) else list(sensor)
         tiles = metadata_of(dataset, known)
-        embeds, unreadable = embed_readable(
-            model,
-            processor,
-            dataset,
-            sensors,
-            batch_size=batch_size,
-            device=device,
-            num_workers=num_workers,
-            progress=progress,
-        )
+        options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
+        embeds, unreadable = embed_tiles(model, processor, dataset, sensors, batch_size=batch_size, **options)
         tiles, reasons = without_rows(tiles, unreadable)
-        identity = Identity.of(model, processor, model_name)
-        parts = aligned_vectors(embeds, alignment)
         return cls(
             tiles,
-            parts,
-            identity,
+            aligned_vectors(embeds, alignment),
+            Identity.of(model, processor, model_name),
             model=model,
             processor=processor,
             alignment=alignment,
@@ -188,28 +139,6 @@ class Archive:
         table = tiles if isinstance(tiles, pa.Table) else metadata_of(tiles, list(embeds))
         return cls(table, aligned_vectors(embeds, alignment), identity, alignment=alignment, **options)
 
-    @property
-    def sensors(self) -> list[str]:
-        """Sensors whose embeds the archive holds."""
-        return list(self.vectors)
-
-    @property
-    def width(self) -> int:
-        """Width of the embeds."""
-        return next(iter(self.vectors.values())).width
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the tiles."""
-        return self.tiles.column(ID).to_pylist()
-
-    def __len__(self) -> int:
-        return int(self.tiles.num_rows)
-
-    def __repr__(self) -> str:
-        backends = ", ".join(f"{sensor}: {index.backend}" for sensor, index in self.indexes.items())
-        return f"Archive({len(self)} tiles by {self.identity.described}; {backends})"
-
     def search(
         self,
         query: Any,
@@ -244,26 +173,24 @@ class Archive:
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1.")
         asked, target = choose_sensors(self, sensor, archive_sensor)
-        selection = self._selection(filter)
-        names, vectors, own = query_vectors(self, query, asked)
-        if like or unlike:
-            liked, unliked = (self.vectors[target][torch.from_numpy(self.rows_of(ids))] for ids in (like, unlike))
-            vectors = refine(vectors if names else None, liked, unliked)
-        if not names:
-            names, own = ["like " + ", ".join(like)], np.full(1, -1)
+        selection = None
+        if filter is not None and filter.strip():
+            where = parse_filter(filter, self.tiles.schema)
+            selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
+        queries = move_queries(self, make_queries(self, query, asked), target, like, unlike)
         # What was judged already is not shown again.
-        out = np.tile(self.rows_of([*like, *unlike]), (len(names), 1))
+        out = np.tile(self.rows_of([*like, *unlike]), (len(queries.names), 1))
         if not include_self:
-            out = np.concatenate([out, own[:, None]], axis=1)
+            out = np.concatenate([out, queries.rows[:, None]], axis=1)
         index = self.indexes[target]
-        found = leave_out(index.search(vectors, k + out.shape[1], selection), out, k)
+        found = leave_out(index.search(queries.vectors, k + out.shape[1], selection), out, k)
         kept = len(self) if selection is None else len(selection.rows)
         notes = notes_on(found, out, kept, len(self), k, selection, index.backend)
         for note in notes:
             logger.warning("%s", note)
         rows = np.unique(found.rows[found.rows >= 0])
         return Hits(
-            queries=names,
+            queries=queries.names,
             scores=found.scores,
             rows=found.rows,
             tiles=self.tiles.take(pa.array(rows, pa.int64())),
@@ -274,72 +201,8 @@ class Archive:
             backend=index.backend,
             parameters=index.parameters,
             notes=notes,
+            images=queries.images,
         )
-
-    @property
-    def rows_by_id(self) -> Mapping[str, int]:
-        """Row of each tile by its id, made when it is first asked for and again after a change."""
-        return self._rows.of(self.tiles)
-
-    def rows_of(self, ids: Sequence[str]) -> IntArray:
-        """Find tiles by their ids.
-
-        Args:
-            ids: Ids.
-
-        Returns:
-            (n,) their rows.
-
-        Raises:
-            ValueError: If an id is not in the archive.
-        """
-        if not len(ids):
-            return np.empty(0, dtype=np.int64)
-        rows = self.rows_by_id
-        missing = [name for name in ids if name not in rows]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} of {len(ids)} ids are not in this archive of {len(self)} tiles, {missing[0]!r} for one."
-            )
-        return np.array([rows[name] for name in ids], dtype=np.int64)
-
-    def embed(self, images: Sequence[Any], sensor: str, names: Sequence[str] | None = None) -> torch.Tensor:
-        """Embed images as the archive's tiles were.
-
-        Args:
-            images: Each in a form that the processor takes for one image.
-            sensor: Their sensor.
-            names: What to call each in errors.
-
-        Returns:
-            (Q, D) float32 unit vectors.
-
-        Raises:
-            ValueError: If the model lacks the sensor, or an image is unusable.
-        """
-        return aligned_vectors({sensor: embed_images(*self.load_model(), images, sensor, names)}, self.alignment)[
-            sensor
-        ][:]
-
-    def load_model(self) -> tuple[torch.nn.Module, Any]:
-        """Give the model and its processor; where they were not given, load them by the name that the archive holds.
-
-        Raises:
-            FileNotFoundError: If there is no model of that name.
-            ArchiveMismatchError: If it is not the one that the archive was made with.
-        """
-        if self._model is None or self._processor is None:
-            self.use_model(*self.identity.load_model())
-        return self._model, self._processor  # type: ignore[return-value]
-
-    def use_model(self, model: torch.nn.Module, processor: Any) -> None:
-        """Take a model and processor for queries.
-
-        Raises:
-            ArchiveMismatchError: If they are not those that the archive was made with.
-        """
-        self.identity.refuse_other(Identity.of(model, processor), "This archive")
-        self._model, self._processor = model, processor
 
     def add(self, dataset: "Dataset", **options: Any) -> None:
         """Embed more tiles and put them after the others. The indexes follow.
@@ -359,9 +222,10 @@ class Archive:
                 f"{len(present)} tiles are in the archive already, {min(present)!r} for one: remove them first."
             )
         tiles = in_columns(tiles, self.tiles.schema)
-        embeds, unreadable = embed_readable(model, processor, dataset, self.sensors, **options)
+        embeds, unreadable = embed_tiles(model, processor, dataset, self.sensors, **options)
         tiles, reasons = without_rows(tiles, unreadable)
         added = aligned_vectors(embeds, self.alignment)
+        self._forget_unopened_indexes()
         self.tiles = pa.concat_tables([self.tiles, tiles])
         self.unreadable.update(reasons)
         for sensor, vectors in added.items():
@@ -372,16 +236,10 @@ class Archive:
                 self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Take tiles out. The indexes follow.
-
-        Args:
-            ids: Their ids.
-
-        Raises:
-            ValueError: If an id is not in the archive.
-        """
+        """Take tiles out, by their ids. The indexes follow. An id that is not in the archive is a ValueError."""
         rows = np.unique(self.rows_of(ids))
         kept = np.setdiff1d(np.arange(len(self)), rows)
+        self._forget_unopened_indexes()
         self.tiles = self.tiles.take(pa.array(kept, pa.int64()))
         for sensor, vectors in self.vectors.items():
             self.vectors[sensor] = vectors.select(kept)
@@ -389,6 +247,16 @@ class Archive:
                 self.indexes[sensor].remove(rows)
             else:
                 self.indexes[sensor] = ExactIndex(self.vectors[sensor])
+
+    def _forget_unopened_indexes(self) -> None:
+        """Before a change, which an index that was not opened cannot follow."""
+        for sensor, described in self.stored.indexes.items():
+            logger.warning(
+                f"The archive's {described['backend']} index of {sensor} is not in use, so it cannot follow the change and is "
+                "forgotten: build it again with `csmae archive index`."
+            )
+        self.recall = [recall for recall in self.recall if recall.archive_sensor not in self.stored.indexes]
+        self.stored.indexes.clear()
 
     def use_index(self, backend: str, **options: Any) -> list[Recall]:
         """Build an index of every sensor, and measure how much of the exact answer it finds.
@@ -408,17 +276,14 @@ class Archive:
         tiles = with_buckets(self.tiles, self.ids)
         built = {sensor: build_index(backend, sensor, self.vectors, tiles, **options) for sensor in self.sensors}
         self.indexes = {sensor: index for sensor, (index, _) in built.items()}
+        self.stored.indexes.clear()
         self.recall = [recall for _, measured in built.values() for recall in measured]
-        low = [recall for recall in self.recall if recall.recall < LEAST_RECALL]
-        for recall in low:
-            logger.warning(
-                "The %s index finds %.0f %% of the exact results of %s queries in %s where a filter keeps %.1f %%.",
-                backend,
-                100 * recall.recall,
-                recall.query_sensor,
-                recall.archive_sensor,
-                100 * recall.share,
-            )
+        for recall in self.recall:
+            if recall.recall < LEAST_RECALL:
+                logger.warning(
+                    f"The {backend} index finds {100 * recall.recall:.0f} % of the exact results of {recall.query_sensor} queries in "
+                    f"{recall.archive_sensor} where a filter keeps {100 * recall.share:.1f} %."
+                )
         return self.recall
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -435,11 +300,7 @@ class Archive:
         Raises:
             FileExistsError: If the folder holds something else, or was changed by another process since it was opened.
         """
-        folder = Path(path)
-        own = self._saved[1] if self._saved and self._saved[0] == folder.resolve() else None
-        signature = save_archive(self, folder, self._written, own=own, overwrite=overwrite)
-        self._saved = folder.resolve(), signature
-        return folder
+        return save_archive(self, path, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -475,26 +336,7 @@ class Archive:
         """
         if (model is None) != (processor is None):
             raise ValueError("A model needs its processor, and a processor its model: give both or neither.")
-        folder = Path(path)
-        while True:
-            manifest = read_manifest(folder)
-            try:
-                archive = open_archive(cls, folder, manifest, verify=verify, index=index, token=token, uri=uri)
-                break
-            except FileNotFoundError:
-                if read_manifest(folder) == manifest and not all(
-                    (folder / name).exists() for name in manifest["files"]
-                ):
-                    raise
-                # Else another process replaced the archive meanwhile.
-        archive._written = written_parts(archive, manifest)
-        archive._saved = folder.resolve(), sign(manifest)
+        archive = open_archive(cls, path, verify=verify, index=index, token=token, uri=uri)
         if model is not None:
             archive.use_model(model, processor)
         return archive
-
-    def _selection(self, text: str | None) -> Selection | None:
-        if text is None or not text.strip():
-            return None
-        where = parse_filter(text, self.tiles.schema)
-        return Selection(where, np.flatnonzero(mask_of(where, self.tiles)))

@@ -3,14 +3,17 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from csmae_hf.archive.hits import ID, Hits
-from csmae_hf.files import write_atomically
+from csmae_hf.archive.held import Held
+from csmae_hf.archive.hits import Hits
+from csmae_hf.data.pixel_column import Tile, open_store
+from csmae_hf.files import staged_folder, write_atomically
+from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
 
@@ -39,66 +42,80 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
     unknown = [name for name, place in places.items() if place is None]
     if unknown:
         logger.warning(
-            "Of %d of %d tiles the place is not known, %s for one: no coordinates in its metadata or its name.",
-            len(unknown),
-            len(places),
-            unknown[0],
+            f"Of {len(unknown)} of {len(places)} tiles the place is not known, {unknown[0]} for one: no coordinates in its metadata "
+            "or its name."
         )
-    features = [
-        {"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **_plain(hit)}}
-        for number, name in enumerate(hits.queries)
-        for hit in hits[number]
-    ]
+    features = []
+    for number, name in enumerate(hits.queries):
+        for hit in hits[number]:
+            plain = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in hit.items()}
+            features.append({"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **plain}})
     return {"type": "FeatureCollection", "features": features}
 
 
-def _plain(hit: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in hit.items()}
+def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dataset":
+    """Load, for [`draw_hits`], the tiles that a picture of hits shows, and perhaps others, from a data set; options as of `load_data`.
+
+    Of BigEarthNet in an LMDB no others are looked up: the archive's metadata says under which keys they lie.
+    """
+    from datasets import Dataset, Features
+
+    from csmae_hf.bigearthnet import PARTNER_SENSOR, SENSORS
+    from csmae_hf.data.dataset import find_store
+    from csmae_hf.data.load import ALL_TILES, holds_store, load_data
+
+    names = dict.fromkeys(name for found in (hits.queries, *hits.ids) for name in found if name in held.rows_by_id)
+    tiles = held.tiles.take(pa.array(held.rows_of(list(names)), pa.int64()))
+    sensors = {hits.query_sensor, hits.archive_sensor}
+    path = Path(data)
+    if not (path.is_dir() and holds_store(path) and sensors <= SENSORS.keys() and "s1_id" in tiles.column_names):
+        return load_data(data, ALL_TILES, **options)
+    store = open_store(str(find_store(path).resolve()))
+    kept = tiles.select([name for name in (ID, "labels") if name in tiles.column_names])
+    features, columns = dict(Features.from_arrow_schema(kept.schema)), dict(zip(kept.column_names, kept, strict=True))
+    for sensor in sensors:
+        keys = tiles.column("s1_id" if sensor == PARTNER_SENSOR and store.format == "v2" else ID).to_pylist()
+        if not all(key in store for key in keys):
+            return load_data(data, ALL_TILES, **options)  # which says what is wrong with them
+        stored = store.read(keys[0]) if keys else {}
+        features[sensor] = Tile(str(store.path), sensor, [band for band in SENSORS[sensor].bands if band in stored])
+        columns[sensor] = pa.array(keys, pa.string())
+    return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
 
 
-def draw_hits(
-    hits: Hits, dataset: "Dataset", path: str | os.PathLike[str], images: Mapping[str, Any] | None = None
-) -> Path:
+def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> Path:
     """Draw each query with its results. A result that shares a label with its query is marked; a query without labels marks nothing.
 
     Args:
         hits: Results of a search.
         dataset: The archive's tiles, with their pixels.
-        path: File to write.
-        images: Queries that are no tiles of the dataset: bands by name, by the query's name.
-
-    Returns:
-        The path.
+        path: File to write, and given back.
 
     Raises:
         ValueError: If the dataset lacks tiles that were found.
         ImportError: If matplotlib is missing.
     """
-    images = images or {}
-    wanted = {name for names in hits.ids for name in names} | (set(hits.queries) - set(images))
+    found = {name for names in hits.ids for name in names}
+    wanted = found | (set(hits.queries) - set(hits.images))
     rows = {name: row for row, name in enumerate(dataset.with_format(None)[ID]) if name in wanted}
-    lacking = sorted({name for names in hits.ids for name in names} - set(rows))
+    lacking = sorted(found - set(rows))
     if lacking:
         raise ValueError(
             f"The data lack {len(lacking)} of the tiles that were found, {lacking[0]} for one: is it another split?"
         )
     labels = {tile[ID]: tile.get("labels") or [] for tile in hits.tiles.to_pylist()}
-    queries, results = [], []
+    queries: list[QueryPicture] = []
+    results: list[list[ResultPicture]] = []
     for number, name in enumerate(hits.queries):
-        bands = images[name] if name in images else dataset[rows[name]][hits.query_sensor] if name in rows else None
-        known = _labels(dataset, rows[name]) if name in rows else []
-        title = f"{hits.query_sensor.upper()} query" + (f" {number + 1}" if len(hits) > 1 else "")
-        queries.append(QueryPicture(_rgb(bands, hits.query_sensor), title, known))
-        results.append(
-            [
-                ResultPicture(
-                    _rgb(dataset[rows[hit[ID]]][hits.archive_sensor], hits.archive_sensor),
-                    hit["score"],
-                    labels[hit[ID]],
-                )
-                for hit in hits[number]
-            ]
-        )
+        sensor, target = hits.query_sensor, hits.archive_sensor
+        bands = hits.images[name] if name in hits.images else dataset[rows[name]][sensor] if name in rows else None
+        image = np.ones((2, 2, 3)) if bands is None else to_rgb(bands, sensor)  # embeds have no picture
+        title = f"{sensor.upper()} query" + (f" {number + 1}" if len(hits) > 1 else "")
+        queries.append(QueryPicture(image, title, _labels(dataset, rows[name]) if name in rows else []))
+        results.append([])
+        for hit in hits[number]:
+            picture = to_rgb(dataset[rows[hit[ID]]][target], target)
+            results[-1].append(ResultPicture(picture, hit["score"], labels[hit[ID]]))
     note = f"{'exact' if hits.exact else 'approximate'} search of {hits.kept} tiles; number: cosine similarity"
     if len(hits) == 1:
         note = f"{Path(hits.queries[0]).name}; {note}"
@@ -106,15 +123,13 @@ def draw_hits(
     return draw_retrieval(queries, results, path, title=title, note=note)
 
 
-def _rgb(bands: Any, sensor: str) -> Any:
-    return np.ones((2, 2, 3)) if bands is None else to_rgb(bands, sensor)
-
-
 def _labels(dataset: "Dataset", row: int) -> list[str]:
+    """Names of a tile's classes."""
     if "labels" not in dataset.column_names:
         return []
-    names = dataset.features["labels"].feature.names
-    return [names[number] for number in dataset.select_columns(["labels"])[row]["labels"] or []]
+    held = dataset.select_columns(["labels"])[row]["labels"] or []
+    names = getattr(dataset.features["labels"].feature, "names", None)  # else they are names already
+    return [label if names is None else names[label] for label in held]
 
 
 def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
@@ -122,10 +137,7 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
 
     Args:
         hits: Results of a search.
-        path: `.json` (everything), `.geojson` (a map), `.csv`, `.parquet`, or a folder for `datasets.load_from_disk`.
-
-    Returns:
-        The path.
+        path: `.json` (everything), `.geojson` (a map), `.csv`, `.parquet`, or a folder for `datasets.load_from_disk`; given back.
 
     Raises:
         ValueError: If the ending is unknown.
@@ -133,20 +145,18 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
         ImportError: If a map needs rasterio and it is missing.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     suffix = target.suffix.lower()
     if suffix == ".json":
         write_atomically(target, hits.to_json().encode())
     elif suffix == ".geojson":
         write_atomically(target, json.dumps(to_geojson(hits), ensure_ascii=False).encode())
     elif suffix == ".parquet":
-        hits.to_dataset().to_parquet(target)
+        write_atomically(target, hits.to_dataset().to_parquet)
     elif suffix == ".csv":
-        hits.to_dataset().to_csv(target, index=False)
+        write_atomically(target, lambda stream: hits.to_dataset().to_csv(stream, index=False))
     elif suffix:
         raise ValueError(f"{target}: expected {', '.join(PICTURES)}, .json, .geojson, .csv, .parquet, or a folder.")
     else:
-        if target.exists():
-            raise FileExistsError(f"{target} exists; choose another folder for the dataset.")
-        hits.to_dataset().save_to_disk(str(target))
+        with staged_folder(target) as folder:
+            hits.to_dataset().save_to_disk(str(folder))
     return target

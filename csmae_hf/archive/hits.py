@@ -3,18 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from csmae_hf.search.ids import ID
+from csmae_hf.search.index import Found, Selection
 from csmae_hf.search.vectors import IntArray
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
-
-ID = "id"
 
 _CELL_WIDTH = 60
 
@@ -35,6 +36,7 @@ class Hits:
         backend: Index that found them.
         parameters: Its settings.
         notes: What a reader should know of the answer, such as that it is short.
+        images: Of queries that were images, bands by name, by the query's name.
     """
 
     queries: Sequence[str]
@@ -48,51 +50,44 @@ class Hits:
     backend: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def __getitem__(self, query: int) -> list[dict[str, Any]]:
         """The hits of a query, best first: `rank` (from 1), `score`, `id` and the other metadata."""
-        places = self._places(query)
-        rows = self.tiles.take(pa.array(places)).to_pylist()
-        return [
-            {"rank": rank, "score": float(self.scores[query, rank - 1]), **row}
-            for rank, row in enumerate(rows, start=1)
-        ]
+        rows = self.tiles.take(pa.array(self._places[query])).to_pylist()
+        scores = self.scores[query].tolist()
+        return [{"rank": rank + 1, "score": scores[rank], **row} for rank, row in enumerate(rows)]
 
-    def _places(self, query: int) -> IntArray:
-        """Where in `tiles` the hits of a query are."""
-        found = np.unique(self.rows[self.rows >= 0])
-        return np.searchsorted(found, self.rows[query][self.rows[query] >= 0]).astype(np.int64)
+    @cached_property
+    def _places(self) -> list[IntArray]:
+        """Where in `tiles` the hits of each query are."""
+        tiles = np.unique(self.rows[self.rows >= 0])
+        return [np.searchsorted(tiles, rows[rows >= 0]).astype(np.int64) for rows in self.rows]
 
     @property
     def ids(self) -> list[list[str]]:
         """Ids of the tiles of each query, best first."""
         names = self.tiles.column(ID).to_pylist()
-        return [[names[place] for place in self._places(query)] for query in range(len(self))]
+        return [[names[place] for place in places] for places in self._places]
 
     def to_table(self) -> pa.Table:
-        """Lay the hits out as a table.
-
-        Returns:
-            A row a hit: `query`, `rank`, `score`, then the metadata of the tile.
-        """
-        counts = [(row >= 0).sum() for row in self.rows]
-        places = np.concatenate([self._places(query) for query in range(len(self))] or [np.empty(0, np.int64)])
-        found = self.rows >= 0
+        """Lay the hits out as a table: a row a hit, with `query`, `rank`, `score`, then the metadata of the tile."""
+        found = [
+            (name, rank + 1)
+            for name, places in zip(self.queries, self._places, strict=True)
+            for rank in range(len(places))
+        ]
         own = {
-            "query": pa.array(
-                [name for name, count in zip(self.queries, counts, strict=True) for _ in range(count)], pa.string()
-            ),
-            "rank": pa.array([rank for count in counts for rank in range(1, count + 1)], pa.int64()),
-            "score": pa.array(self.scores[found].tolist(), pa.float32()),
+            "query": pa.array([name for name, _ in found], pa.string()),
+            "rank": pa.array([rank for _, rank in found], pa.int64()),
+            "score": pa.array(self.scores[self.rows >= 0], pa.float32()),
         }
-        tiles = self.tiles.take(pa.array(places))
-        taken = {name: tiles.column(name) for name in tiles.column_names}
-        return pa.table(
-            {**own, **{name if name not in own else f"tile_{name}": column for name, column in taken.items()}}
-        )
+        tiles = self.tiles.take(pa.array([place for places in self._places for place in places], pa.int64()))
+        taken = {f"tile_{name}" if name in own else name: tiles.column(name) for name in tiles.column_names}
+        return pa.table({**own, **taken})
 
     def to_dataset(self) -> "Dataset":
         """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it."""
@@ -102,47 +97,34 @@ class Hits:
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON takes it: how it was searched, and each query with its hits."""
-        return {
-            "query_sensor": self.query_sensor,
-            "archive_sensor": self.archive_sensor,
-            "backend": self.backend,
-            "parameters": dict(self.parameters),
-            "exact": self.exact,
-            "kept": self.kept,
-            "notes": list(self.notes),
-            "queries": [{"query": name, "hits": self[place]} for place, name in enumerate(self.queries)],
-        }
+        plain = ("query_sensor", "archive_sensor", "backend", "parameters", "exact", "kept", "notes")
+        queries = [{"query": name, "hits": self[place]} for place, name in enumerate(self.queries)]
+        return {**{name: getattr(self, name) for name in plain}, "queries": queries}
 
     def to_json(self) -> str:
         """Give `to_dict` as text; times as ISO 8601."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
 
     def to_text(self, columns: Sequence[str] | None = None) -> str:
-        """Draw a table for the terminal.
+        """Draw a table for each query, for the terminal.
 
         Args:
             columns: Metadata to show; default labels, country and season, where the archive has them.
-
-        Returns:
-            Lines, a block for each query.
         """
         if columns is None:
             columns = [name for name in ("labels", "country", "season") if name in self.tiles.column_names]
         blocks = []
         for place, name in enumerate(self.queries):
             head = f"{name} ({self.query_sensor}) in {self.archive_sensor}, {'exact' if self.exact else 'approximate'}"
-            cells = [
-                [str(hit["rank"]), f"{hit['score']:.4f}", hit[ID], *(_cell(hit[column]) for column in columns)]
-                for hit in self[place]
-            ]
-            table = [["rank", "score", ID, *columns], *cells]
-            widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-            blocks.append(
-                [head, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)]
-                if cells
-                else [head, "no tiles"]
-            )
-        return "\n\n".join("\n".join(block) for block in blocks) + "".join(f"\nNote: {note}" for note in self.notes)
+            table = [["rank", "score", ID, *columns]]
+            for hit in self[place]:
+                table.append(
+                    [str(hit["rank"]), f"{hit['score']:.4f}", hit[ID], *(_cell(hit[name]) for name in columns)]
+                )
+            widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+            lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+            blocks.append("\n".join([head, *(lines if len(table) > 1 else ["no tiles"])]))
+        return "\n\n".join(blocks) + "".join(f"\nNote: {note}" for note in self.notes)
 
 
 def _cell(value: Any) -> str:
@@ -150,3 +132,43 @@ def _cell(value: Any) -> str:
         return "-"
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"
+
+
+def leave_out(found: Found, out: IntArray, k: int) -> Found:
+    """Take rows `out`, (Q, M), -1 for none, that a query must not find out of its results, (Q, k + M); (Q, k) are left."""
+    drop = (found.rows[:, :, None] == out[:, None, :]).any(axis=2)
+    scores = np.where(drop, -np.inf, found.scores).astype(np.float32)
+    rows = np.where(drop, -1, found.rows)
+    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
+    return Found(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1), found.exact)
+
+
+def notes_on(
+    found: Found, out: IntArray, kept: int, total: int, k: int, selection: Selection | None, backend: str
+) -> list[str]:
+    """Say what must be said of an answer, (Q, k): nothing where it is exact and full.
+
+    The queries must not find `out`, (Q, M), -1 for none; the filter keeps `kept` of the archive's `total` tiles.
+    """
+    notes = []
+    counts = (found.rows >= 0).sum(axis=1)
+    left = [np.unique(row[row >= 0]) for row in out]
+    if selection is not None and len(selection.rows):  # whose rows ascend
+        places = [np.searchsorted(selection.rows, rows).clip(max=len(selection.rows) - 1) for rows in left]
+        left = [rows[selection.rows[place] == rows] for rows, place in zip(left, places, strict=True)]
+    possible = np.array([max(kept - len(rows), 0) for rows in left])
+    if not total:
+        notes.append("The archive is empty.")
+    elif not kept:
+        notes.append(f"The filter keeps none of the {total} tiles.")
+    elif (possible < k).any():
+        what = f"the archive has {total}" if selection is None else f"the filter keeps {kept} of {total}"
+        notes.append(f"Fewer than k = {k} tiles can be found: {what}.")
+    if (counts < np.minimum(possible, k)).any():
+        notes.append(
+            f"The {backend} index found {counts.min()} tiles for a query where {possible.min()} or more could be found: raise its "
+            "effort, or search exactly."
+        )
+    if not found.exact:
+        notes.append(f"Approximate: the {backend} index may have missed nearer tiles.")
+    return notes

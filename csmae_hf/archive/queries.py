@@ -1,62 +1,39 @@
 """Queries as people have them: an image in memory, a GeoTIFF, a folder of GeoTIFFs, a numpy file."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from csmae_hf.archive.tiles import aligned_vectors
-from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.archive.held import Held, aligned_vectors
+from csmae_hf.embedding.embed import embed_images
+from csmae_hf.images.opening import open_image
+from csmae_hf.search.feedback import refine
 from csmae_hf.search.vectors import IntArray
-
-if TYPE_CHECKING:
-    from csmae_hf.archive.archive import Archive
 
 RASTERS = (".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
 
 
-class _Images:
-    """Images as `embed_dataset` reads a dataset."""
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries, ready to be searched by.
 
-    def __init__(self, names: Sequence[str], images: Sequence[Any], sensor: str):
-        self.names, self.images, self.sensor = names, images, sensor
-        self.column_names = ["id", sensor]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return {"id": self.names[place], self.sensor: self.images[place]}
-
-    def select_columns(self, columns: Iterable[str]) -> "_Images":
-        return self
-
-
-def embed_images(
-    model: torch.nn.Module, processor: Any, images: Sequence[Any], sensor: str, names: Sequence[str] | None = None
-) -> np.ndarray[Any, Any]:
-    """Embed images that are in no dataset.
-
-    Args:
-        model: The model.
-        processor: Its processor.
-        images: Each in a form that the processor takes for one image.
-        sensor: Their sensor.
-        names: What to call each in errors.
-
-    Returns:
-        (Q, D) float32.
-
-    Raises:
-        ValueError: If the model lacks the sensor, or an image is unusable.
+    Attributes:
+        names: Of each.
+        vectors: (Q, D) unit vectors.
+        rows: (Q,) row of the tile that each is, -1 for none.
+        images: Of those that were images, bands by name, by the query's name.
     """
-    called = list(names or (f"query {place}" for place in range(len(images))))
-    source: Any = _Images(called, images, sensor)
-    return embed_dataset(model, processor, source, sensor, progress=False)
+
+    names: list[str]
+    vectors: torch.Tensor
+    rows: IntArray
+    images: dict[str, Mapping[str, Any]]
 
 
 def read_image_file(path: str | os.PathLike[str], bands: Sequence[str]) -> Any:
@@ -108,11 +85,8 @@ def _named_bands(
 
 
 def _read_folder(folder: Path, bands: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-    found = {
-        path.stem.rpartition("_")[2].upper(): path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in RASTERS
-    }
+    rasters = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in RASTERS]
+    found = {path.stem.rpartition("_")[2].upper(): path for path in rasters}
     return {band: _read_raster(path)[0][0] for band, path in _picked(found, folder, bands).items()}
 
 
@@ -126,136 +100,93 @@ def _picked(found: Mapping[str, Any], path: Path, bands: Sequence[str]) -> dict[
 
 def _read_raster(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[str | None]]:
     """Pixels (C, H, W) of a GeoTIFF and the descriptions of its bands."""
-    try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
-    try:
-        with rasterio.open(path) as source:
-            return source.read(), source.descriptions
-    except rasterio.errors.RasterioIOError as error:
-        raise ValueError(f"{path} cannot be read as a GeoTIFF: {error}") from error
+    with open_image(path) as source:
+        return source.read(), source.descriptions
 
 
-def choose_sensors(archive: "Archive", sensor: str | None, archive_sensor: str | None) -> tuple[str, str]:
-    """Choose the sensor of a query, and the sensor whose embeds are searched.
-
-    Args:
-        archive: The archive.
-        sensor: Sensor of the query, where it was said.
-        archive_sensor: Sensor to search, where it was said.
-
-    Returns:
-        Both.
-
-    Raises:
-        ValueError: If they cannot be chosen, or the archive lacks the one to search.
-    """
-    held = archive.sensors
-    if sensor is None and archive_sensor is None and len(held) > 1:
-        raise ValueError(f"Say which sensor the query is of: one of {', '.join(held)}, or another of the model's.")
-    asked = sensor or archive_sensor or held[0]
-    target = archive_sensor or (asked if asked in held or len(held) > 1 else held[0])
-    if target not in held:
-        raise ValueError(f"The archive has no embeds of {target!r} to search; it has {', '.join(held)}.")
+def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -> tuple[str, str]:
+    """Choose the sensor of a query, and the sensor whose embeds are searched, where they were not said."""
+    own = held.sensors
+    if sensor is None and archive_sensor is None and len(own) > 1:
+        raise ValueError(f"Say which sensor the query is of: one of {', '.join(own)}, or another of the model's.")
+    asked = sensor or archive_sensor or own[0]
+    target = archive_sensor or (asked if asked in own or len(own) > 1 else own[0])
+    if target not in own:
+        raise ValueError(f"The archive has no embeds of {target!r} to search; it has {', '.join(own)}.")
     return asked, target
 
 
-def query_vectors(archive: "Archive", query: Any, sensor: str) -> tuple[list[str], torch.Tensor, IntArray]:
-    """Make unit vectors of queries of any form.
-
-    Args:
-        archive: The archive.
-        query: As of `Archive.search`.
-        sensor: Its sensor.
-
-    Returns:
-        The name of each query, (Q, D) unit vectors, and (Q,) the row of the tile that each is, -1 for none.
-
-    Raises:
-        ValueError: If an id is unknown, or something is no query.
-        FileNotFoundError: If the model is needed and not there.
-    """
+def make_queries(held: Held, query: Any, sensor: str) -> Queries:
+    """Make queries of anything that `Archive.search` takes, of one sensor. A file is read once, here."""
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
-    rows: Mapping[str, int] = archive.rows_by_id if any(isinstance(item, str) for item in items) else {}
-    names: list[str] = []
-    parts: list[torch.Tensor] = []
-    own: list[int] = []
-    for place, item in enumerate(items):
-        name, row = f"query {place}", -1
-        if isinstance(item, str) and item in rows:
-            name, row = item, rows[item]
-            vectors = _stored(archive, row, sensor)
-        elif isinstance(item, (str, os.PathLike)):
-            name = os.fspath(item)
-            vectors = _embed_file(archive, name, sensor)
-        else:
-            vectors = _embed_item(archive, item, sensor, name)
-        names += [f"{name} [{number}]" for number in range(len(vectors))] if len(vectors) > 1 else [name]
-        parts.append(vectors)
-        own += [row] * len(vectors)
-    return names, torch.cat(parts) if parts else torch.empty(0, archive.width), np.array(own, dtype=np.int64)
-
-
-def _stored(archive: "Archive", row: int, sensor: str) -> torch.Tensor:
-    if sensor not in archive.sensors:
-        raise ValueError(
-            f"The archive has no embeds of {sensor!r}, so its tiles cannot be queries of it; it has {', '.join(archive.sensors)}. "
-            "Give the image itself."
-        )
-    return archive.vectors[sensor][row : row + 1]
-
-
-def _embed_file(archive: "Archive", name: str, sensor: str) -> torch.Tensor:
-    if not Path(name).exists():
-        raise ValueError(
-            f"{name!r} is neither the id of one of the archive's {len(archive)} tiles nor a file or folder."
-        )
-    _, processor = archive.load_model()
-    if sensor not in processor.sensors:
-        raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(processor.sensors)}.")
-    return _embed_item(archive, read_image_file(name, processor.sensors[sensor]), sensor, name)
-
-
-def _embed_item(archive: "Archive", item: Any, sensor: str, name: str) -> torch.Tensor:
-    """Embed an image or a batch of images, or take embeds."""
-    if hasattr(item, "keys"):
-        return archive.embed([item], sensor, [name])
-    array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
-    if array.ndim in (1, 2) and array.dtype.kind == "f":
-        embeds = np.atleast_2d(array)
-        if embeds.shape[1] != archive.width:
-            raise ValueError(f"{name} has shape {array.shape}: embeds of this archive have the width {archive.width}.")
-        return aligned_vectors({sensor: embeds}, archive.alignment)[sensor][:]
-    if array.ndim not in (3, 4):
-        raise ValueError(
-            f"{name} has shape {array.shape}: expected an image (C, H, W), a batch of them, or embeds of floats."
-        )
-    images = list(array) if array.ndim == 4 else [array]
-    return archive.embed(
-        images, sensor, [f"{name} [{place}]" for place in range(len(images))] if array.ndim == 4 else [name]
+    rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
+    made = [
+        _of_tile(held, item, rows[item], sensor)
+        if isinstance(item, str) and item in rows
+        else _of_file(held, os.fspath(item), sensor)
+        if isinstance(item, (str, os.PathLike))
+        else _of_values(held, item, sensor, f"query {place}")
+        for place, item in enumerate(items)
+    ]
+    return Queries(
+        names=[name for part in made for name in part.names],
+        vectors=torch.cat([part.vectors for part in made]) if made else torch.empty(0, held.width),
+        rows=np.concatenate([part.rows for part in made]) if made else np.empty(0, np.int64),
+        images={name: image for part in made for name, image in part.images.items()},
     )
 
 
-def bands_of_file(archive: "Archive", path: str, sensor: str) -> dict[str, Any]:
-    """Read the images of a file to look at, under the names that a search by this file gives its queries.
+def move_queries(held: Held, queries: Queries, sensor: str, like: Sequence[str], unlike: Sequence[str]) -> Queries:
+    """Move queries towards tiles and away from others, by their ids; where there is no query, search by what is liked alone."""
+    vectors = queries.vectors
+    if like or unlike:
+        liked, unliked = (held.vectors[sensor][torch.from_numpy(held.rows_of(ids))] for ids in (like, unlike))
+        vectors = refine(vectors if queries.names else None, liked, unliked)
+    if not queries.names:
+        return Queries(["like " + ", ".join(like)], vectors, np.full(1, -1), {})
+    return replace(queries, vectors=vectors)
 
-    Args:
-        archive: The archive.
-        path: As of `read_image_file`.
-        sensor: Its sensor.
 
-    Returns:
-        Bands by name, by the query's name; None for embeds, which have no picture.
-    """
-    _, processor = archive.load_model()
-    bands = processor.sensors[sensor]
-    held = read_image_file(path, bands)
-    if hasattr(held, "keys"):
-        return {path: held}
-    images = list(held) if held.ndim in (2, 4) and len(held) != 1 else [held[0] if held.ndim in (2, 4) else held]
-    names = [f"{path} [{place}]" for place in range(len(images))] if len(images) > 1 else [path]
-    return {
-        name: None if image.ndim == 1 else dict(zip(bands, image, strict=True))
-        for name, image in zip(names, images, strict=True)
-    }
+def _of_tile(held: Held, name: str, row: int, sensor: str) -> Queries:
+    if sensor not in held.sensors:
+        raise ValueError(
+            f"The archive has no embeds of {sensor!r}, so its tiles cannot be queries of it; it has {', '.join(held.sensors)}. "
+            "Give the image itself."
+        )
+    return Queries([name], held.vectors[sensor][row : row + 1], np.array([row]), {})
+
+
+def _of_file(held: Held, name: str, sensor: str) -> Queries:
+    if not Path(name).exists():
+        raise ValueError(f"{name!r} is neither the id of one of the archive's {len(held)} tiles nor a file or folder.")
+    _, processor = held.load_model()
+    if sensor not in processor.sensors:
+        raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(processor.sensors)}.")
+    return _of_values(held, read_image_file(name, processor.sensors[sensor]), sensor, name)
+
+
+def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:
+    """Queries of an image, a batch of images, or embeds."""
+    names, images, embeds = [name], [item], None
+    if not hasattr(item, "keys"):
+        array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
+        several = array if array.ndim in (2, 4) else array[None]
+        names = [f"{name} [{number}]" for number in range(len(several))] if len(several) > 1 else [name]
+        images = list(several)
+        if array.ndim in (1, 2) and array.dtype.kind == "f":
+            embeds = several
+            if several.shape[1] != held.width:
+                raise ValueError(f"{name} has shape {array.shape}: embeds of this archive have the width {held.width}.")
+        elif array.ndim not in (3, 4):
+            raise ValueError(
+                f"{name} has shape {array.shape}: expected an image (C, H, W), a batch of them, or embeds of floats."
+            )
+    shown: dict[str, Mapping[str, Any]] = {}
+    if embeds is None:
+        model, processor = held.load_model()
+        embeds = embed_images(model, processor, images, sensor, names)
+        bands = processor.sensors[sensor]
+        named = (image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images)
+        shown = dict(zip(names, named, strict=True))
+    vectors = aligned_vectors({sensor: embeds}, held.alignment)[sensor][:]
+    return Queries(names, vectors, np.full(len(names), -1), shown)

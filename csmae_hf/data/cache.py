@@ -1,9 +1,7 @@
-"""A folder for what is worked out once about an archive, safe to lose and to share between processes."""
+"""A folder for what is worked out once about a store, safe to lose and to share between processes."""
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -15,44 +13,12 @@ CACHE_VARIABLE = "CSMAE_CACHE"
 
 
 def cache_folder() -> Path:
-    """Say where the cache lies.
-
-    Returns:
-        The folder, which may not exist.
-    """
+    """Say where the cache lies; the folder may not exist."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path(constants.HF_HOME) / "csmae")
 
 
 def store_identity(path: Path) -> str:
-    """Name a store by its place and the state of its file, so that what was known of another is never taken for it.
-
-    Args:
-        path: The LMDB folder.
-
-    Returns:
-        Its name and a hash of its full path, and its data file's size and time of change.
-    """
+    """Name a store (its LMDB folder) by its place and its file's size and time of change, so that no other is taken for it."""
     state = (path / DATA_FILE).stat()
     text = f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     return f"{path.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that others see whole or not at all; of several writers the last stays.
-
-    Args:
-        path: The file. Its folder is made.
-        write: Writes the file it is given the path of.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        write(Path(name))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -1,8 +1,8 @@
 """From the bytes of one stored tile to its bands, and back.
 
 BigEarthNet v2 (rico-hdl) stores safetensors; BigEarthNet-MM v1 (bigearthnet_encoder) stores pickles of its own classes. A pickle is
-a program, and archives come from strangers, so the v1 reader here is no unpickler: it interprets the few opcodes those archives use,
-builds inert records, never imports or calls anything (pickles.py), and then checks every array it takes out.
+a program, and stores come from strangers, so the v1 reader here is no unpickler: it interprets the few opcodes those stores use,
+builds inert records, never imports or calls anything (v1_pickles.py), and then checks every array it takes out.
 
 Whatever the bytes of a value, reading it takes less than 32 MiB beside the value and less than half a second of processor time:
 tests/fuzz_codecs.py measures it on 24,000 mutants of real values.
@@ -18,21 +18,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from csmae_hf.bigearthnet import (
-    BAND_SIZE,
-    LABELS,
-    REFERENCE_MAP_NAME,
-    REFERENCE_MAP_SUFFIX,
-    S1_BANDS,
-    S2_BANDS,
-    SENSOR_OF_BAND,
-)
-from csmae_hf.data.pickles import (
-    BANDS,
+from csmae_hf.bigearthnet import BAND_SIZE, LABELS, REFERENCE_MAP_NAME, REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND, SENSORS
+from csmae_hf.data.v1_pickles import (
+    BAND_CLASSES,
     MERGED,
-    PATCHES,
-    S1_PATCH,
-    S2_PATCH,
+    PATCH_CLASSES,
+    SENSOR_OF_PATCH,
     Bytes,
     Record,
     RefusedPickleError,
@@ -43,6 +34,7 @@ MAX_VALUE_BYTES = 1 << 20
 """Values above this are refused unread; a real tile has 115,344 to 277,677 bytes."""
 
 _REFERENCE_MAP_SIZE = 120
+_SENSOR_ENTRY = "sensor"  # of the metadata of a safetensors value whose sensor is not BigEarthNet's
 
 TileFormat = Literal["v1", "v2"]
 Place = tuple[np.dtype[Any], tuple[int, ...], int, int]  # type, shape, begin and end of an array in a value
@@ -53,18 +45,11 @@ class CorruptTileError(ValueError):
 
 
 def detect_format(value: bytes | bytearray | memoryview, key: str) -> TileFormat:
-    """Tell a v1 value from a v2 value by its first bytes.
-
-    Args:
-        value: The stored bytes.
-        key: The tile's key, for the message.
-
-    Returns:
-        "v2" for safetensors (an 8-byte little-endian header length, then `{`), "v1" for a pickle of protocol 2 or newer (0x80).
-
-    Raises:
-        CorruptTileError: If it is neither.
-    """
+    """Tell a v1 value, a pickle of protocol 2 or newer (0x80), from a v2 value, safetensors (an 8-byte header length, then `{`)."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise CorruptTileError(
+            f"Tile {key!r}: {len(value)} bytes, more than the {MAX_VALUE_BYTES} a tile may have. It is not a BigEarthNet tile."
+        )
     # safetensors first: its header length may well begin with 0x80, while the first 8 bytes of a pickle are never so small a number
     if len(value) > 8 and int.from_bytes(value[:8], "little") <= len(value) - 8 and value[8] == ord("{"):
         return "v2"
@@ -79,20 +64,11 @@ def detect_format(value: bytes | bytearray | memoryview, key: str) -> TileFormat
 def decode_value(
     value: bytes | memoryview, key: str, bands: Collection[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Read the bands of one stored value, of either format.
+    """Read the bands of one stored value of either format, (H, W) each at native resolution, in memory of their own.
 
-    Args:
-        value: The stored bytes. The arrays do not refer to them.
-        key: The tile's key, for messages; one that ends in `_reference_map` holds a land-cover map instead of bands.
-        bands: Names of the bands to return, in this order; default all that are stored, in alphabetical order.
-
-    Returns:
-        (H, W) by band at native resolution: S1 float32 in dB, S2 uint16 digital numbers; `{"Data": uint16}` for a reference map.
-
-    Raises:
-        CorruptTileError: Whatever is wrong with the value, or if it lacks a band asked for.
+    `bands` are returned in their order; None for all that are stored, in alphabetical order. A key that ends in `_reference_map` holds
+    a land-cover map (`Data`) instead. A `CorruptTileError` says whatever is wrong with the value.
     """
-    _check_size(value, key)
     if detect_format(value, key) == "v2":
         return view_value(bytearray(value), key, bands)  # one copy of all is cheaper than one of each
     return _copy_places(value, _select(_v1_places(value, key), key, bands))  # v1 arrays are unaligned
@@ -101,20 +77,7 @@ def decode_value(
 def view_value(
     value: bytes | bytearray | memoryview, key: str, bands: Collection[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Look at the bands of one stored value, of either format, as [`decode_value`] but without copying them.
-
-    Args:
-        value: As of [`decode_value`]. The arrays refer to it, and must not outlive it.
-        key: As of [`decode_value`].
-        bands: As of [`decode_value`].
-
-    Returns:
-        As [`decode_value`]; read-only, and perhaps unaligned.
-
-    Raises:
-        CorruptTileError: As [`decode_value`].
-    """
-    _check_size(value, key)
+    """Look at the bands of one stored value as [`decode_value`] reads them: the arrays refer to it, and may be unaligned."""
     places = (_v1_places if detect_format(value, key) == "v1" else _v2_places)(value, key)
     return {
         name: np.ndarray(shape, dtype, value, begin)
@@ -123,20 +86,11 @@ def view_value(
 
 
 def decode_labels(value: bytes | memoryview, key: str) -> list[str] | None:
-    """Read the 19-class labels a v1 value carries.
+    """Read the names of the 19 classes a v1 value carries, in the stored order, each once.
 
-    Args:
-        value: The stored bytes.
-        key: The tile's key, for messages.
-
-    Returns:
-        Names in the stored order, each once (two old classes may have become the same new one). None where there are none: a v2
-        value, a v1 value written without labels, or one whose every label was dropped by the 19-class nomenclature.
-
-    Raises:
-        CorruptTileError: If the value is broken or a label is not one of the 19.
+    None where there are none: a v2 value, a v1 value written without labels, or one whose every label was dropped by the 19-class
+    nomenclature. (Two old classes may have become the same new one.)
     """
-    _check_size(value, key)
     if detect_format(value, key) == "v2":
         return None
     tile = _known.find(value)
@@ -148,11 +102,12 @@ def decode_labels(value: bytes | memoryview, key: str) -> list[str] | None:
     return None if tile.labels is None else list(tile.labels)
 
 
-def encode_safetensors(bands: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+def encode_safetensors(bands: Mapping[str, np.ndarray[Any, Any]], sensor: str | None = None) -> bytes:
     """Write bands as a BigEarthNet v2 value, the layout of rico-hdl.
 
     Args:
         bands: (H, W) by band name, each of its native size and type: S1 float32 in dB, S2 uint16 digital numbers.
+        sensor: A sensor that is not BigEarthNet's; the value then says so, and may hold other bands, of any size and numeric type.
 
     Returns:
         A safetensors file. Equal bands give equal bytes, whatever their order.
@@ -160,38 +115,39 @@ def encode_safetensors(bands: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     Raises:
         ValueError: If there is no band, one is unknown, or one has another shape or type than BigEarthNet's.
     """
-    _check_arrays(bands)
-    return safetensors.numpy.save({name: np.ascontiguousarray(bands[name]) for name in sorted(bands)})
-
-
-def _check_size(value: bytes | bytearray | memoryview, key: str) -> None:
-    """Refuse a value too large to be a tile before anything reads it."""
+    _check_arrays(bands, declared=sensor is not None)
+    arrays = {name: np.ascontiguousarray(bands[name]) for name in sorted(bands)}
+    value = safetensors.numpy.save(arrays, None if sensor is None else {_SENSOR_ENTRY: sensor})
     if len(value) > MAX_VALUE_BYTES:
-        raise CorruptTileError(
-            f"Tile {key!r}: {len(value)} bytes, more than the {MAX_VALUE_BYTES} a tile may have. It is not a BigEarthNet tile."
+        raise ValueError(
+            f"the bands have {len(value)} bytes, more than the {MAX_VALUE_BYTES} of a tile; cut smaller ones"
         )
+    return value
 
 
 def _dtype(band: str) -> np.dtype[Any]:
-    """The stored type of a band: float32 for S1, uint16 for S2 and reference maps."""
-    return np.dtype("<f4" if SENSOR_OF_BAND.get(band) == "s1" else "<u2")
+    """The stored type of a band of BigEarthNet, or of a reference map."""
+    return np.dtype(SENSORS[SENSOR_OF_BAND[band]].dtype if band in SENSOR_OF_BAND else "<u2")
 
 
-def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], reference_map: bool | None = None) -> None:
-    """Refuse anything but known bands of their native size and type.
+def _check_arrays(
+    arrays: Mapping[str, np.ndarray[Any, Any]], reference_map: bool | None = None, declared: bool = False
+) -> None:
+    """Refuse anything but bands of BigEarthNet in their native size and type, and others only if they are declared.
 
-    Args:
-        arrays: By name.
-        reference_map: Whether they must be a reference map, or must not; None where either will do.
-
-    Raises:
-        ValueError: Names the band and what was expected.
+    `reference_map`: whether they must be one, or must not; None where either will do.
     """
     if not arrays:
         raise ValueError(f"no bands at all; expected some of {', '.join(BAND_SIZE)}")
     is_map = set(arrays) == {REFERENCE_MAP_NAME} and reference_map is not False
     sizes = {REFERENCE_MAP_NAME: _REFERENCE_MAP_SIZE} if is_map or reference_map else BAND_SIZE
     for name, array in arrays.items():
+        if declared and name not in BAND_SIZE:
+            if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu" or array.dtype.byteorder == ">":
+                raise ValueError(
+                    f"band {name} is {array.dtype} of shape {array.shape}; expected numbers of shape (H, W)"
+                )
+            continue
         if name not in sizes:
             raise ValueError(f"unknown band {name!r}; expected some of {', '.join(sizes)}")
         shape, dtype = (sizes[name], sizes[name]), _dtype(name)
@@ -238,25 +194,20 @@ _LONGEST_HEADER = 4096  # a real tile's has about 900 bytes
 def _v2_layout(header: bytes, size: int, reference_map: bool) -> dict[str, Place]:
     """Where the arrays of a safetensors file of this header and size lie, in alphabetical order, checked.
 
-    All tiles of an archive have the same header but for a few, so it is read once. safetensors itself judges it, on a file of zeros;
+    All tiles of a store have the same header but for a few, so it is read once. safetensors itself judges it, on a file of zeros;
     whether a file is whole depends on nothing else.
     """
     arrays = safetensors.numpy.load(header + bytes(size - len(header)))
-    _check_arrays(arrays, reference_map=reference_map)
     entries, places = json.loads(header[8:]), {}
+    _check_arrays(arrays, reference_map=reference_map, declared=_SENSOR_ENTRY in entries.get("__metadata__", ()))
     for name, array in sorted(arrays.items()):
         begin, end = entries[name]["data_offsets"]
-        places[name] = (_dtype(name), array.shape, len(header) + begin, len(header) + end)
+        places[name] = (array.dtype, array.shape, len(header) + begin, len(header) + end)
     return places
 
 
 class _V1Tile(NamedTuple):
-    """What a v1 value holds.
-
-    Attributes:
-        places: Where the array of each band lies.
-        labels: Names of the 19-class nomenclature; None where there are none.
-    """
+    """What a v1 value holds: where the array of each band lies, and the names of its classes, None where there are none."""
 
     places: dict[str, Place]
     labels: tuple[str, ...] | None
@@ -266,7 +217,7 @@ class _KnownValues:
     """v1 values interpreted before, by all their bytes but those of the arrays.
 
     The interpreter reads forward and never looks into an array, so a value of the same other bytes is of the same opcodes and holds
-    the same: only its pixels differ. All values of an archive have their arrays at the same places, and few thousand other bytes.
+    the same: only its pixels differ. All values of a store have their arrays at the same places, and few thousand other bytes.
     """
 
     def __init__(self) -> None:
@@ -304,8 +255,7 @@ class _KnownValues:
         return b"".join(self._take_head(view)), bytes(view[self._gaps[-1]])
 
 
-_MOST_KEPT = 1 << 22  # bytes: 6,000 combinations of labels
-_OVERHEAD = 400  # bytes of the objects that hold one
+_MOST_KEPT, _OVERHEAD = 1 << 22, 400  # bytes: 6,000 combinations of labels, and of the objects that hold one
 _known = _KnownValues()
 
 
@@ -322,7 +272,7 @@ def _v1_places(value: bytes | bytearray | memoryview, key: str) -> dict[str, Pla
 
 def _patch_labels(patch: Record, key: str) -> tuple[str, ...] | None:
     """The 19-class labels of a patch, each once, checked."""
-    labels = _attributes(patch, PATCHES, key).get("new_labels")
+    labels = _attributes(patch, PATCH_CLASSES, key).get("new_labels")
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) and label in _LABEL_SET for label in labels):
@@ -332,27 +282,25 @@ def _patch_labels(patch: Record, key: str) -> tuple[str, ...] | None:
 
 def _patch_places(patch: Record, key: str) -> dict[str, Place]:
     """Where the array of each band of a patch lies, in alphabetical order; all are checked."""
-    if patch.name != MERGED:
-        places = _sensor_places(patch, (S1_PATCH, S2_PATCH), key)
-    else:
-        attributes = _attributes(patch, PATCHES, key)
-        places = {
-            **_sensor_places(attributes.get("s1_patch"), (S1_PATCH,), key),
-            **_sensor_places(attributes.get("s2_patch"), (S2_PATCH,), key),
-        }
+    places: dict[str, Place] = {}
+    for name, sensor in SENSOR_OF_PATCH.items():
+        if patch.name == MERGED:
+            part = _attributes(patch, PATCH_CLASSES, key).get(f"{sensor}_patch")
+        elif patch.name == name:
+            part = patch
+        else:
+            continue
+        attributes = _attributes(part, (name,), key)
+        for band in SENSORS[sensor].bands:
+            places[band] = _band_place(attributes.get(f"band{band.removeprefix('B')}"), band, key)
+    if not places:
+        raise CorruptTileError(f"Tile {key!r}: expected a stored patch and found a {patch.name}.")
     return dict(sorted(places.items()))
-
-
-def _sensor_places(patch: Any, classes: Collection[str], key: str) -> dict[str, Place]:
-    """The bands of one sensor's patch object."""
-    attributes = _attributes(patch, classes, key)
-    bands = S1_BANDS if patch.name == S1_PATCH else S2_BANDS
-    return {band: _band_place(attributes.get(f"band{band.removeprefix('B')}"), band, key) for band in bands}
 
 
 def _band_place(record: Any, band: str, key: str) -> Place:
     """Where the array of one band object lies; its type, byte order, memory order, shape and length must be BigEarthNet's."""
-    fields = _attributes(record, BANDS, key).get("__dict__")
+    fields = _attributes(record, BAND_CLASSES, key).get("__dict__")
     if not isinstance(fields, dict) or fields.get("name") != band:
         raise CorruptTileError(f"Tile {key!r}: what is stored as band {band} is not that band.")
     shape, dtype = (BAND_SIZE[band], BAND_SIZE[band]), _dtype(band)

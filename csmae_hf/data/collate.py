@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csmae_hf.data.bands import read_together
+from csmae_hf.data.pixel_column import read_together
 from image_processing_csmae import CSMAEImageProcessor
 
 
@@ -63,9 +63,9 @@ class TileCollator:
             if type(error) is not ValueError:  # a store's own errors name the tile already
                 raise
             raise self._named(rows, error) from error
-        return (
-            {**batch, "ids": [str(row.get("id", place)) for place, row in enumerate(rows)]} if self.with_ids else batch
-        )
+        if self.with_ids:
+            batch["ids"] = [str(row.get("id", place)) for place, row in enumerate(rows)]
+        return batch
 
     def _process(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         images: dict[str, Any] = {sensor: [row[sensor] for row in rows] for sensor in self.sensors}

@@ -10,30 +10,20 @@ from typing import Any, Literal
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS, SPLITS
-from csmae_hf.data.bands import TileBands, open_store
-from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.bigearthnet import LABELS, SENSORS, SPLITS, TILE_SENSOR
+from csmae_hf.data.cache import cache_folder, store_identity
 from csmae_hf.data.codecs import CorruptTileError
-from csmae_hf.data.metadata import (
-    TileRow,
-    acquisition_time,
-    find_v2_metadata,
-    read_v1_store_rows,
-    read_v2_rows,
-    season_of,
-)
+from csmae_hf.data.metadata import TileRow, acquisition_time, read_v1_store_rows, read_v2_rows, season_of, v2_tables
+from csmae_hf.data.pixel_column import Tile, TileBands, open_store
 from csmae_hf.data.store import DATA_FILE, TileStore
 from csmae_hf.data.subsets import select_subset
-from csmae_hf.data.tile import Tile
 from csmae_hf.data.v1_labels import read_v1_labels
+from csmae_hf.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 _MOST_BROKEN_AT_FIRST = 8
-"""Broken tiles at the beginning after which an archive is taken for broken as a whole."""
-
-SENSOR_BANDS: dict[str, tuple[str, ...]] = {"s1": S1_BANDS, "s2": S2_BANDS}
-"""The bands of BigEarthNet by sensor."""
+"""Broken tiles at the beginning after which a store is taken for broken as a whole."""
 
 MAX_MISSING_SHARE = 0.01
 """Share of the rows asked for that may be missing from the store before `load_bigearthnet(missing="error")` refuses."""
@@ -66,7 +56,8 @@ def load_bigearthnet(
             both of s1_name and country; found is one of `manifest.csv`, `metadata.csv` and `s1_s2_name_country_season.csv[.bz2]`.
         splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; no header; the S2 name, and perhaps
             the S1 name), instead of those beside the LMDB or in a folder `official_splits` or `splits` beside it.
-        sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has.
+        sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has. Other
+            sensors than BigEarthNet's are those that a v2 store's metadata has a column of names for, such as `thermal_name`.
         missing: What to do about tiles that are listed but are not in the store. Either way they are left out, counted in one warning,
             and listed in a file; "error" refuses when they are more than `max_missing` of those listed, as of a store half
             copied; "drop" does not, as for a small store with the table of all BigEarthNet.
@@ -78,26 +69,36 @@ def load_bigearthnet(
         A row a tile, sorted by `id`. Columns: `id` (S2 name), `s1_id` (S1 name), `labels` (the 19 classes in alphabetical order, each
         once), `country`, `split`, `date_s1`, `date_s2` (UTC, from the names), `season` (of the S2 date), `snow`, `cloud_or_shadow`;
         each None where it is not known. `s1` and `s2`: the sensor's bands by name ([`TileBands`]), read when they are looked at,
-        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers.
+        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. Any other sensor likewise has `NAME_id`,
+        `date_NAME` and `NAME`.
 
     Raises:
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.
         ValueError: If the split, the subset, a sensor, a band or a label is unknown, a tile is listed twice, none is left, too many
-            are missing, or the subset needs what is not known (the country of a v1 archive, say).
+            are missing, or the subset needs what is not known (the country of a v1 store, say).
         CorruptTileError: If a v1 value, read for its labels, is broken, or the first nine tiles of v2 are.
     """
     if missing not in ("error", "drop"):
         raise ValueError(f"missing={missing!r}: expected 'error' or 'drop'.")
-    wanted = _split_name(split)
-    bands = _check_sensors(sensors)
+    wanted = "validation" if split == "val" else split
+    if wanted is not None and wanted not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}, or None for all tiles.")
+    if sensors is not None and not sensors:
+        raise ValueError(f"No sensors were asked for; expected some of {', '.join(SENSORS)}, or None for all.")
     store = open_store(str(find_store(Path(path)).resolve()))
     rows = _read_rows(store, _paths(metadata), splits)
+    named = dict.fromkeys([*SENSORS, *(sensor for row in rows for sensor in row.names)])
+    _check_sensors(sensors or {}, named)
     rows = _in_split(rows, wanted, store)
     if subset is not None:
-        rows = _in_subset(rows, subset, store)
+        asked, rows = len(rows), select_subset(rows, subset)
+        if not rows:
+            raise ValueError(f"None of the {asked} tiles of {store.path} that were asked for is in {subset}.")
     keys = set(store.keys())
-    present_sensors = [sensor for sensor in bands if any(_key(row, sensor, store) in keys for row in rows)]
-    present = _present(rows, list(sensors or present_sensors), keys, store)
+    here = list(sensors or (sensor for sensor in named if any(_key(row, sensor, store) in keys for row in rows)))
+    present = [row for row in rows if all(_key(row, sensor, store) in keys for sensor in here)]
+    if not here or not present:
+        raise ValueError(f"None of the {len(rows)} tiles listed is in {store.path}: its metadata is of another store.")
     if len(present) < len(rows):
         most = None if missing == "drop" else MAX_MISSING_SHARE if max_missing is None else max_missing
         _report_missing(rows, present, store, most, None if missing_list is None else Path(missing_list))
@@ -105,7 +106,7 @@ def load_bigearthnet(
     if store.format == "v1":
         labels = read_v1_labels(store, [row.id for row in rows])
         rows = [row._replace(labels=own) for row, own in zip(rows, labels, strict=True)]
-    columns = {sensor: _check_stored(rows, sensor, bands[sensor], store) for sensor in sensors or present_sensors}
+    columns = {sensor: _stored_bands(rows, sensor, (sensors or {}).get(sensor), store) for sensor in here}
     pixels = {
         sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
         for sensor, names in columns.items()
@@ -114,37 +115,32 @@ def load_bigearthnet(
 
 
 def _read_rows(store: TileStore, metadata: list[Path], splits: str | os.PathLike[str] | None) -> list[TileRow]:
-    """All that is known of the tiles of an archive but labels of v1."""
+    """All that is known of the tiles of a store but labels of v1."""
     if store.format == "v1":
         return read_v1_store_rows(store, metadata, None if splits is None else Path(splits))
     if splits is not None:
         raise ValueError(f"{store.path} is BigEarthNet v2, whose metadata holds the splits: splits={splits} is for v1.")
-    return read_v2_rows(metadata or find_v2_metadata(store.path))
+    tables = metadata or v2_tables((store.path, store.path.parent))
+    if not tables:
+        raise FileNotFoundError(
+            f"No metadata.parquet in {store.path} or beside it. BigEarthNet v2 needs it to say which S1 image belongs to which S2 "
+            "image: put it there, or give it as metadata=."
+        )
+    return read_v2_rows(tables)
 
 
-def _split_name(split: str | None) -> str | None:
-    name = "validation" if split == "val" else split
-    if name is not None and name not in SPLITS:
-        raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}, or None for all tiles.")
-    return name
-
-
-def _check_sensors(sensors: Mapping[str, Sequence[str] | None] | None) -> dict[str, list[str] | None]:
-    """The bands asked for by sensor; None for all of a sensor."""
-    if sensors is None:
-        return dict.fromkeys(SENSOR_BANDS)
-    if not sensors:
-        raise ValueError(f"No sensors were asked for; expected some of {', '.join(SENSOR_BANDS)}, or None for all.")
+def _check_sensors(sensors: Mapping[str, Sequence[str] | None], named: Collection[str]) -> None:
+    """Refuse sensors that are neither BigEarthNet's nor named in the metadata, and bands that BigEarthNet's have not."""
     for sensor, bands in sensors.items():
-        if sensor not in SENSOR_BANDS:
-            raise ValueError(f"Unknown sensor {sensor!r}: BigEarthNet has {', '.join(SENSOR_BANDS)}.")
-        unknown = [band for band in bands or () if band not in SENSOR_BANDS[sensor]]
+        if sensor not in named:
+            raise ValueError(f"Unknown sensor {sensor!r}: BigEarthNet has {', '.join(named)}.")
+        known = SENSORS[sensor].bands if sensor in SENSORS else tuple(bands or ())
+        unknown = [band for band in bands or () if band not in known]
         if unknown or (bands is not None and not bands) or isinstance(bands, str):
             raise ValueError(
-                f"Bands {bands!r} of {sensor}: expected a list of some of {', '.join(SENSOR_BANDS[sensor])}"
+                f"Bands {bands!r} of {sensor}: expected a list of some of {', '.join(known)}"
                 + (f"; there is no {', '.join(unknown)}." if unknown else ".")
             )
-    return {sensor: None if bands is None else list(bands) for sensor, bands in sensors.items()}
 
 
 def find_store(path: Path) -> Path:
@@ -195,24 +191,7 @@ def _in_split(rows: list[TileRow], split: str | None, store: TileStore) -> list[
 
 def _key(row: TileRow, sensor: str, store: TileStore) -> str | None:
     """Under which key a sensor's pixels lie: in v1 both under the S2 name."""
-    return row.s1_id if sensor == "s1" and store.format == "v2" else row.id
-
-
-def _in_subset(rows: list[TileRow], subset: str, store: TileStore) -> list[TileRow]:
-    chosen = select_subset(rows, subset)
-    if not chosen:
-        raise ValueError(f"None of the {len(rows)} tiles of {store.path} that were asked for is in {subset}.")
-    return chosen
-
-
-def _present(rows: list[TileRow], sensors: Sequence[str], keys: Collection[str], store: TileStore) -> list[TileRow]:
-    """Those rows whose pixels are in the store."""
-    present = [row for row in rows if all(_key(row, sensor, store) in keys for sensor in sensors)]
-    if not sensors or not present:
-        raise ValueError(
-            f"None of the {len(rows)} tiles listed is in {store.path}: its metadata is of another archive."
-        )
-    return present
+    return row.id if store.format == "v1" else row.image_name(sensor)
 
 
 def _report_missing(
@@ -223,7 +202,7 @@ def _report_missing(
     absent = sorted(row.id for row in rows if row.id not in kept)
     listing = listing or cache_folder() / "missing" / f"{store_identity(store.path)}.txt"
     try:
-        write_atomically(listing, lambda partial: partial.write_text("".join(f"{name}\n" for name in absent)))
+        write_atomically(listing, "".join(f"{name}\n" for name in absent))
         where = f"all in {listing}"
     except OSError as error:
         where = f"they could not be listed in {listing}: {error}"
@@ -235,52 +214,39 @@ def _report_missing(
     logger.warning("%s; they are left out.", message)
 
 
-def _check_stored(rows: Sequence[TileRow], sensor: str, bands: list[str] | None, store: TileStore) -> list[str]:
+def _stored_bands(rows: Sequence[TileRow], sensor: str, bands: Sequence[str] | None, store: TileStore) -> list[str]:
     """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has."""
-    row, tile = _first_readable(rows, sensor, store)
-    stored = [band for band in SENSOR_BANDS[sensor] if band in tile]
+    for row in rows[: _MOST_BROKEN_AT_FIRST + 1]:  # who reads the others will be told of those that are broken
+        try:
+            tile = store.read(str(_key(row, sensor, store)))
+            break
+        except CorruptTileError as error:
+            if row is rows[: _MOST_BROKEN_AT_FIRST + 1][-1]:
+                raise
+            logger.warning("%s (The bands are taken from the next tile.)", error)
+    stored = [band for band in (SENSORS[sensor].bands if sensor in SENSORS else tile) if band in tile]
     absent = [band for band in bands or () if band not in stored]
     if absent or not stored:
         raise ValueError(
             f"{store.path} has no {', '.join(absent) or sensor} of tile {row.id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
         )
-    return stored if bands is None else bands
-
-
-def _first_readable(rows: Sequence[TileRow], sensor: str, store: TileStore) -> tuple[TileRow, dict[str, Any]]:
-    """The first tile that is not broken: who reads the others will be told of those that are."""
-    for row in rows[:_MOST_BROKEN_AT_FIRST]:
-        try:
-            return row, store.read(str(_key(row, sensor, store)))
-        except CorruptTileError as error:
-            logger.warning("%s (The bands are taken from the next tile.)", error)
-    row = rows[_MOST_BROKEN_AT_FIRST] if len(rows) > _MOST_BROKEN_AT_FIRST else rows[0]
-    return row, store.read(str(_key(row, sensor, store)))
+    return stored if bands is None else list(bands)
 
 
 def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:
-    """Lay rows out as columns.
-
-    Args:
-        rows: What is known of each tile. One whose `id` is its `s1_id` has no S2 image, so no date of one.
-        pixels: By sensor, the feature of its column and the key of each tile, None where it has no image.
-
-    Returns:
-        The dataset, with the columns of [`load_bigearthnet`].
-    """
-    dates = {
-        "date_s1": [acquisition_time(row.s1_id) for row in rows],
-        "date_s2": [None if row.id == row.s1_id else acquisition_time(row.id) for row in rows],
-    }
+    """Lay rows out as the columns of [`load_bigearthnet`]; `pixels`: by sensor, the feature and the keys, None for no image."""
+    sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
+    own = [sensor for sensor in sensors if sensor != TILE_SENSOR]
+    dates = {sensor: [acquisition_time(row.image_name(sensor)) for row in rows] for sensor in sensors}
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
-        "s1_id": (Value("string"), (row.s1_id for row in rows)),
+        **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in own},
         **pixels,
         "labels": (List(ClassLabel(names=list(LABELS))), (row.labels for row in rows)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),
-        **{name: (Value("timestamp[s]"), column) for name, column in dates.items()},
-        "season": (Value("string"), map(season_of, dates["date_s2"])),
+        **{f"date_{sensor}": (Value("timestamp[s]"), column) for sensor, column in dates.items()},
+        "season": (Value("string"), map(season_of, dates.get(TILE_SENSOR, dates[sensors[0]]))),
         "snow": (Value("bool"), (row.snow for row in rows)),
         "cloud_or_shadow": (Value("bool"), (row.cloud_or_shadow for row in rows)),
     }

@@ -1,4 +1,4 @@
-"""From GeoTIFFs to an archive in the layout of BigEarthNet v2, as rico-hdl encodes it: an LMDB of safetensors."""
+"""From GeoTIFFs to a store in the layout of BigEarthNet v2, as rico-hdl encodes it: an LMDB of safetensors."""
 
 import functools
 import os
@@ -12,18 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from csmae_hf.bigearthnet import LABELS
+from csmae_hf.bigearthnet import LABELS, SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import encode_safetensors
-from csmae_hf.data.metadata import METADATA_SCHEMA, TileRow
-from csmae_hf.data.sources import Sources, TileSource, find_tiles
-from csmae_hf.data.store_writer import (
-    ArchiveWriter,
-    Failure,
-    Made,
-    WriteReport,
-    make_record,
-    metadata_table,
-)
+from csmae_hf.data.find_tiles import FoundTile, FoundTiles, find_tiles
+from csmae_hf.data.metadata import METADATA_SCHEMA, V1_NAME_COLUMN, TileRow, metadata_schema, name_column
+from csmae_hf.data.store_writer import Failure, Made, StoreWriter, WriteReport, make_record, metadata_table
+from csmae_hf.data.tiles import check_asked
+from csmae_hf.images.discovery import REFERENCE_MAP
 from csmae_hf.images.geotiff import TiffFolder, TiffImage
 
 _V1_NAME = re.compile(r"S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+")
@@ -32,36 +27,41 @@ _V1_NAME = re.compile(r"S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+")
 class Job(NamedTuple):
     """An image to encode.
 
-    Args:
+    Attributes:
         key: Under which to store it.
         image: Where it lies.
         bands: That it must have, in any order; None if its file has to be opened to know.
+        declared: Bands to read that are not BigEarthNet's; None to read all that there are.
     """
 
     key: str
     image: TiffImage
     bands: tuple[str, ...] | None
+    declared: tuple[str, ...] | None = None
 
 
 def encode(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    sensors: Mapping[str, Sequence[str] | None] | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
     workers: int | None = None,
 ) -> WriteReport:
-    """Encode GeoTIFF tiles as an archive that [`load_bigearthnet`] opens.
+    """Encode GeoTIFF tiles as a store that [`load_bigearthnet`] opens.
 
     The LMDB is that of rico-hdl, byte for byte: a safetensors value for each S1 image, under its name, for each S2 image, under its
-    own, and for each reference map. Beside it lie `metadata.parquet`, which names the tiles all of whose images are stored, and
-    `values.parquet`, with a digest of each value. Ended in whatever way, the same call goes on where it stopped; called again when
-    all is done, it adds what could not be read before.
+    own, and for each reference map; and one for each image of any other sensor. Beside it lie `metadata.parquet`, which names the
+    tiles all of whose images are stored, and `values.parquet`, with a digest of each value. Ended in whatever way, the same call goes
+    on where it stopped; called again when all is done, it adds what could not be read before.
 
     Args:
         source: As of [`load_tiles`]: a folder, or a table of paths.
-        out: Folder of the archive; new, empty, or begun by the same call.
+        out: Folder to write to; new, empty, or begun by the same call.
+        sensors: Sensors whose images to encode; default those of all found. Others than BigEarthNet's with their bands, as of
+            [`load_tiles`].
         bands: As of [`load_tiles`].
         metadata: As of [`load_tiles`].
         splits: As of [`load_tiles`].
@@ -76,13 +76,20 @@ def encode(
         ValueError: If there is no tile, a name comes twice, or `out` holds images that the source lacks.
         StoreError: If the disk is full or fails, or a process dies. What is stored stays.
     """
-    found = find_tiles(source, bands=bands, metadata=metadata, splits=splits)
+    found = find_tiles(source, sensors=sensors, bands=bands, metadata=metadata, splits=splits)
+    check_asked(found, sensors)
+    if sensors is not None:
+        kept = [
+            tile._replace(images={sensor: image for sensor, image in tile.images.items() if sensor in sensors})
+            for tile in found.tiles
+        ]
+        found = found._replace(tiles=[tile for tile in kept if tile.images])
     jobs = _jobs(found)
-    with ArchiveWriter(Path(out)) as writer:
+    with StoreWriter(Path(out)) as writer:
         foreign = writer.records.keys() - jobs.keys()
         if foreign:
             raise ValueError(
-                f"{out} holds {len(foreign)} images that {source} lacks, such as {min(foreign)}: it is the archive of something else. "
+                f"{out} holds {len(foreign)} images that {source} lacks, such as {min(foreign)}: it is the store of something else. "
                 "Give another folder."
             )
         failures = [Failure(key, *found.broken[job.image]) for key, job in jobs.items() if job.image in found.broken]
@@ -99,19 +106,19 @@ def encode(
     return WriteReport(Path(out), written, present, failures)
 
 
-def stand_in_s1_key(name: str) -> str:
-    """Name an S1 image whose own name is not known.
+def stand_in_key(sensor: str, tile: str) -> str:
+    """Name an image whose own name is not known, such as `S1-of-` and the tile's name with `-` for `_`.
 
-    Args:
-        name: Of the tile, the S2 name.
-
-    Returns:
-        `S1-of-` and the name with `-` for `_`; so no acquisition time is read out of it, which would be the S2 image's.
+    So no acquisition time is read out of it, which would be the S2 image's.
     """
-    return "S1-of-" + name.replace("_", "-")
+    return f"{sensor.upper()}-of-{tile.replace('_', '-')}"
 
 
-def _jobs(found: Sources) -> dict[str, Job]:
+def _key(tile: FoundTile, sensor: str) -> str:
+    return tile.row.image_name(sensor) or stand_in_key(sensor, tile.row.id)
+
+
+def _jobs(found: FoundTiles) -> dict[str, Job]:
     """The images to encode, by key."""
     keyed = [(_key(tile, sensor), image) for tile in found.tiles for sensor, image in tile.images.items()]
     keyed += [(image.name, image) for image in found.reference_maps]
@@ -120,79 +127,61 @@ def _jobs(found: Sources) -> dict[str, Job]:
         raise ValueError(
             f"{len(twice)} images of {found.root} would have a key in common, {twice[0]!r} for one. Name each differently."
         )
-    usual = {sensor: _usual_bands(image for _, image in keyed if image.sensor == sensor) for sensor in ("s1", "s2")}
-    return {key: Job(key, image, usual.get(image.sensor)) for key, image in keyed}
-
-
-def _key(tile: TileSource, sensor: str) -> str:
-    """Under which key an image is stored."""
-    if sensor == "s2":
-        return tile.row.id
-    return tile.row.s1_id or (stand_in_s1_key(tile.row.id))
-
-
-def _usual_bands(images: Iterable[TiffImage]) -> tuple[str, ...] | None:
-    """The bands that most images have by the names of their files."""
-    counts = Counter(image.bands for image in images if image.bands)
-    return counts.most_common(1)[0][0] if counts else None
+    usual: dict[str, tuple[str, ...]] = {}
+    for sensor in found.sensors:  # the bands that most images have by the names of their files
+        counts = Counter(image.bands for _, image in keyed if image.sensor == sensor and image.bands)
+        if counts:
+            usual[sensor] = counts.most_common(1)[0][0]
+    declared = {sensor: bands for sensor, bands in found.names.bands.items() if sensor not in SENSORS and bands}
+    usual |= declared
+    return {key: Job(key, image, usual.get(image.sensor), declared.get(image.sensor)) for key, image in keyed}
 
 
 def _encode_image(root: str, job: Job) -> Made | Failure:
     """Read and encode one image; whatever is wrong with it is returned."""
     folder = TiffFolder(root)
     try:
-        arrays = folder.read(job.image.key)
+        arrays = folder.read(job.image.key, job.declared)
         if job.bands is not None and set(arrays) != set(job.bands):
             raise ValueError(f"it has the bands {', '.join(arrays)}; most images here have {', '.join(job.bands)}")
-        value = encode_safetensors(arrays)
+        known = job.image.sensor in SENSORS or job.image.sensor == REFERENCE_MAP
+        value = encode_safetensors(arrays, None if known else job.image.sensor)
         return Made([(make_record(job.key, value, folder.footprint(job.image.key)), value)])
     except (ValueError, OSError, MemoryError) as error:
         return Failure(job.key, str(folder.path / job.image.files[0].path), str(error))
 
 
-def _metadata(found: Sources, stored: Iterable[str]) -> pa.Table:
+def _metadata(found: FoundTiles, stored: Iterable[str]) -> pa.Table:
     """The rows of the tiles all of whose images are stored: as the source's own tables have them, or else as far as is known."""
     keys = set(stored)
     whole = [tile for tile in found.tiles if all(_key(tile, sensor) in keys for sensor in tile.images)]
-    if any("s2" in tile.images for tile in whole):  # else it is an archive of S1 alone, by S1 name
-        whole = [tile for tile in whole if "s2" in tile.images]
-    tables = [_whole_rows(path, {tile.row.id for tile in whole}) for path in found.tables]
-    listed = {name for table in tables for name in table.column("patch_id").to_pylist()}
-    rest = metadata_table([_metadata_row(tile) for tile in whole if tile.row.id not in listed])
-    return pa.concat_tables([*tables, rest]).sort_by("patch_id")
+    if any(TILE_SENSOR in tile.images for tile in whole):  # else it is a store of other sensors alone, by their names
+        whole = [tile for tile in whole if TILE_SENSOR in tile.images]
+    others = [sensor for sensor in found.sensors if sensor not in SENSORS]
+    rest_of = {tile.row.id: tile for tile in whole}
+    tables = []
+    for path in found.tables:
+        table = pq.read_table(path)
+        table = table.filter(pc.is_in(table.column("patch_id"), pa.array(sorted(rest_of), pa.string())))
+        columns = {name: table.column(name) for name in METADATA_SCHEMA.names if name in table.column_names}
+        listed = [rest_of.pop(name) for name in columns["patch_id"].to_pylist()]
+        for sensor in others:
+            columns[name_column(sensor)] = [_key(tile, sensor) if sensor in tile.images else None for tile in listed]
+        lacking = {name: pa.nulls(len(table)) for name in metadata_schema(others).names if name not in columns}
+        tables.append(pa.table(columns | lacking).select(metadata_schema(others).names).cast(metadata_schema(others)))
+    rows = [metadata_row(tile.row, {sensor: _key(tile, sensor) for sensor in tile.images}) for tile in rest_of.values()]
+    return pa.concat_tables([*tables, metadata_table(rows, others)]).sort_by("patch_id")
 
 
-def _whole_rows(path: Path, names: set[str]) -> pa.Table:
-    table = pq.read_table(path)
-    table = table.filter(pc.is_in(table.column("patch_id"), pa.array(sorted(names), pa.string())))
-    columns = {
-        field.name: table.column(field.name) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in METADATA_SCHEMA
-    }
-    return pa.table(columns).cast(METADATA_SCHEMA)
-
-
-def _metadata_row(tile: TileSource) -> dict[str, Any]:
-    return metadata_row(tile.row, _key(tile, "s1") if "s1" in tile.images else None)
-
-
-def metadata_row(row: TileRow, s1_key: str | None) -> dict[str, Any]:
-    """Give a tile's row the columns of the metadata of BigEarthNet v2.
-
-    Args:
-        row: What is known of the tile.
-        s1_key: Under which its S1 image is stored; None if there is none.
-
-    Returns:
-        Values by column.
-    """
+def metadata_row(row: TileRow, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Give a tile's row the columns of the metadata of BigEarthNet v2; `keys`: under which its image of each sensor is stored."""
     return {
         "patch_id": row.id,
         "labels": None if row.labels is None else [LABELS[number] for number in row.labels],
         "split": row.split,
         "country": row.country,
-        "s1_name": s1_key,
-        "s2v1_name": row.id if _V1_NAME.fullmatch(row.id) else None,
+        **{name_column(sensor): key for sensor, key in keys.items() if sensor != TILE_SENSOR},
+        V1_NAME_COLUMN: row.id if _V1_NAME.fullmatch(row.id) else None,
         "contains_seasonal_snow": row.snow,
         "contains_cloud_or_shadow": row.cloud_or_shadow,
     }

@@ -1,18 +1,20 @@
-"""What an archive holds, in a few lines and a picture."""
+"""What a store holds, in a few lines and a picture."""
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, S1_BANDS, S2_BANDS
+from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND
 from csmae_hf.data.dataset import find_store, load_bigearthnet
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.images.names import in_order
 from csmae_hf.visualize import draw_image_grid, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -22,33 +24,29 @@ PICTURE_TILES = 16
 
 
 def describe(path: str | os.PathLike[str]) -> list[str]:
-    """Say what an LMDB of tiles holds: format, counts, bands, labels, splits.
-
-    Args:
-        path: The LMDB folder, or a folder that holds exactly one.
-
-    Returns:
-        Lines of text.
-
-    Raises:
-        FileNotFoundError: If there is no LMDB.
-        StoreError: If it cannot be opened.
-        CorruptTileError: If the first tile is broken.
-    """
+    """Say in lines of text what an LMDB of tiles, or the only one in a folder, holds: format, counts, bands, labels, splits."""
     store = TileStore(find_store(Path(path)))
-    keys = store.keys()
-    maps = [key for key in keys if key.endswith(REFERENCE_MAP_SUFFIX)]
+    images = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
+    maps = len(store) - len(images)
     size = (store.path / DATA_FILE).stat().st_size
     what = "pickles, read without unpickling" if store.format == "v1" else "safetensors"
     lines = [
         f"store     {store.path}",
         f"format    BigEarthNet {store.format} ({what})",
-        f"values    {len(keys)} in {size / 1e6:.1f} MB" + (f", {len(maps)} of them reference maps" if maps else ""),
+        f"values    {len(store)} in {size / 1e6:.1f} MB" + (f", {maps} of them reference maps" if maps else ""),
     ]
     dataset = _rows(path)
     if dataset is None:
-        return [*lines, *_bands(store, keys), "metadata  none that fits, so nothing is known of labels and splits"]
-    lines += [f"tiles     {len(dataset)} with " + " and ".join(_sensors(dataset)), *_dataset_bands(dataset)]
+        for key in sorted(
+            {key[:2]: key for key in reversed(images)}.values()
+        ):  # those of a sensor have keys that begin alike
+            tile = store.read(key)
+            sensors = sorted({SENSOR_OF_BAND.get(band, key.split("-of-")[0].lower()) for band in tile})
+            lines.append(_band_line("+".join(sensors), tile))
+        return [*lines, "metadata  none that fits, so nothing is known of labels and splits"]
+    sensors = _sensors(dataset)
+    lines.append(f"tiles     {len(dataset)} with " + " and ".join(sensors))
+    lines += [_band_line(sensor, dataset[0][sensor]) for sensor in sensors]
     lines += [_counts(name, dataset[name]) for name in ("split", "country", "season")]
     flags = {name: sum(bool(flag) for flag in dataset[name]) for name in ("snow", "cloud_or_shadow")}
     if any(flags.values()):
@@ -64,54 +62,29 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
 
 
 def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) -> Path:
-    """Draw tiles spread evenly over an archive, every sensor of each; without metadata, images of whichever sensor.
-
-    Args:
-        path: The LMDB folder, or a folder that holds exactly one.
-        picture: File to write, a PNG.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: If there is no LMDB.
-        CorruptTileError: If one of these tiles is broken.
-        ImportError: If matplotlib is missing.
-    """
+    """Draw tiles spread evenly over a store into a PNG, every sensor of each; without metadata, images of whichever sensor."""
     dataset = _rows(path)
-    if dataset is None:
-        return _draw_images(TileStore(find_store(Path(path))), picture)
-    sensors = sorted(_sensors(dataset), reverse=True)
-    pictures = [[to_rgb(dataset[place][sensor], sensor) for sensor in sensors] for place in _spread(len(dataset))]
-    title = f"{len(pictures)} of {len(dataset)} tiles, evenly spread"
-    return _draw(pictures, [sensor.upper() for sensor in sensors], picture, title)
-
-
-def _draw_images(store: TileStore, picture: str | os.PathLike[str]) -> Path:
-    """Draw images of a store of which it is not known which are of one tile."""
-    keys = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
-    names = [keys[place] for place in _spread(len(keys))]
-    title = f"{len(names)} of {len(keys)} images, evenly spread"
-    return _draw([[to_rgb(store.read(name))] for name in names], [""], picture, title)
-
-
-def _spread(count: int) -> list[int]:
-    """Up to 16 places, evenly spread."""
-    return np.linspace(0, count - 1, min(PICTURE_TILES, count)).round().astype(int).tolist()
-
-
-def _draw(pictures: Sequence[Sequence[Any]], titles: list[str], path: str | os.PathLike[str], title: str) -> Path:
-    """Draw groups of pictures, four groups a row."""
-    across = min(4, len(pictures))
-    width = across * len(titles)
-    cells: list[Any] = [rgb for group in pictures for rgb in group]
+    store = TileStore(find_store(Path(path)))
+    images = [] if dataset else [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
+    count = len(dataset) if dataset else len(images)
+    places = np.linspace(0, count - 1, min(PICTURE_TILES, count)).round().astype(int).tolist()
+    sensors = sorted(_sensors(dataset), reverse=True) if dataset else [""]
+    cells: list[Any] = []
+    for place in places:
+        if dataset:
+            cells += [to_rgb(dataset[place][sensor], sensor) for sensor in sensors]
+        else:  # which images are of one tile is not known
+            cells.append(to_rgb(store.read(images[place])))
+    width = min(4, len(places)) * len(sensors)  # four tiles a row
     cells += [None] * (-len(cells) % width)
     rows = [cells[start : start + width] for start in range(0, len(cells), width)]
-    return draw_image_grid(rows, titles * across, path, title=title)
+    titles = [sensor.upper() for sensor in sensors] * min(4, len(places))
+    title = f"{len(places)} of {count} {'tiles' if dataset else 'images'}, evenly spread"
+    return draw_image_grid(rows, titles, picture, title=title)
 
 
 def _rows(path: str | os.PathLike[str]) -> Dataset | None:
-    """The tiles of an archive; None where there is no metadata that fits."""
+    """The tiles of a store; None where there is no metadata that fits."""
     try:
         return load_bigearthnet(path, missing="drop")
     except (FileNotFoundError, ValueError) as error:
@@ -120,41 +93,22 @@ def _rows(path: str | os.PathLike[str]) -> Dataset | None:
 
 
 def _sensors(dataset: Dataset) -> list[str]:
-    return [sensor for sensor in ("s1", "s2") if sensor in dataset.column_names]
-
-
-def _dataset_bands(dataset: Dataset) -> list[str]:
-    return [_band_line(sensor, dataset[0][sensor]) for sensor in _sensors(dataset)]
-
-
-def _bands(store: TileStore, keys: Iterable[str]) -> list[str]:
-    """The bands of the first images of a store without metadata."""
-    lines: dict[str, str] = {}
-    for key in keys:
-        if key.endswith(REFERENCE_MAP_SUFFIX) or len(lines) == 2:
-            continue
-        sensor = "s1" if key.startswith("S1") else "s2"
-        if sensor not in lines:
-            lines[sensor] = _band_line(sensor, store.read(key))
-    return list(lines.values())
+    return [name for name, feature in dataset.features.items() if isinstance(feature, Tile)]
 
 
 def _band_line(sensor: str, bands: Any) -> str:
     """Bands by size, with their type, such as `B02 B03 (120 x 120 uint16)`."""
     groups: dict[str, list[str]] = {}
-    for band in (*S1_BANDS, *S2_BANDS):
-        if band in bands:
-            array = bands[band]
-            groups.setdefault(f"{array.shape[0]} x {array.shape[1]} {array.dtype}", []).append(band)
-    return f"{sensor}        " + ", ".join(f"{' '.join(names)} ({kind})" for kind, names in groups.items())
+    for band in in_order(list(bands)):
+        array = bands[band]
+        groups.setdefault(f"{array.shape[0]} x {array.shape[1]} {array.dtype}", []).append(band)
+    return f"{sensor:8s}  " + ", ".join(f"{' '.join(names)} ({kind})" for kind, names in groups.items())
 
 
 def _counts(name: str, values: Iterable[Any]) -> str:
     counts = Counter(values)
-    known = {value: count for value, count in counts.items() if value is not None}
-    listing = ", ".join(
-        f"{value} {count}" for value, count in sorted(known.items(), key=lambda item: (-item[1], item[0]))
-    )
-    if not known:
+    unknown = counts.pop(None, 0)
+    listing = [f"{value} {count}" for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    if not listing:
         return f"{name:8s}  not known"
-    return f"{name:8s}  {listing}" + (f", not known {counts[None]}" if counts[None] else "")
+    return f"{name:8s}  " + ", ".join([*listing, *([f"not known {unknown}"] if unknown else [])])

@@ -81,11 +81,7 @@ def _load_geotiffs(
 
 
 def split_name(split: str) -> str:
-    """Give a split its one name: `val` is `validation`, as in BigEarthNet v2; `all` stays.
-
-    Raises:
-        ValueError: If the split is unknown.
-    """
+    """Give a split its one name: `val` is `validation`, as in BigEarthNet v2; `all` stays. A ValueError for any other."""
     name = "validation" if split == "val" else split
     if name not in (*SPLITS, ALL_TILES):
         raise ValueError(

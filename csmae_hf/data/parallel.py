@@ -15,27 +15,15 @@ class WorkerDiedError(ValueError):
 
 
 def default_workers() -> int:
-    """Count the processors this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """Count the processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Apply a function to items in worker processes.
+    """Apply a function, importable by its name, to items in worker processes (0: in this one); gives the results in their order.
 
-    Args:
-        function: Importable by its name; it should return what goes wrong with an item, not raise it.
-        items: What to apply it to.
-        workers: Number of processes; 0 does the work in this one.
-
-    Returns:
-        An iterator over the results in the order of the items. The processes start at once and run a little ahead, no more.
-
-    Raises:
-        WorkerDiedError: On taking a result, if a process has died. The results before it have all been given.
+    The processes start at once and run a little ahead, no more. The function should return what goes wrong with an item, not raise it.
+    If a process dies, taking a result raises a `WorkerDiedError`, after all results before it were given.
     """
     if workers == 0 or not items:
         return map(function, items)
@@ -49,7 +37,7 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
         collate_fn=_as_is,
         worker_init_fn=_end_with_parent,
     )
-    return _results(iter(loader))
+    return _results(iter(loader))  # the processes start here, not when the first result is taken
 
 
 def _results(results: Iterator[Result]) -> Iterator[Result]:
@@ -79,14 +67,14 @@ class _Calls:
 
 def _end_with_parent(_: int) -> None:
     """End this worker when its parent is gone; else, after a kill, it would wait for ever for its results to be taken."""
-    parent = multiprocessing.parent_process()
+    parent: Any = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
     if parent is not None:
-        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
-
-
-def _outlive(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def _as_is(result: Any) -> Any:

@@ -1,11 +1,9 @@
 """Mean and standard deviation of every band of a dataset, as the model sees it: in one pass, by any number of processes."""
 
-import argparse
-import logging
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +15,6 @@ from image_processing_csmae import CSMAEImageProcessor
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,14 +33,7 @@ class Moments:
 
     @classmethod
     def of(cls, images: torch.Tensor) -> "Moments":
-        """Take those of images.
-
-        Args:
-            images: (B, bands, H, W).
-
-        Returns:
-            Their moments.
-        """
+        """Take those of images, (B, bands, H, W)."""
         pixels = images.transpose(0, 1).flatten(1).double()  # (bands, B * H * W)
         variance, mean = torch.var_mean(pixels, dim=1, correction=0)
         return cls(pixels.shape[1], mean, variance * pixels.shape[1])
@@ -63,24 +52,9 @@ class Moments:
         return (self.squares / self.count).sqrt()
 
 
-class _MomentsCollator:
+def _moments_of(collator: TileCollator, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Moments]]:
     """Rows to the moments of their images, in the process that loads them: nothing but a few numbers leaves it."""
-
-    def __init__(self, processor: CSMAEImageProcessor, sensors: Sequence[str]):
-        bands = [band for sensor in processor.sensors.values() for band in sensor]
-        self.collator = TileCollator(
-            CSMAEImageProcessor(  # resamples, and standardises nothing
-                processor.sensors,
-                processor.size,
-                band_mean=dict.fromkeys(bands, 0.0),
-                band_std=dict.fromkeys(bands, 1.0),
-                units=processor.units,
-            ),
-            sensors,
-        )
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Moments]]:
-        return len(rows), {sensor: Moments.of(images) for sensor, images in self.collator(rows).items()}
+    return len(rows), {sensor: Moments.of(images) for sensor, images in collator(rows).items()}
 
 
 def estimate_statistics(
@@ -117,11 +91,15 @@ def estimate_statistics(
             f"{', '.join(dataset.column_names)}; the processor has the sensors {', '.join(processor.sensors)}."
         )
     names = [name for name in ("id", *sensors) if name in dataset.column_names]
+    zero, one = (dict.fromkeys(processor.band_mean, value) for value in (0.0, 1.0))
+    resampling = CSMAEImageProcessor(  # and standardising nothing
+        processor.sensors, processor.size, band_mean=zero, band_std=one, units=processor.units
+    )
     loader: DataLoader[Any] = DataLoader(
         dataset.select_columns(names),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=_MomentsCollator(processor, sensors),
+        collate_fn=functools.partial(_moments_of, TileCollator(resampling, sensors)),
     )
     sums: dict[str, Moments] = {}
     with tqdm(total=len(dataset), desc="Statistics", unit="tile", delay=2, disable=not progress) as bar:
@@ -141,89 +119,9 @@ def estimate_statistics(
 
 
 def format_statistics(processor: CSMAEImageProcessor, before: CSMAEImageProcessor) -> str:
-    """Lay out statistics beside those of before.
-
-    Args:
-        processor: The new.
-        before: The old, of the same bands.
-
-    Returns:
-        A table, a line a band.
-    """
+    """Lay out statistics beside those of before, of the same bands: a table, a line a band."""
     lines = [f"{'band':<6}{'mean':>12}{'std':>12}{'mean before':>14}{'std before':>12}"]
     for band, mean in processor.band_mean.items():
         old_mean, old_std = before.band_mean[band], before.band_std[band]
         lines.append(f"{band:<6}{mean:>12.4f}{processor.band_std[band]:>12.4f}{old_mean:>14.4f}{old_std:>12.4f}")
     return "\n".join(lines)
-
-
-def add_stats_parser(commands: Any) -> None:
-    """Add `csmae stats` to the console command.
-
-    Args:
-        commands: The sub-parsers of the command.
-    """
-    parser = commands.add_parser(
-        "stats",
-        help="estimate mean and standard deviation of every band of an archive",
-        description="Estimate mean and standard deviation of every band over a split of an archive, in one pass and at the model's "
-        "size, and save them with an image processor (preprocessor_config.json).",
-    )
-    parser.add_argument("data", help="archive, or a dataset saved with save_to_disk")
-    parser.add_argument("output", type=Path, help="folder for preprocessor_config.json; not that of a trained model")
-    parser.add_argument("--split", default="train", help="split, or 'all' (default: %(default)s)")
-    parser.add_argument("--subset", help="BEN-14K or BEN-270K (default: all tiles of the split)")
-    parser.add_argument("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
-    parser.add_argument("--splits", help="folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB")
-    parser.add_argument("--missing", choices=["error", "drop"], default="error", help="as of run_pretraining.py")
-    parser.add_argument(
-        "--processor", help="folder or Hub id of a processor that says bands, size and units (default: the paper's)"
-    )
-    parser.add_argument("--sensors", nargs="+", help="sensors to take (default: those of the processor)")
-    parser.add_argument("--batch_size", type=int, default=64, help="tiles worked on at once (default: %(default)s)")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
-    parser.set_defaults(run=run_stats)
-
-
-def run_stats(arguments: argparse.Namespace) -> None:
-    """Estimate statistics and save them.
-
-    Raises:
-        ValueError: If the output folder is that of a trained model, or as [`estimate_statistics`].
-    """
-    weights = sorted(path.name for path in arguments.output.glob("*.safetensors"))
-    if weights:
-        raise ValueError(
-            f"{arguments.output} holds a model ({weights[0]}), trained with the statistics it has; others would change its embeds. "
-            "Give another folder."
-        )
-    before = CSMAEImageProcessor.from_pretrained(arguments.processor) if arguments.processor else CSMAEImageProcessor()
-    after = estimate_statistics(
-        _load(arguments),
-        before,
-        sensors=arguments.sensors,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-    )
-    after.save_pretrained(arguments.output)
-    logger.info("%s\nSaved to %s.", format_statistics(after, before), arguments.output / "preprocessor_config.json")
-
-
-def _load(arguments: argparse.Namespace) -> "Dataset":
-    from datasets import Dataset, load_from_disk
-
-    from csmae_hf.data.load import load_data
-
-    if not (Path(arguments.data) / "state.json").is_file():
-        return load_data(
-            arguments.data,
-            arguments.split,
-            subset=arguments.subset,
-            metadata=arguments.metadata,
-            splits=arguments.splits,
-            missing=arguments.missing,
-        )
-    dataset = load_from_disk(arguments.data)
-    if not isinstance(dataset, Dataset):
-        raise ValueError(f"{arguments.data} holds several datasets, {', '.join(dataset)}: give the folder of one.")
-    return dataset

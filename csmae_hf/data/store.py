@@ -1,9 +1,8 @@
 """An LMDB of tiles: read lazily in any process, written in one piece."""
 
 import os
-import shutil
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from csmae_hf.data.codecs import (
     detect_format,
     view_value,
 )
+from csmae_hf.files import staged_folder
 
 DATA_FILE = "data.mdb"
 """The file that makes a folder an LMDB."""
 
-_FIRST_MAP_SIZE = 1 << 26
+FIRST_MAP_SIZE = 1 << 26
+"""Bytes that an LMDB may grow to at first; `put_batch` enlarges it."""
+
 _BATCH_BYTES = 1 << 25
 
 
@@ -60,37 +62,27 @@ class TileStore:
             raise FileNotFoundError(
                 f"No folder {self.path}: expected an LMDB folder that holds {DATA_FILE}. Check the path."
             )
-        self._forget()
-
-    def _forget(self) -> None:
         self._environment: lmdb.Environment | None = None
         self._process: int | None = None
         self._format: TileFormat | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path = state["path"]
-        self._forget()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TileStore, (self.path,)
 
     def __repr__(self) -> str:
         return f"TileStore({str(self.path)!r})"
 
     @property
     def format(self) -> TileFormat:
-        """ "v1" or "v2", told from the content of the first tile.
-
-        Raises:
-            StoreError: If the folder is no LMDB, or an empty one.
-            CorruptTileError: If its first value is no tile.
-        """
+        """ "v1" or "v2", told from the content of the first tile."""
         if self._format is None:
             with self._transaction() as transaction:
-                first = next(self._tile_entries(transaction), None)
-                if first is None:
-                    raise StoreError(f"{self.path} holds reference maps only, no tile.")
-                self._format = detect_format(first[1], first[0])
+                for key, value in transaction.cursor():
+                    name = str(key, "utf-8", "replace")
+                    if not name.endswith(REFERENCE_MAP_SUFFIX):
+                        self._format = detect_format(value, name)
+                        return self._format
+            raise StoreError(f"{self.path} holds reference maps only, no tile.")
         return self._format
 
     def read(self, key: str, bands: Collection[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
@@ -115,63 +107,29 @@ class TileStore:
     def view_many(
         self, wanted: Mapping[str, Collection[str] | None]
     ) -> Iterator[dict[str, dict[str, np.ndarray[Any, Any]]]]:
-        """Look at several tiles in one transaction, without copying them.
+        """Look at several tiles in one transaction, without copying them: by key the bands to look at, as of `read`.
 
-        Args:
-            wanted: By key the bands to look at, as of `read`.
-
-        Yields:
-            The bands of each, by key, as `read` gives them but read-only, and valid until the end of the context alone.
-
-        Raises:
-            TileNotFoundError: As `read`.
-            CorruptTileError: As `read`.
-            StoreError: As `read`.
+        Yields the bands of each, by key, as `read` gives them but read-only, and valid until the end of the context alone.
         """
         with self._transaction() as transaction:
-            # in the order of the keys, which is that of an archive on its disk
+            # in the order of the keys, which is that of a store on its disk
             yield {key: view_value(self._value(transaction, key), key, wanted[key]) for key in sorted(wanted)}
 
     def read_labels(self, key: str) -> list[str] | None:
-        """Read the 19-class labels inside a v1 value, touching little of its pixels.
+        """Read the names of the 19-class labels inside a v1 value, each once, touching little of its pixels.
 
-        Args:
-            key: The tile's key.
-
-        Returns:
-            Their names, each once; None where the value carries none (v2 values never do).
-
-        Raises:
-            TileNotFoundError: If the store has no such key.
-            CorruptTileError: If the value is broken.
+        None where the value carries none (v2 values never do). Errors as of `read`.
         """
         with self._transaction() as transaction:
             return decode_labels(self._value(transaction, key), key)
 
     def read_bytes(self, key: str) -> bytes:
-        """Read a value as it is stored.
-
-        Args:
-            key: The tile's key.
-
-        Returns:
-            A copy of the stored bytes.
-
-        Raises:
-            TileNotFoundError: If the store has no such key.
-        """
+        """Copy a value as it is stored; a `TileNotFoundError` if there is no such key."""
         with self._transaction() as transaction:
             return bytes(self._value(transaction, key))
 
     def keys(self) -> list[str]:
-        """List all keys, reference maps included, in byte order.
-
-        Returns:
-            The keys.
-
-        Raises:
-            StoreError: If the folder is no LMDB, an empty one, or has a key that is not UTF-8.
-        """
+        """List all keys, reference maps included, in byte order; a `StoreError` if the folder is no store of tiles."""
         with self._transaction() as transaction:
             try:
                 return [str(key, "utf-8") for key in transaction.cursor().iternext(keys=True, values=False)]
@@ -208,13 +166,6 @@ class TileStore:
             )
         return value
 
-    @staticmethod
-    def _tile_entries(transaction: lmdb.Transaction) -> Iterator[tuple[str, bytes | memoryview]]:
-        for key, value in transaction.cursor():
-            name = str(key, "utf-8", "replace")
-            if not name.endswith(REFERENCE_MAP_SUFFIX):
-                yield name, value
-
 
 _environments: dict[tuple[int, Path, int], lmdb.Environment] = {}
 """Open environments by process, folder and inode of the data file: LMDB forbids to open a folder twice in a process. The inode is
@@ -237,15 +188,11 @@ def _environment(path: Path) -> lmdb.Environment:
         raise StoreError(f"{path} is no LMDB: it holds no {DATA_FILE}. Give the folder that does.") from error
     with _opening:
         if key not in _environments:
-            _close_inherited()
+            # what a fork left open here; the parent's own stay open. py-lmdb refuses to open a folder anew until this is done
+            for inherited in [known for known in _environments if known[0] != os.getpid()]:
+                _environments.pop(inherited).close()
             _environments[key] = _open_environment(path)
         return _environments[key]
-
-
-def _close_inherited() -> None:
-    """Close what a fork left open here; the parent's own stay open. py-lmdb refuses to open a folder anew until this is done."""
-    for key in [key for key in _environments if key[0] != os.getpid()]:
-        _environments.pop(key).close()
 
 
 def _open_environment(path: Path) -> lmdb.Environment:
@@ -257,29 +204,22 @@ def _open_environment(path: Path) -> lmdb.Environment:
         raise StoreError(
             f"{path} is no LMDB that can be opened here: {error} If the file is damaged, copy or write it again."
         ) from error
-    try:
-        _check_whole(environment, path)
-    except StoreError:
-        environment.close()
-        raise
-    return environment
-
-
-def _check_whole(environment: lmdb.Environment, path: Path) -> None:
-    """Refuse an empty store, and a file cut short, of which LMDB would read past the end and kill the process (SIGBUS)."""
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     found = (path / DATA_FILE).stat().st_size
-    if found < expected:
+    if found < expected:  # LMDB would read past the end, and kill the process (SIGBUS)
+        environment.close()
         raise StoreError(f"{path / DATA_FILE} is cut short: {found} bytes of {expected}. Copy it again.")
     if environment.stat()["entries"] == 0:
+        environment.close()
         raise StoreError(f"{path} is an empty LMDB: no tiles.")
+    return environment
 
 
 def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]], total: int | None = None) -> int:
     """Write tiles to a new LMDB, which appears at `path` only when it is complete.
 
-    Until then it grows in a hidden folder beside it, which a failure removes and a killed process leaves behind. Keys are inserted
-    sorted, batch by batch, so items that come sorted pack densely.
+    Until then it grows in a hidden folder beside it, which a failure removes; what a killed process leaves, a later one removes. Keys
+    are inserted sorted, batch by batch, so items that come sorted pack densely.
 
     Args:
         path: Folder to make; it must not exist. Missing parents are made.
@@ -293,36 +233,17 @@ def write_store(path: str | os.PathLike[str], items: Iterable[tuple[str, bytes]]
         FileExistsError: If `path` exists; nothing is ever overwritten.
         StoreError: If there is no item, a key comes twice or is no key LMDB can hold, or a value is empty or too large for a tile.
     """
-    path = Path(path)
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path} exists already and is not overwritten. Remove it, or write elsewhere.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        count = _fill(partial, tqdm(items, total=total, desc=f"Writing {path.name}", unit="image", delay=2))
+    path, count = Path(path), 0
+    with staged_folder(path) as partial:
+        # no lock file and no sync on the way: the folder is this call's own until it is renamed
+        with lmdb.open(str(partial), map_size=FIRST_MAP_SIZE, lock=False, sync=False, metasync=False) as environment:
+            for batch in _batches(tqdm(items, total=total, desc=f"Writing {path.name}", unit="image", delay=2)):
+                put_batch(environment, batch)
+                count += len(batch)
+            environment.sync(True)
         if count == 0:
             raise StoreError(f"There is nothing to write to {path}: no items were given.")
-        partial.rename(path)
-        _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return count
-
-
-def _fill(folder: Path, items: Iterable[tuple[str, bytes]]) -> int:
-    """Write all items into the LMDB of an existing folder and bring them to disk."""
-    # no lock file and no sync on the way: the folder is this call's own until it is renamed
-    environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False)
-    try:
-        count = 0
-        for batch in _batches(items):
-            _put(environment, batch)
-            count += len(batch)
-        environment.sync(True)
-        return count
-    finally:
-        environment.close()
 
 
 def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
@@ -341,32 +262,16 @@ def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[bytes, b
         yield sorted(batch)
 
 
-def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
-    """Write a batch in one transaction, enlarging the map until it fits."""
+def put_batch(environment: lmdb.Environment, batch: Sequence[tuple[bytes, bytes]], overwrite: bool = False) -> None:
+    """Write keys and values in one transaction, enlarging the map until it fits; a key that is there is an error, or overwritten."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
                 for key, value in batch:
-                    _put_one(transaction, key, value)
+                    if not transaction.put(key, value, overwrite=overwrite):
+                        raise StoreError(f"Tile {key.decode()!r} was given twice; each key may come once.")
             return
+        except lmdb.BadValsizeError as error:
+            raise StoreError(f"Key {key!r} cannot be stored: LMDB keys have 1 to 511 bytes.") from error
         except lmdb.MapFullError:
             environment.set_mapsize(2 * environment.info()["map_size"])
-
-
-def _put_one(transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
-    try:
-        added = transaction.put(key, value, overwrite=False)
-    except lmdb.BadValsizeError as error:
-        raise StoreError(f"Key {key!r} cannot be stored: LMDB keys have 1 to 511 bytes.") from error
-    if not added:
-        raise StoreError(f"Tile {key.decode()!r} was given twice; each key may come once.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system can sync a folder."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -30,18 +30,10 @@ SUBSETS: dict[str, Subset] = {
 
 
 def select_subset(rows: Iterable[TileRow], name: str) -> list[TileRow]:
-    """Keep the tiles of a subset.
+    """Keep the tiles of a subset, one of `SUBSETS`, in their order.
 
-    Args:
-        rows: Tiles with their split and, if the subset is of one country, their country. Of BigEarthNet v2 they give another set
-            than of v1, for v2 has other tiles, and another split.
-        name: One of `SUBSETS`.
-
-    Returns:
-        Those of the subset, in order.
-
-    Raises:
-        ValueError: If the subset is unknown, or what its rule asks for is known of no tile.
+    They need their split and, if the subset is of one country, their country: a ValueError says what is known of no tile. Tiles of
+    BigEarthNet v2 give another set than those of v1, for v2 has other tiles, and another split.
     """
     if name not in SUBSETS:
         raise ValueError(f"Unknown subset {name!r}: expected one of {', '.join(SUBSETS)}, or None for all tiles.")
@@ -49,28 +41,14 @@ def select_subset(rows: Iterable[TileRow], name: str) -> list[TileRow]:
     rows = list(rows)
     for what, known in (("split", any(row.split for row in rows)), ("country", any(row.country for row in rows))):
         if not known and (what == "split" or subset.country):
-            remedy = (
-                "the folder of train.csv, val.csv and test.csv as splits="
-                if what == "split"
-                else "a CSV of s2_name and country"
-            )
-            raise ValueError(
-                f"{name} is chosen by {what}, and the {what} of no tile is known: give {remedy}"
-                + ("." if what == "split" else " as metadata=.")
-            )
-    return [row for row in rows if is_in_subset(row, subset)]
+            remedy = "the folder of train.csv, val.csv and test.csv as splits=."
+            if what == "country":
+                remedy = "a CSV of s2_name and country as metadata=."
+            raise ValueError(f"{name} is chosen by {what}, and the {what} of no tile is known: give {remedy}")
+    return [row for row in rows if _is_in_subset(row, subset)]
 
 
-def is_in_subset(row: TileRow, subset: Subset) -> bool:
-    """Say whether a tile belongs to a subset.
-
-    Args:
-        row: The tile.
-        subset: The rule.
-
-    Returns:
-        True if it does.
-    """
+def _is_in_subset(row: TileRow, subset: Subset) -> bool:
     if row.split is None or row.snow or row.cloud_or_shadow:
         return False
     if subset.country is not None and row.country != subset.country:

@@ -7,11 +7,11 @@ from typing import Any
 
 from datasets import Dataset
 
-from csmae_hf.data.bands import TIFF_PREFIX, TileBands, open_source
 from csmae_hf.data.dataset import to_dataset
-from csmae_hf.data.sources import Sources, find_tiles
-from csmae_hf.data.tile import Tile
-from csmae_hf.images.geotiff import BAND_ORDER, Footprint, TiffFolder, TiffImage, in_order
+from csmae_hf.data.find_tiles import FoundTiles, find_tiles
+from csmae_hf.data.pixel_column import TIFF_PREFIX, Tile, TileBands, open_source
+from csmae_hf.images.geotiff import Footprint, TiffFolder
+from csmae_hf.images.names import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ def load_tiles(
             `country`, `split`, `snow`, `cloud_or_shadow`; its paths are relative to it.
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
         sensors: Pixel columns to make, and the bands of each (None: all); default those of all sensors found, with the bands that
-            every image has.
+            every image has. Any name will do: a sensor that is not BigEarthNet's is found by the bands given for it, spelled as in the
+            names of files (`X_T10.tif`), or by its own name in that of a file or a folder (`X_thermal.tif`, `thermal/X.tif`), and
+            paired as S1 is. A band given for it is no more of the sensor that BigEarthNet has it of.
         metadata: Table to use instead of one found in the folder or beside it: parquet as of BigEarthNet v2, or CSV as of v1.
         splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
 
@@ -44,22 +46,36 @@ def load_tiles(
     Raises:
         FileNotFoundError: If something named is not there.
         ValueError: If there is no tile, one is there twice, a sensor or a band is not there, or a table or a JSON says what cannot be.
-        TiffError: On looking at the pixels of a file that cannot be read.
+        ImageFileError: On looking at the pixels of a file that cannot be read.
     """
-    found = find_tiles(source, bands=bands, metadata=metadata, splits=splits)
+    found = find_tiles(source, sensors=sensors, bands=bands, metadata=metadata, splits=splits)
     if found.broken:
         path, reason = next(iter(found.broken.values()))
         raise ValueError(
             f"{len(found.broken)} JSONs of {source} are broken, {path} for one: {reason}. Copy them again."
         )
-    wanted = _wanted_sensors(found, sensors)
-    columns = {sensor: _column_bands(found, sensor, names) for sensor, names in wanted.items()}
+    check_asked(found, sensors)
+    columns = {sensor: _column_bands(found, sensor, (sensors or {}).get(sensor)) for sensor in sensors or found.sensors}
     store = f"{TIFF_PREFIX}{found.root}"
     pixels = {
-        sensor: (Tile(store, sensor, names), [_key(tile.images.get(sensor)) for tile in found.tiles])
+        sensor: (
+            Tile(store, sensor, names),
+            [tile.images[sensor].key if sensor in tile.images else None for tile in found.tiles],
+        )
         for sensor, names in columns.items()
     }
     return to_dataset([tile.row for tile in found.tiles], pixels)
+
+
+def check_asked(found: FoundTiles, sensors: Mapping[str, Any] | None) -> None:
+    """Refuse sensors of which there is no image, and none at all; None is all there are."""
+    for sensor in sensors or ():
+        if sensor not in found.sensors:
+            raise ValueError(
+                f"No tile of {found.root} has an image of {sensor!r}; there are images of {', '.join(found.sensors)}."
+            )
+    if sensors is not None and not sensors:
+        raise ValueError(f"No sensors were asked for; expected some of {', '.join(found.sensors)}, or None for all.")
 
 
 def tile_footprint(pixels: Any) -> Footprint:
@@ -73,7 +89,7 @@ def tile_footprint(pixels: Any) -> Footprint:
 
     Raises:
         ValueError: If it is not of GeoTIFFs.
-        TiffError: If the file cannot be read.
+        ImageFileError: If the file cannot be read.
     """
     source = open_source(pixels.store) if isinstance(pixels, TileBands) else None
     if not isinstance(source, TiffFolder):
@@ -83,31 +99,13 @@ def tile_footprint(pixels: Any) -> Footprint:
     return source.footprint(pixels.key)
 
 
-def _key(image: TiffImage | None) -> str | None:
-    return None if image is None else image.key
-
-
-def _wanted_sensors(
-    found: Sources, sensors: Mapping[str, Sequence[str] | None] | None
-) -> Mapping[str, Sequence[str] | None]:
-    present = [sensor for sensor in BAND_ORDER if any(sensor in tile.images for tile in found.tiles)]
-    for sensor in sensors or ():
-        if sensor not in present:
-            raise ValueError(
-                f"No tile of {found.root} has an image of {sensor!r}; there are images of {', '.join(present)}."
-            )
-    if sensors is not None and not sensors:
-        raise ValueError(f"No sensors were asked for; expected some of {', '.join(present)}, or None for all.")
-    return dict.fromkeys(present) if sensors is None else sensors
-
-
-def _column_bands(found: Sources, sensor: str, names: Sequence[str] | None) -> list[str]:
+def _column_bands(found: FoundTiles, sensor: str, names: Sequence[str] | None) -> list[str]:
     """The bands of a pixel column: those asked for, or those that every image is known to have."""
     images = [tile.images[sensor] for tile in found.tiles if sensor in tile.images]
     told = {image.bands for image in images if image.bands}
     # of files of several bands one is opened: they are alike as a rule, and one that is not is refused when it is read
     first = next((image for image in images if not image.bands), images[0])
-    told.add(TiffFolder(found.root).band_names(first.key))
+    told.add(TiffFolder(found.root).band_names(first.key, expected=found.names.bands[sensor]))
     common = set.intersection(*map(set, told))
     if names is None and len(set(map(frozenset, told))) > 1:
         logger.warning(

@@ -3,32 +3,28 @@
 import functools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import SENSOR_OF_BAND
+from csmae_hf.bigearthnet import SENSORS
 from csmae_hf.data.codecs import decode_labels, decode_value, encode_safetensors
-from csmae_hf.data.dataset import find_store, open_store
-from csmae_hf.data.encode import metadata_row, stand_in_s1_key
-from csmae_hf.data.metadata import TileRow, label_indices, read_v1_store_rows
+from csmae_hf.data.dataset import find_store
+from csmae_hf.data.encode import metadata_row, stand_in_key
+from csmae_hf.data.metadata import label_indices, read_v1_store_rows
 from csmae_hf.data.parallel import default_workers, ordered_map
+from csmae_hf.data.pixel_column import open_store
 from csmae_hf.data.store import TileStore
-from csmae_hf.data.store_writer import ArchiveWriter, Failure, Made, WriteReport, make_record, metadata_table
+from csmae_hf.data.store_writer import Failure, Made, StoreWriter, WriteReport, make_record, metadata_table
 
 
 class Job(NamedTuple):
-    """A v1 value to transcode.
-
-    Args:
-        key: Of the value, the S2 name.
-        s1_key: Under which to store its S1 image.
-    """
+    """A v1 value to transcode: its key, the S2 name, and under which to store its image of each sensor."""
 
     key: str
-    s1_key: str
+    keys: dict[str, str]
 
 
 def transcode(
@@ -39,7 +35,7 @@ def transcode(
     splits: str | os.PathLike[str] | None = None,
     workers: int | None = None,
 ) -> WriteReport:
-    """Write the tiles of a v1 LMDB as an archive in the layout of v2. Pixels are the same to the bit; nothing is unpickled.
+    """Write the tiles of a v1 LMDB as a store in the layout of v2. Pixels are the same to the bit; nothing is unpickled.
 
     An S2 image keeps its v1 name as key. Its S1 image is stored under the S1 name where a table or a split list gives it, else under
     `S1-of-` and the S2 name with `-` for `_`. Labels are the 19-class ones in the values. Ended in whatever way, the same call goes
@@ -47,7 +43,7 @@ def transcode(
 
     Args:
         source: The v1 LMDB folder, or a folder that holds exactly one.
-        out: Folder of the archive; new, empty, or begun by the same call.
+        out: Folder to write to; new, empty, or begun by the same call.
         metadata: CSV tables of S1 names and countries, as of [`load_bigearthnet`].
         splits: Folder of split lists, as of [`load_bigearthnet`].
         workers: Processes; None for one a processor, 0 for this one.
@@ -67,19 +63,25 @@ def transcode(
     for path in metadata:
         if not Path(path).is_file():
             raise FileNotFoundError(f"No metadata table {path}: check the path.")
-    rows = _stored_rows(store, [Path(path) for path in metadata], None if splits is None else Path(splits))
-    jobs = {row.id: Job(row.id, row.s1_id or stand_in_s1_key(row.id)) for row in rows}
-    twice = [name for name, count in Counter(job.s1_key for job in jobs.values()).items() if count > 1]
+    stored = set(store.keys())  # lists may name other tiles
+    known = read_v1_store_rows(store, [Path(path) for path in metadata], None if splits is None else Path(splits))
+    rows = [row for row in known if row.id in stored]
+    jobs = {
+        row.id: Job(row.id, {sensor: row.image_name(sensor) or stand_in_key(sensor, row.id) for sensor in SENSORS})
+        for row in rows
+    }
+    keys = Counter(key for job in jobs.values() for key in job.keys.values())
+    twice = [name for name, count in keys.items() if count > 1]
     if twice:
         raise ValueError(
             f"{len(twice)} S1 names are of more than one tile, {twice[0]} for one. Correct the table of names."
         )
     workers = default_workers() if workers is None else workers
-    with ArchiveWriter(Path(out)) as writer:
-        foreign = writer.records.keys() - {key for job in jobs.values() for key in job}
+    with StoreWriter(Path(out)) as writer:
+        foreign = writer.records.keys() - keys.keys()
         if foreign:
             raise ValueError(
-                f"{out} holds {len(foreign)} images that {source} does not give, such as {min(foreign)}: it is the archive of "
+                f"{out} holds {len(foreign)} images that {source} does not give, such as {min(foreign)}: it is the store of "
                 "something else, or was begun with other tables. Give another folder."
             )
         before = len(writer.records)
@@ -93,52 +95,33 @@ def transcode(
                 failures.append(made)
             else:
                 labels[job.key] = made.labels
-        labels |= _labels_of(store, done, workers)
-        writer.finish(metadata_table(_rows(rows, jobs, labels, writer.records)), failures)
+        reread = ordered_map(store.read_labels, done, workers)
+        bar = tqdm(reread, total=len(done), desc="Reading labels", unit="tile", delay=2)
+        labels |= dict(zip(done, bar, strict=True))
+        table = [
+            metadata_row(
+                row._replace(labels=label_indices(labels[row.id], row.id)),
+                {sensor: key for sensor, key in jobs[row.id].keys.items() if key in writer.records},
+            )
+            for row in rows
+            if row.id in labels
+        ]
+        writer.finish(metadata_table(table), failures)
         written = len(writer.records) - before
     return WriteReport(Path(out), written, before, failures)
 
 
-def _stored_rows(store: TileStore, tables: list[Path], splits: Path | None) -> list[TileRow]:
-    """The tiles that are in the store; lists may name others."""
-    stored = set(store.keys())
-    return [row for row in read_v1_store_rows(store, tables, splits) if row.id in stored]
-
-
 def _transcode_tile(store: TileStore, job: Job) -> Made | Failure:
-    """Both images of a v1 value; whatever is wrong with it is returned."""
+    """The images of a v1 value; whatever is wrong with it is returned."""
     try:
         stored = store.read_bytes(job.key)
         arrays = decode_value(stored, job.key)
         values = []
-        for sensor, key in (("s1", job.s1_key), ("s2", job.key)):
-            own = {band: array for band, array in arrays.items() if SENSOR_OF_BAND[band] == sensor}
+        for sensor, key in job.keys.items():
+            own = {band: arrays[band] for band in SENSORS[sensor].bands if band in arrays}
             if own:
                 value = encode_safetensors(own)
                 values.append((make_record(key, value), value))
         return Made(values, decode_labels(stored, job.key))
     except (ValueError, KeyError, OSError, MemoryError) as error:
         return Failure(job.key, str(store.path), str(error))
-
-
-def _labels_of(store: TileStore, keys: Sequence[str], workers: int) -> dict[str, list[str] | None]:
-    """The labels of tiles whose images are stored already."""
-    labels = ordered_map(store.read_labels, keys, workers)
-    return dict(zip(keys, tqdm(labels, total=len(keys), desc="Reading labels", unit="tile", delay=2), strict=True))
-
-
-def _rows(
-    rows: Sequence[TileRow],
-    jobs: Mapping[str, Job],
-    labels: Mapping[str, list[str] | None],
-    stored: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """The metadata of the tiles that were transcoded."""
-    return [
-        metadata_row(
-            row._replace(labels=label_indices(labels[row.id], row.id)),
-            jobs[row.id].s1_key if jobs[row.id].s1_key in stored else None,
-        )
-        for row in rows
-        if row.id in labels
-    ]

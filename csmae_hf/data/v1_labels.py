@@ -1,4 +1,4 @@
-"""The labels that lie inside the values of a v1 archive, read once and remembered."""
+"""The labels that lie inside the values of a v1 store, read once and remembered."""
 
 import logging
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from csmae_hf.data.cache import cache_folder, store_identity, write_atomically
+from csmae_hf.data.cache import cache_folder, store_identity
 from csmae_hf.data.metadata import label_indices
 from csmae_hf.data.store import TileStore
+from csmae_hf.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +25,8 @@ def read_v1_labels(store: TileStore, keys: Sequence[str]) -> list[Labels]:
     """Read the labels of tiles out of their values, or recall them: reading those of all BigEarthNet takes minutes.
 
     They are remembered in [`cache_folder`], by the store's place, size and time of change, so a changed store is read anew. The file
-    is replaced in one step: several processes may read at once, at worst each for itself.
-
-    Args:
-        store: A v1 store.
-        keys: Keys of the tiles.
-
-    Returns:
-        The classes of each, as numbers in ascending order; None where a tile has none.
-
-    Raises:
-        CorruptTileError: If a value is broken.
+    is replaced in one step: several processes may read at once, at worst each for itself. Gives the classes of each tile, as numbers
+    in ascending order; None where it has none.
     """
     path = cache_folder() / "labels" / f"{store_identity(store.path)}.parquet"
     known = _recall(path)
@@ -42,7 +34,11 @@ def read_v1_labels(store: TileStore, keys: Sequence[str]) -> list[Labels]:
     for key in tqdm(unknown, desc=f"Reading labels of {store.path.name}", unit="tile", delay=2):
         known[key] = label_indices(store.read_labels(key), key)
     if len(unknown) >= REMEMBERED_FROM:
-        _remember(path, known)
+        table = pa.table({"key": list(known), "labels": pa.array(list(known.values()), pa.list_(pa.int8()))})
+        try:
+            write_atomically(path, lambda stream: pq.write_table(table, stream))
+        except OSError as error:
+            logger.warning("The labels could not be remembered in %s (%s); they will be read again.", path, error)
     return [known[key] for key in keys]
 
 
@@ -53,13 +49,5 @@ def _recall(path: Path) -> dict[str, Labels]:
     except FileNotFoundError:
         return {}
     except (OSError, pa.ArrowException, KeyError) as error:
-        logger.warning("%s cannot be read (%s); the labels are read from the archive again.", path, error)
+        logger.warning("%s cannot be read (%s); the labels are read from the store again.", path, error)
         return {}
-
-
-def _remember(path: Path, labels: dict[str, Labels]) -> None:
-    table = pa.table({"key": list(labels), "labels": pa.array(list(labels.values()), pa.list_(pa.int8()))})
-    try:
-        write_atomically(path, lambda partial: pq.write_table(table, partial))
-    except OSError as error:
-        logger.warning("The labels could not be remembered in %s (%s); they will be read again.", path, error)

@@ -19,7 +19,7 @@ from csmae_hf.data.store_writer import VALUES_NAME, ValueRecord, read_journal, r
 class VerifyReport(NamedTuple):
     """What was found.
 
-    Args:
+    Attributes:
         store: The LMDB folder.
         values: Number of values read.
         digests: Number of values compared with a digest of when they were written.

@@ -45,13 +45,9 @@ _LEAST_VARIANCE = 1e-6
 
 
 def oas_covariance(centered: FloatArray) -> FloatArray:
-    """Estimate a covariance by Oracle Approximating Shrinkage (Chen et al. 2010), so that few samples suffice.
+    """(D, D) covariance (divisor N) of samples (N, D) of mean 0, shrunk towards a multiple of the identity, so that few suffice.
 
-    Args:
-        centered: (N, D) samples of mean 0.
-
-    Returns:
-        (D, D) the empirical covariance (divisor N), shrunk towards a multiple of the identity.
+    Oracle Approximating Shrinkage (Chen et al. 2010).
     """
     samples, width = centered.shape
     empirical = centered.T @ centered / samples
@@ -63,13 +59,9 @@ def oas_covariance(centered: FloatArray) -> FloatArray:
 
 
 def whitening_matrix(centered: FloatArray) -> FloatArray:
-    """Find the symmetric matrix that gives samples unit covariance: C^(-1/2), with C as of `oas_covariance`.
+    """(D, D) symmetric matrix C^(-1/2) that gives samples (N, D) of mean 0 unit covariance, C as of `oas_covariance`.
 
-    Args:
-        centered: (N, D) samples of mean 0.
-
-    Returns:
-        (D, D); directions in which the samples do not vary are mapped to 0.
+    Directions in which the samples do not vary are mapped to 0.
     """
     variances, directions = np.linalg.eigh(oas_covariance(centered))
     kept = variances > _LEAST_VARIANCE * variances[-1]
@@ -79,15 +71,7 @@ def whitening_matrix(centered: FloatArray) -> FloatArray:
 
 
 def procrustes_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
-    """Find the orthogonal R that makes `source @ R` closest to `target` (Schönemann 1966).
-
-    Args:
-        source: (N, D), row i paired with row i of the target.
-        target: (N, D).
-
-    Returns:
-        (D, D) orthogonal; a reflection is allowed.
-    """
+    """(D, D) orthogonal R, perhaps a reflection, that makes `source @ R` closest to `target`, (N, D) row by row (Schönemann 1966)."""
     left, _, right = np.linalg.svd(source.T @ target)
     return left @ right
 
@@ -124,9 +108,6 @@ class Alignment:
         Args:
             pairs: (N, D) embeds by sensor, of any length, row i of every sensor of one tile: tiles of the training split.
             method: One of `METHODS`.
-
-        Returns:
-            The alignment.
 
         Raises:
             ValueError: Unknown method, fewer than two sensors or pairs, other shapes, or embeds that are zero or not finite.
@@ -184,34 +165,17 @@ class Alignment:
         parts |= {f"matrix.{sensor}": value for sensor, value in self.matrices.items()}
         header = {"format": FORMAT, "version": VERSION, "method": self.method, "n_pairs": self.n_pairs}
         header["sensors"] = list(self.means)
-        return save(
-            {name: np.ascontiguousarray(parts[name]) for name in sorted(parts)},
-            metadata={FORMAT: json.dumps(header, sort_keys=True)},
-        )
+        values = {name: np.ascontiguousarray(parts[name]) for name in sorted(parts)}
+        return save(values, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to a file, whole or not at all.
-
-        Args:
-            path: The file, by custom `alignment.safetensors`.
-
-        Returns:
-            The path.
-        """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, self.to_bytes())
-        return target
+        """Write it to a file, by custom `alignment.safetensors`, whole or not at all; give its path."""
+        write_atomically(Path(path), self.to_bytes())
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Alignment":
-        """Read what `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The alignment, equal to the bit.
+        """Read what `save` wrote, equal to the bit.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -228,20 +192,13 @@ class Alignment:
         if header.get("format") != FORMAT or header.get("version") != VERSION or header.get("method") not in METHODS:
             raise ValueError(f"{path} is no alignment of version {VERSION}: its header is {header}. Fit it again.")
         sensors: Sequence[str] = header["sensors"]
-        return cls(
-            method=header["method"],
-            means={sensor: values[f"mean.{sensor}"] for sensor in sensors},
-            matrices={sensor: values[f"matrix.{sensor}"] for sensor in sensors if f"matrix.{sensor}" in values},
-            n_pairs=header["n_pairs"],
-        )
+        means = {sensor: values[f"mean.{sensor}"] for sensor in sensors}
+        matrices = {sensor: values[f"matrix.{sensor}"] for sensor in sensors if f"matrix.{sensor}" in values}
+        return cls(header["method"], means, matrices, header["n_pairs"])
 
 
 def check_method(method: str) -> None:
-    """Refuse the name of a method that does not exist.
-
-    Raises:
-        ValueError: It is none of `METHODS`.
-    """
+    """Refuse the name of a method that does not exist, with a ValueError."""
     if method not in METHODS:
         raise ValueError(f"Unknown alignment {method!r}: expected one of {', '.join(METHODS)}.")
 

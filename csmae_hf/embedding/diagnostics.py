@@ -1,6 +1,7 @@
 """What embeds look like without any label: how many directions they use, how far apart they lie, and how far apart sensors lie.
 
-All functions scale embeds to unit length first, as the search does, so they describe what retrieval sees.
+All functions scale embeds, (N, D), to unit length first, as the search does, so they describe what retrieval sees. They refuse fewer
+than two, embeds that are zero or not finite, and shapes that do not fit each other, with a ValueError.
 """
 
 from collections.abc import Mapping
@@ -22,16 +23,8 @@ def effective_rank(embeds: Embeds) -> float:
     """Count the directions along which embeds vary: exp of the entropy of their normalised singular values.
 
     Roy and Vetterli, "The effective rank", EUSIPCO 2007, of the unit vectors less their mean. (RankMe, Garrido et al., arXiv
-    2210.02885, leaves the mean in, which in a masked autoencoder's embeds hides every other direction.)
-
-    Args:
-        embeds: (N, D), at least two.
-
-    Returns:
-        1 to min(N - 1, D); 0 where all embeds are equal.
-
-    Raises:
-        ValueError: If there are fewer than two, or some are zero or not finite.
+    2210.02885, leaves the mean in, which in a masked autoencoder's embeds hides every other direction.) From 1 to min(N - 1, D); 0
+    where all embeds are equal.
     """
     vectors = _unit(embeds)
     centred = vectors - vectors.mean(dim=0)
@@ -45,36 +38,17 @@ def effective_rank(embeds: Embeds) -> float:
 
 
 def spread(embeds: Embeds) -> float:
-    """Measure how far unit-length embeds scatter: 1 - the squared length of their mean.
+    """Measure how far unit-length embeds scatter: 1 - the squared length of their mean, from 0 (all point the same way) to 1.
 
     It is 1 - the mean cosine similarity over all pairs, an embed with itself included.
-
-    Args:
-        embeds: (N, D), at least two.
-
-    Returns:
-        0 (all point the same way) to 1.
-
-    Raises:
-        ValueError: If there are fewer than two, or some are zero or not finite.
     """
     return max(0.0, 1.0 - float(_unit(embeds).mean(dim=0).square().sum()))
 
 
 def alignment(embeds: Embeds, other_embeds: Embeds) -> float:
-    """Measure how close two sensors' embeds of the same places lie: mean squared distance of the unit vectors.
+    """Measure how close two sensors' embeds of the same places, row by row, lie: mean squared distance of the unit vectors.
 
-    Wang and Isola, arXiv 2005.10242, equation 3 with alpha = 2.
-
-    Args:
-        embeds: (N, D).
-        other_embeds: (N, D), row i of the same place as row i of `embeds`.
-
-    Returns:
-        0 (equal) to 4 (opposite).
-
-    Raises:
-        ValueError: If the shapes differ, there are fewer than two, or some are zero or not finite.
+    Wang and Isola, arXiv 2005.10242, equation 3 with alpha = 2. From 0 (equal) to 4 (opposite).
     """
     vectors, others = _unit(embeds), _unit(other_embeds)
     _check_alike(vectors, others)
@@ -84,35 +58,16 @@ def alignment(embeds: Embeds, other_embeds: Embeds) -> float:
 def uniformity(embeds: Embeds) -> float:
     """Measure how evenly embeds fill the sphere: log of the mean of exp(-2 d^2) over all pairs.
 
-    Wang and Isola, arXiv 2005.10242, equation 4 with t = 2.
-
-    Args:
-        embeds: (N, D), at least two.
-
-    Returns:
-        0 (all equal) down to about -4 (even).
-
-    Raises:
-        ValueError: If there are fewer than two, or some are zero or not finite.
+    Wang and Isola, arXiv 2005.10242, equation 4 with t = 2. From 0 (all equal) down to about -4 (even).
     """
     squared = torch.pdist(_unit(embeds)).square()
     return float(torch.logsumexp(-2 * squared, dim=0) - torch.log(torch.tensor(float(len(squared)))))
 
 
 def sensor_gap(embeds: Embeds, other_embeds: Embeds) -> float:
-    """Measure the gap between two sensors: the distance between the means of their unit-length embeds.
+    """Measure the gap between two sensors: the distance between the means of their unit-length embeds, from 0 (none) to 2.
 
     Liang et al., "Mind the gap", arXiv 2203.02053, section 4.2.
-
-    Args:
-        embeds: (N, D).
-        other_embeds: (M, D).
-
-    Returns:
-        0 (no gap) to 2.
-
-    Raises:
-        ValueError: If the widths differ, there are fewer than two of either, or some are zero or not finite.
     """
     means = [_unit(each).mean(dim=0) for each in (embeds, other_embeds)]
     _check_alike(*means)
@@ -120,16 +75,10 @@ def sensor_gap(embeds: Embeds, other_embeds: Embeds) -> float:
 
 
 def diagnose(embeds: Mapping[str, Embeds]) -> dict[str, float]:
-    """Take all diagnostics of the embeds of the same places by every sensor.
-
-    Args:
-        embeds: (N, D) by sensor, row i of the same place in all.
+    """Take all diagnostics of the embeds of the same places by every sensor, row by row.
 
     Returns:
         `effective_rank_{sensor}`, `uniformity_{sensor}` and `spread_{sensor}`; `alignment_{a}_{b}` and `gap_{a}_{b}` for each pair.
-
-    Raises:
-        ValueError: As the functions above.
     """
     values: dict[str, float] = {}
     for sensor, each in embeds.items():
@@ -143,16 +92,10 @@ def diagnose(embeds: Mapping[str, Embeds]) -> dict[str, float]:
 
 
 def collapse_warnings(values: Mapping[str, float]) -> list[str]:
-    """Say in words which sensors' embeds have collapsed.
+    """Say of what [`diagnose`] returned, in a sentence each, which sensors' embeds have collapsed.
 
     Complete collapse is that all embeds point the same way; dimensional collapse (Jing et al., arXiv 2110.09348) that they vary
     along too few directions. Either makes every ranking arbitrary, while the losses may still fall.
-
-    Args:
-        values: What [`diagnose`] returned.
-
-    Returns:
-        A sentence for each collapsed sensor; empty where there is none.
     """
     warnings = []
     for name, rank in values.items():

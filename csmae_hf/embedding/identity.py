@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ METRIC = "cosine"
 """Similarity of an archive: the inner product of unit vectors."""
 
 _NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type")
-
 
 _NOT_IN_EMBEDS = frozenset(
     {
@@ -60,64 +59,15 @@ class Identity:
 
     @classmethod
     def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
-        """Identify a model and its processor.
-
-        Args:
-            model: The model.
-            processor: Its processor.
-            name: Folder or Hub name, where it is not the one that the model was loaded from.
-
-        Returns:
-            The identity.
-        """
+        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from."""
         config: Any = model.config
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
-        return cls(
-            name or loaded_from,
-            revision,
-            weights_hash(model),
-            processor_hash(processor),
-            config=encoder_settings(model),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON takes it."""
-        return asdict(self)
-
-    def load_model(self) -> tuple[torch.nn.Module, Any]:
-        """Load the model of this name, and its processor; whether they are the same is not checked.
-
-        Returns:
-            Both.
-
-        Raises:
-            FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
-        """
-        from transformers import AutoImageProcessor, AutoModel
-
-        import csmae_hf  # noqa: F401 (registers the Auto classes)
-
-        if not self.model:
-            raise FileNotFoundError(
-                "This archive does not know the name of its model: pass model= and processor= to Archive.load."
-            )
-        options = {"revision": self.revision} if self.revision else {}
-        try:
-            return AutoModel.from_pretrained(self.model, **options), AutoImageProcessor.from_pretrained(
-                self.model, **options
-            )
-        except OSError as error:
-            raise FileNotFoundError(
-                f"The archive's model {self.described} is neither a folder nor on the Hub: pass model= and processor= ({error})."
-            ) from error
+        hashes = weights_hash(model), processor_hash(processor)
+        return cls(name or loaded_from, revision, *hashes, config=encoder_settings(model))
 
     def refuse_other(self, other: "Identity", where: str) -> None:
-        """Refuse a model or processor that is not this one.
-
-        Args:
-            other: What was given.
-            where: The archive, for the message.
+        """Refuse a model or processor that is not this one; `where` is the archive, for the message.
 
         Raises:
             ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
@@ -144,14 +94,7 @@ class Identity:
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """Hash the weights of a model's encoder, so that a model with another head or with decoders has the same hash.
-
-    Args:
-        model: A model of Transformers, or any module.
-
-    Returns:
-        SHA-256 over names, types, shapes and bytes of all weights and buffers.
-    """
+    """SHA-256 over names, types, shapes and bytes of the weights of a model's encoder; heads and decoders do not count."""
     encoder = getattr(model, str(getattr(model, "base_model_prefix", "")) or "_", model)
     state = encoder.state_dict()
     total = hashlib.sha256()
@@ -165,12 +108,8 @@ def weights_hash(model: torch.nn.Module) -> str:
 def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     """Take from a model's configuration what changes an embed: two models of the same weights may differ in nothing else.
 
-    Args:
-        model: A model of Transformers, or any module.
-
-    Returns:
-        The fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone, as
-        JSON gives them back; none where it has no configuration of Transformers.
+    These are the fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone,
+    as JSON gives them back; none where it has no configuration of Transformers.
     """
     from transformers import PreTrainedConfig
 
@@ -188,13 +127,9 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
 def refuse_other_settings(
     recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None, where: str, remedy: str
 ) -> None:
-    """Refuse a configuration that gives other embeds.
+    """Refuse a configuration, as of `encoder_settings`, that gives other embeds than the one that something was made with.
 
-    Args:
-        recorded: `encoder_settings` that something was made with; None where they were not recorded: then nothing is refused.
-        given: Those of the model at hand.
-        where: What was made, for the message.
-        remedy: What to do, for the message.
+    Nothing is refused where one was not recorded. `where` and `remedy`, what was made and what to do, are for the message.
 
     Raises:
         ArchiveMismatchError: Naming the fields that differ, and both values of the first.
@@ -211,14 +146,7 @@ def refuse_other_settings(
 
 
 def processor_hash(processor: Any) -> str:
-    """Hash the settings of a processor.
-
-    Args:
-        processor: With `to_dict`, as all of Transformers.
-
-    Returns:
-        SHA-256 of its settings; how it is stored and loaded does not count.
-    """
+    """SHA-256 of the settings of a processor; how it is stored and loaded does not count."""
     settings = {
         name: value
         for name, value in processor.to_dict().items()

@@ -1,7 +1,7 @@
 """Which alignment of the sensors to use: fitted on training pairs, chosen on validation tiles, shown before and after."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from csmae_hf.embedding.alignment import METHODS, Alignment, check_method
 from csmae_hf.embedding.diagnostics import sensor_gap, spread
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
-from csmae_hf.evaluation.results import DirectionResult, align_table
+from csmae_hf.evaluation.results import DirectionResult
+from csmae_hf.evaluation.tables import align_table
 from csmae_hf.metrics.bootstrap import Interval, bootstrap_scores, intervals
-from csmae_hf.metrics.ranking import SCORES, QueryScores
 
 AUTO = "auto"
 VALIDATION_TILES = 4096
@@ -22,20 +22,14 @@ VALIDATION_TILES = 4096
 
 @dataclass(frozen=True)
 class AlignmentChoice:
-    """The alignments that were fitted, and the one that is used.
+    """The alignments that were fitted, and the one that is used."""
 
-    Attributes:
-        method: The one that is used.
-        reason: Why, in a sentence.
-        alignments: By method.
-        validation: F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
-        gaps: `relative_gap` of the training pairs, mean over pairs of sensors, by method.
-    """
-
-    method: str
-    reason: str
-    alignments: Mapping[str, Alignment]
+    method: str  # the one that is used
+    reason: str  # why, in a sentence
+    alignments: Mapping[str, Alignment]  # by method
+    # F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
     validation: Mapping[str, float] = field(default_factory=dict)
+    # `relative_gap` of the training pairs, mean over pairs of sensors, by method.
     gaps: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -45,17 +39,7 @@ class AlignmentChoice:
 
 
 def parse_methods(value: str) -> tuple[str, ...]:
-    """Read a list of methods.
-
-    Args:
-        value: `auto` for all, or names with commas between.
-
-    Returns:
-        The methods, each once.
-
-    Raises:
-        ValueError: An unknown one.
-    """
+    """Methods named with commas between, each once; `auto` is all of them. ValueError for an unknown one."""
     methods = METHODS if value == AUTO else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for method in methods:
         check_method(method)
@@ -70,29 +54,23 @@ def choose_alignment(
     k: int = 10,
     device: str | None = None,
 ) -> AlignmentChoice:
-    """Fit alignments on training pairs, and take the one that retrieves best on validation tiles.
+    """Fit alignments on training pairs, (N, D) embeds by sensor, and take the one that retrieves best on validation tiles.
 
     Every validation tile is query and archive at once, its own place left out. The one that wins has the highest F1 of means, mean
     over the directions from one sensor to another; of equals the simplest. Archive tiles of the evaluation are not looked at.
-
-    Args:
-        pairs: (N, D) embeds by sensor of training tiles.
-        validation: Validation tiles by sensor, with labels.
-        methods: What to compare.
-        k: Results per query; fewer where there are fewer tiles.
-        device: Where the search runs.
-
-    Returns:
-        The fitted alignments and the choice.
-
-    Raises:
-        ValueError: The pairs cannot be fitted on, or no validation tile has labels.
+    ValueError where the pairs cannot be fitted on, or no validation tile has labels.
     """
     alignments = {method: Alignment.fit(pairs, method) for method in methods}
-    gaps = {method: _gap(alignment, pairs) for method, alignment in alignments.items()}
+    gaps = {}
+    for method, alignment in alignments.items():
+        aligned = [alignment.apply(values, sensor) for sensor, values in pairs.items()]
+        gaps[method] = float(np.mean([relative_gap(first, second) for first, second in combinations(aligned, 2)]))
     if len(methods) == 1:
         return AlignmentChoice(methods[0], "it was asked for", alignments, gaps=gaps)
-    some = {sensor: _some(embedded) for sensor, embedded in validation.items()}
+    some = {}
+    for sensor, one in validation.items():
+        labelled = np.flatnonzero(one.labels.any(axis=1))
+        some[sensor] = one.take(labelled[evenly(len(labelled), VALIDATION_TILES)])
     cut = min(k, min(len(embedded.ids) for embedded in some.values()) - 1)
     scores = {}
     for method, alignment in alignments.items():
@@ -105,7 +83,7 @@ def choose_alignment(
             device=device,
             progress=False,
         )
-        across = [result.f1_of_means for result in results if result.query_sensor != result.archive_sensor]
+        across = [one.scores["f1_of_means"] for one in results if one.query_sensor != one.archive_sensor]
         scores[method] = float(np.mean(across))
     best = max(methods, key=lambda method: scores[method])
     count = max(len(one.ids) for one in some.values())
@@ -116,74 +94,29 @@ def choose_alignment(
 
 
 def apply_alignment(alignment: Alignment, embeds: Mapping[str, Embedded]) -> dict[str, Embedded]:
-    """Map the embeds of every sensor; all else stays.
-
-    Args:
-        alignment: The alignment.
-        embeds: Embedded tiles by sensor.
-
-    Returns:
-        Embedded tiles by sensor.
-    """
-    return {sensor: one.with_embeds(alignment.apply(one.embeds, sensor)) for sensor, one in embeds.items()}
-
-
-def _some(embedded: Embedded) -> Embedded:
-    """Labelled tiles, evenly spread, not more than `VALIDATION_TILES`."""
-    labelled = np.flatnonzero(embedded.labels.any(axis=1))
-    return embedded.take(labelled[evenly(len(labelled), VALIDATION_TILES)])
+    """Embedded tiles by sensor with the embeds of every sensor mapped; all else stays."""
+    return {sensor: replace(one, embeds=alignment.apply(one.embeds, sensor)) for sensor, one in embeds.items()}
 
 
 def relative_gap(embeds: NDArray[Any], other_embeds: NDArray[Any]) -> float:
-    """Measure the gap between two sensors in units of the scatter within them.
+    """Gap between two sensors' embeds (N, D) and (M, D), in units of the scatter within them.
 
-    The plain distance of the means (`diagnostics.sensor_gap`) cannot be compared across alignments: centred embeds fill the sphere,
-    which makes every distance larger.
-
-    Args:
-        embeds: (N, D).
-        other_embeds: (M, D).
-
-    Returns:
-        Distance between the means of the unit-length embeds, over the root mean square distance of embeds to their sensor's mean.
+    The distance of the means of the unit-length embeds, over the root mean square distance of embeds to their sensor's mean. The
+    plain distance (`diagnostics.sensor_gap`) cannot be compared across alignments: centred embeds fill the sphere, which makes every
+    distance larger.
     """
     scatter = np.sqrt((spread(embeds) + spread(other_embeds)) / 2)
     return float(sensor_gap(embeds, other_embeds) / scatter) if scatter > 0 else 0.0
 
 
-def _gap(alignment: Alignment, pairs: Mapping[str, NDArray[Any]]) -> float:
-    aligned = [alignment.apply(values, sensor) for sensor, values in pairs.items()]
-    return float(np.mean([relative_gap(first, second) for first, second in combinations(aligned, 2)]))
-
-
 def difference(before: DirectionResult, after: DirectionResult, *, resamples: int, seed: int) -> dict[str, Interval]:
-    """How sure a difference of two systems on the same queries is: intervals of the paired bootstrap.
-
-    Args:
-        before: One system.
-        after: The other, on the same queries.
-        resamples: Resamples of the queries.
-        seed: Of the resamples.
-
-    Returns:
-        Intervals of after - before, for each of `SCORES`.
-    """
-    first, second = (
-        bootstrap_scores(QueryScores(*result.scores.T), resamples=resamples, seed=seed) for result in (before, after)
-    )
-    return intervals({name: second[name] - first[name] for name in SCORES})
+    """Intervals of after - before for each of `METRICS`, by the paired bootstrap: two systems on the same queries."""
+    first, second = (bootstrap_scores(one.by_query, resamples=resamples, seed=seed) for one in (before, after))
+    return intervals({name: second[name] - first[name] for name in first})
 
 
 def format_alignments(choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]) -> str:
-    """Lay out what each alignment gives: gap, F1 on validation, and F1 of each direction.
-
-    Args:
-        choice: The choice.
-        by_method: The evaluation under each.
-
-    Returns:
-        The lines of a table, and which one is used and why.
-    """
+    """Lay out what each alignment gives: gap, F1 on validation, F1 of each direction; which one is used and why."""
     header, rows = alignment_rows(choice, by_method)
     return "\n".join([*align_table(header, rows), "", f"Alignment {choice.method} is used: {choice.reason}."])
 
@@ -198,7 +131,7 @@ def alignment_rows(
     for method, results in by_method.items():
         cells = [f"{choice.gaps[method]:.4f}" if method in choice.gaps else "-"]
         cells.append(f"{choice.validation[method]:.4f}" if method in choice.validation else "-")
-        cells += [f"{result.f1_of_means:.4f}" for result in results]
+        cells += [f"{result.scores['f1_of_means']:.4f}" for result in results]
         rows.append([method + (" *" if method == choice.method else ""), *cells])
     return header, rows
 
@@ -206,22 +139,14 @@ def alignment_rows(
 def alignment_as_dict(
     choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The choice as JSON types.
-
-    Args:
-        choice: The choice.
-        by_method: The evaluation under each alignment.
-        resamples: Resamples for the intervals of differences; 0 makes none.
-        seed: Of the resamples.
-
-    Returns:
-        Method, reason, pairs, gaps, validation, F1 by method and direction, and the interval of each direction's gain over none.
-    """
+    """The choice as JSON types: method, reason, pairs, gaps, validation, F1 by method and direction, and the gain of each direction
+    over none with its interval, unless there are 0 `resamples`."""
     gains = {}
     if choice.method != "none" and "none" in by_method and resamples:
         for before, after in zip(by_method["none"], by_method[choice.method], strict=True):
             interval = difference(before, after, resamples=resamples, seed=seed)["f1_of_means"]
-            gains[after.name] = {"gain": after.f1_of_means - before.f1_of_means, "interval": interval}
+            gain = after.scores["f1_of_means"] - before.scores["f1_of_means"]
+            gains[after.name] = {"gain": gain, "interval": interval}
     return {
         "method": choice.method,
         "reason": choice.reason,
@@ -229,7 +154,8 @@ def alignment_as_dict(
         "gap": dict(choice.gaps),
         "validation_f1_of_means": dict(choice.validation),
         "f1_of_means": {
-            method: {result.name: result.f1_of_means for result in results} for method, results in by_method.items()
+            method: {result.name: result.scores["f1_of_means"] for result in results}
+            for method, results in by_method.items()
         },
         "gain_over_none": gains,
     }

@@ -9,7 +9,7 @@ would have been found is a number of its own, `colocated_recall`.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,8 @@ from csmae_hf.evaluation.results import DirectionResult, Group
 from csmae_hf.metrics.bootstrap import bootstrap_scores, intervals
 from csmae_hf.metrics.labels import BoolArray, FloatArray, IntArray, PackedLabels, multi_hot
 from csmae_hf.metrics.random_baseline import RandomBaseline, random_baseline
-from csmae_hf.metrics.ranking import (
-    QueryScores,
-    colocated_ranks,
-    hubness,
-    mean_scores,
-    r_precision,
-    relevance_counts,
-    scores_by_query,
-    scores_over_k,
-)
+from csmae_hf.metrics.ranking import Scores, mean_scores, scores_by_query, scores_over_k
+from csmae_hf.metrics.whole_archive import colocated_ranks, hubness, r_precision, relevance_counts
 from csmae_hf.search.nearest import top_k, unit_vectors
 
 if TYPE_CHECKING:
@@ -50,23 +42,15 @@ _WHOLE_RANKING_CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeds of one sensor, with what the evaluation needs to know of each tile.
+    """The embeds of one sensor, with what the evaluation needs to know of each tile."""
 
-    Attributes:
-        embeds: (N, D) pooled features.
-        ids: N names, each once; the same tile has the same name under every sensor.
-        labels: (N, C) multi-hot; an empty row is a tile whose labels are not known.
-        splits: N split names (None where unknown), or None if the tiles have no splits.
-        groups: N values (None where unknown) of each property by which scores are reported apart, such as `country`.
-        class_names: C names of the classes; None numbers them.
-    """
-
-    embeds: NDArray[np.float32]
-    ids: Sequence[str]
-    labels: BoolArray
-    splits: Sequence[str | None] | None = None
+    embeds: NDArray[np.float32]  # (N, D) pooled features
+    ids: Sequence[str]  # N names, each once; the same tile has the same name under every sensor
+    labels: BoolArray  # (N, C) multi-hot; an empty row is a tile whose labels are not known
+    splits: Sequence[str | None] | None = None  # N names, None where unknown; or None if there are no splits
+    # N values of each, None where unknown, such as `country`: scores are reported apart by them.
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None  # C names; None numbers the classes
 
     def __post_init__(self) -> None:
         counts = {"embeds": len(self.embeds), "ids": len(self.ids), "labels": len(self.labels)}
@@ -83,10 +67,6 @@ class Embedded:
                 "itself. Keep one row of each."
             )
 
-    def with_embeds(self, embeds: NDArray[np.float32]) -> "Embedded":
-        """The same tiles with other embeds."""
-        return replace(self, embeds=embeds)
-
     def take(self, rows: Sequence[int] | IntArray) -> "Embedded":
         """Some of the tiles."""
         splits = None if self.splits is None else [self.splits[row] for row in rows]
@@ -97,17 +77,10 @@ class Embedded:
 
     @classmethod
     def from_dataset(cls, embeds: NDArray[np.float32], dataset: "Dataset") -> "Embedded":
-        """Join embeds with the metadata of the dataset they were made of. No pixels are read.
+        """Join (N, D) embeds, as `embed_dataset` returns them, with the metadata of the dataset they were made of. No pixels are read.
 
-        Args:
-            embeds: (N, D), row i of tile i, as `embed_dataset` returns them.
-            dataset: The N tiles: columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`.
-
-        Returns:
-            The embeds with ids, multi-hot labels and splits.
-
-        Raises:
-            ValueError: A column is missing, or the numbers of rows differ.
+        The dataset has the columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`. ValueError where one
+        is missing, or the numbers of rows differ.
         """
         missing = {"id", "labels"} - set(dataset.column_names)
         if missing:
@@ -161,13 +134,14 @@ def evaluate_retrieval(
     """
     if not embeds:
         raise ValueError("embeds is empty; expected the embedded tiles of at least one sensor.")
-    baseline = partial(_cached, {}, partial(random_baseline, k=k, draws=draws, seed=seed))
+    baselines: dict[tuple[bytes, ...], RandomBaseline] = {}  # sensors that see the same tiles share one
     results = []
     for query_sensor, archive_sensor in product(embeds, repeat=2):
         query, archive = embeds[query_sensor], embeds[archive_sensor]
         query_rows, unlabelled_queries = _labelled_rows(query, query_split, query_sensor)
         archive_rows, unlabelled_archive = _labelled_rows(archive, archive_split, archive_sensor)
-        exclude = _own_tiles(query, query_rows, archive, archive_rows)
+        places = {archive.ids[row]: place for place, row in enumerate(archive_rows)}
+        exclude = np.array([places.get(query.ids[row], -1) for row in query_rows], dtype=np.int64)
         query_embeds, archive_embeds = query.embeds[query_rows], archive.embeds[archive_rows]
         similarities, ranking = top_k(
             query_embeds, archive_embeds, k, exclude=exclude, device=device, progress=progress
@@ -176,11 +150,15 @@ def evaluate_retrieval(
         counts = relevance_counts(query_labels, archive_labels, exclude=exclude)
         scores = scores_by_query(PackedLabels.of(query_labels), PackedLabels.of(archive_labels), ranking, counts)
         bootstrap = partial(bootstrap_scores, resamples=resamples, seed=seed) if resamples else None
+        key = (query_labels.tobytes(), archive_labels.tobytes(), exclude.tobytes())
+        if key not in baselines:
+            baselines[key] = random_baseline(query_labels, archive_labels, k, draws=draws, seed=seed, exclude=exclude)
         self_excluded = int((exclude >= 0).sum())
         hubs = hubness(ranking, len(archive_rows))
         whole_ranking = _r_precision(query_embeds, archive_embeds, query_labels, archive_labels, exclude)
         ranks = _own_ranks(query_embeds, archive_embeds, exclude, similarities, ranking)
         own_place = query_sensor != archive_sensor and len(ranks) > 0
+        cuts = scores_over_k(query_labels, archive_labels, ranking)
         results.append(
             DirectionResult(
                 query_sensor=query_sensor,
@@ -194,11 +172,12 @@ def evaluate_retrieval(
                 unlabelled_archive=unlabelled_archive,
                 exclude_self=self_excluded > 0,
                 self_excluded=self_excluded,
-                **mean_scores(scores),
-                random=baseline(query_labels, archive_labels, exclude),
+                scores=mean_scores(scores),
+                random=baselines[key],
                 query_rows=query_rows,
                 ranking=archive_rows[ranking],
                 similarities=similarities,
+                by_query=scores,
                 irrelevant_queries=int((counts[:, 1:].sum(axis=1) == 0).sum()),
                 r_precision=float(whole_ranking.mean()),
                 r_precision_queries=len(whole_ranking),
@@ -207,12 +186,8 @@ def evaluate_retrieval(
                 hubness_skewness=hubs.skewness,
                 hubness_largest=hubs.largest,
                 hubness_never=hubs.never,
-                scores=np.stack(scores, axis=1),
                 intervals=intervals(bootstrap(scores)) if bootstrap else {},
-                over_k={
-                    name: values.tolist()
-                    for name, values in scores_over_k(query_labels, archive_labels, ranking).items()
-                },
+                over_k={name: values.tolist() for name, values in cuts.items()},
                 groups=_by_group(query, query_rows, scores, bootstrap, archive_labels[ranking]),
             )
         )
@@ -239,15 +214,7 @@ def _r_precision(
 
 
 def evenly(count: int, most: int) -> IntArray:
-    """Choose rows spread evenly over all.
-
-    Args:
-        count: Rows in all.
-        most: The most to choose.
-
-    Returns:
-        min(count, most) different rows, ascending.
-    """
+    """min(count, most) different rows of so many, spread evenly over all, ascending."""
     chosen = min(count, most)
     return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
 
@@ -272,36 +239,28 @@ def _own_ranks(
 def _by_group(
     query: Embedded,
     rows: IntArray,
-    scores: QueryScores,
-    bootstrap: Callable[[QueryScores], dict[str, FloatArray]] | None,
+    scores: Scores,
+    bootstrap: Callable[[Scores], dict[str, FloatArray]] | None,
     result_labels: BoolArray,
 ) -> dict[str, dict[str, Group]]:
     """Scores of the queries of each class, and of each value of the properties that are known; values without a query are left out."""
+
+    def group(members: BoolArray, class_precision: float | None = None) -> Group:
+        some = {name: values[members] for name, values in scores.items()}
+        interval = intervals(bootstrap(some))["f1_of_means"] if bootstrap else None
+        return Group(int(members.sum()), mean_scores(some), interval, class_precision)
+
     labels = query.labels[rows]
     names = query.class_names or [str(number) for number in range(labels.shape[1])]
     groups: dict[str, dict[str, Group]] = {"class": {}}
     for number, name in enumerate(names):
         members = labels[:, number]
         if members.any():
-            share = float(result_labels[members, :, number].mean())
-            groups["class"][name] = _group(scores, members, bootstrap, share)
+            groups["class"][name] = group(members, float(result_labels[members, :, number].mean()))
     for dimension, column in query.groups.items():
         values = np.array(["" if column[row] is None else str(column[row]) for row in rows])
-        groups[dimension] = {
-            str(value): _group(scores, values == value, bootstrap) for value in np.unique(values) if value
-        }
+        groups[dimension] = {str(value): group(values == value) for value in np.unique(values) if value}
     return groups
-
-
-def _group(
-    scores: QueryScores,
-    members: BoolArray,
-    bootstrap: Callable[[QueryScores], dict[str, FloatArray]] | None,
-    class_precision: float | None = None,
-) -> Group:
-    some = QueryScores(*(values[members] for values in scores))
-    interval = intervals(bootstrap(some))["f1_of_means"] if bootstrap else None
-    return Group(int(members.sum()), mean_scores(some), interval, class_precision)
 
 
 def _labelled_rows(embedded: Embedded, split: str | None, sensor: str) -> tuple[IntArray, int]:
@@ -324,23 +283,3 @@ def _labelled_rows(embedded: Embedded, split: str | None, sensor: str) -> tuple[
             f"None of the {unlabelled} {sensor} tiles of split {split!r} has labels; retrieval cannot be measured without."
         )
     return rows, unlabelled
-
-
-def _own_tiles(query: Embedded, query_rows: IntArray, archive: Embedded, archive_rows: IntArray) -> IntArray:
-    """(Q,) place of each query's own tile among the archive rows, -1 where it is not among them."""
-    places = {archive.ids[row]: place for place, row in enumerate(archive_rows)}
-    return np.array([places.get(query.ids[row], -1) for row in query_rows], dtype=np.int64)
-
-
-def _cached(
-    known: dict[tuple[bytes, ...], RandomBaseline],
-    compute: Callable[..., RandomBaseline],
-    query_labels: BoolArray,
-    archive_labels: BoolArray,
-    exclude: IntArray,
-) -> RandomBaseline:
-    """The baseline of these labels: sensors that see the same tiles share it."""
-    key = (query_labels.tobytes(), archive_labels.tobytes(), exclude.tobytes())
-    if key not in known:
-        known[key] = compute(query_labels, archive_labels, exclude=exclude)
-    return known[key]

@@ -2,179 +2,161 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
+from PIL import Image as PilImage
 
+from csmae_hf.charts import as_svg
 from csmae_hf.evaluation.alignment_choice import AlignmentChoice, alignment_rows
-from csmae_hf.evaluation.charts import bars, legend, line_chart
-from csmae_hf.evaluation.examples import Example, ExampleTile, take_examples
-from csmae_hf.evaluation.probe import ProbeResult, probe_rows
-from csmae_hf.evaluation.results import DEFINITIONS, DirectionResult, column_names, notes
+from csmae_hf.evaluation.pictures import OVER_K, ExampleTile, chart_groups, chart_over_k, take_examples
+from csmae_hf.evaluation.probe import THRESHOLD_NOTE, ProbeResult, probe_rows
+from csmae_hf.evaluation.results import DirectionResult, definitions
+from csmae_hf.evaluation.tables import column_names, notes
 from csmae_hf.files import write_atomically
-from csmae_hf.metrics.ranking import SCORES
-from csmae_hf.visualize import Image, abbreviate
+from csmae_hf.metrics.ranking import METRICS
+from csmae_hf.visualize import abbreviate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLE_RESULTS = 10
-_JPEG_QUALITY = 85
 _ABSENT = "-"
-
-_ORDER = ("f1_of_means", *(name for name in SCORES if name != "f1_of_means"))
-"""The number of most interest first: a narrow screen shows it without scrolling."""
 
 
 @dataclass(frozen=True)
-class ReportContent:
-    """What a report shows.
+class Evaluation:
+    """One model, measured."""
 
-    Attributes:
-        model: Name of the model.
-        data: Name of the archive.
-        results: The directions.
-        choice: The alignments.
-        by_alignment: The directions under each alignment.
-        gains: Gain over none of each direction, with its interval.
-        probes: Classification, if it was measured.
-        untrained: The directions of a model with random weights, if they were measured.
-    """
-
-    model: str
-    data: str
-    results: Sequence[DirectionResult]
     choice: AlignmentChoice
-    by_alignment: Mapping[str, Sequence[DirectionResult]]
-    gains: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    probes: Sequence[ProbeResult] = ()
-    untrained: Sequence[DirectionResult] | None = None
+    by_alignment: Mapping[str, list[DirectionResult]]  # the directions under each alignment that was compared
+    probes: Sequence[ProbeResult] = ()  # empty where they were not asked for
+
+    @property
+    def results(self) -> list[DirectionResult]:
+        """The directions, under the alignment that is used."""
+        return self.by_alignment[self.choice.method]
 
 
-def write_report(content: ReportContent, dataset: Dataset, path: Path, *, queries: int = 6) -> Path:
-    """Write the report.
+def write_report(
+    evaluation: Evaluation,
+    dataset: Dataset,
+    path: Path,
+    *,
+    model: str,
+    data: str,
+    gains: Mapping[str, Mapping[str, Any]],
+    untrained: Sequence[DirectionResult] = (),
+    queries: int = 6,
+) -> Path:
+    """Write the report of a model on named data, with so many example queries of each direction; 0 shows none.
 
-    Args:
-        content: What it shows.
-        dataset: The tiles, for the examples.
-        path: The file.
-        queries: Example queries of each direction; 0 for none.
-
-    Returns:
-        The path.
+    `gains` are the gain over no alignment of each direction, with its interval; `untrained` the directions of random weights. Without
+    matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the examples. Returns the path.
     """
-    k = content.results[0].k
+    results = evaluation.results
+    over_k = [(title, lambda metric=metric: chart_over_k(results, [metric])) for metric, title in OVER_K.items()]
     sections = [
-        ("Scores", _scores(content)),
-        (f"Precision, recall and F1 at 1 to {k} results", _over_k(content.results)),
-        *_groups(content.results),
-        ("Alignment of the sensors", _alignment(content)),
+        ("Scores", _scores(results, untrained)),
+        (f"Precision, recall and F1 at 1 to {results[0].k} results", _charts(results, over_k)),
     ]
-    if content.probes:
-        sections.append(("Classification on frozen embeds", _table(*probe_rows(content.probes), left=2)))
+    for dimension in results[0].groups:
+        draw = [(f"By {dimension}", lambda dimension=dimension: chart_groups(results, dimension))]
+        said = f"<p>F1@{results[0].k} of means, of the queries that have the {dimension}.</p>"
+        sections.append((f"By {dimension}", said + _charts(results, draw)))
+    sections.append(("Alignment of the sensors", _alignment(evaluation, gains)))
+    if evaluation.probes:
+        shown = _table(*probe_rows(evaluation.probes), left=2) + _sentences([THRESHOLD_NOTE])
+        sections.append(("Classification on frozen embeds", shown))
     if queries:
-        sections.append(("Examples", _examples(content.results, dataset, queries)))
-    sections.append(("What the numbers mean", _definitions()))
+        sections.append(("Examples", _examples(results, dataset, queries)))
+    meant = "".join(
+        f"<dt><code>{escape(name)}</code></dt><dd>{escape(text)}</dd>" for name, text in definitions().items()
+    )
+    what = f'<dl class="definitions">{meant}</dl><p>q are the labels of a query, r those of a result.</p>'
+    sections.append(("What the numbers mean", what))
     body = "\n".join(f"<section>\n<h2>{escape(title)}</h2>\n{text}\n</section>" for title, text in sections)
-    page = _PAGE.format(title=f"Retrieval: {escape(content.model)}", style=_STYLE, head=_head(content), body=body)
+    facts = {
+        "Model": model,
+        "Archive": data,
+        "Queries": f"{results[0].n_queries:,}",
+        "Archive tiles": f"{results[0].n_archive:,}",
+        "Results per query": str(results[0].k),
+        "Alignment": evaluation.choice.method,
+    }
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    head = f"<h1>Retrieval across sensors</h1>\n<dl>{items}</dl>"
+    page = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
+    text = page.substitute(title=f"Retrieval: {escape(model)}", head=head, body=body)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page)
+    write_atomically(path, text)
     return path
 
 
-def _head(content: ReportContent) -> str:
-    first = content.results[0]
-    facts = {
-        "Model": content.model,
-        "Archive": content.data,
-        "Queries": f"{first.n_queries:,}",
-        "Archive tiles": f"{first.n_archive:,}",
-        "Results per query": str(first.k),
-        "Alignment": content.choice.method,
-    }
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    return f"<h1>Retrieval across sensors</h1>\n<dl>{items}</dl>"
+def _scores(results: Sequence[DirectionResult], untrained: Sequence[DirectionResult]) -> str:
+    k = results[0].k
+    # First what a narrow screen shows without scrolling.
+    order = ["f1_of_means", *(name for name in METRICS if name != "f1_of_means")]
+    titles = column_names(k)
+    own_place = any(result.colocated_recall is not None for result in results)
+    header = ["query → archive", *(titles[name] for name in order), "R-precision", "hubness"]
+    header += [f"own place @{k}"] if own_place else []
 
-
-def _scores(content: ReportContent) -> str:
-    k = content.results[0].k
-    titles = dict(zip(SCORES, column_names(k), strict=True))
-    own_place = any(result.colocated_recall is not None for result in content.results)
-    header = [
-        "query → archive",
-        *(titles[name] for name in _ORDER),
-        "R-precision",
-        "hubness",
-        *([f"own place @{k}"] if own_place else []),
-    ]
-    rows = []
-    for result in content.results:
-        cells = [_number(getattr(result, name), result.intervals.get(name)) for name in _ORDER]
+    def row(title: str, result: DirectionResult, intervals: Mapping[str, tuple[float, float]]) -> list[str]:
+        cells = [f"{result.scores[name]:.4f}" + _small("{:.4f} to {:.4f}", *intervals.get(name, ())) for name in order]
         cells += [f"{result.r_precision:.4f}", f"{result.hubness_skewness:.2f}"]
         if own_place:
             cells.append(_ABSENT if result.colocated_recall is None else f"{result.colocated_recall:.4f}")
-        rows.append([_arrow(result.name), *cells])
-    random = content.results[0].random
-    means, spreads = {**vars(random.mean), **random.graded}, vars(random.std)
-    rows.append(["random order", *(_with_spread(means[name], spreads.get(name)) for name in _ORDER)])
-    if content.untrained:
-        for result in content.untrained:
-            cells = [f"{getattr(result, name):.4f}" for name in (*_ORDER, "r_precision")]
-            rows.append([f"untrained {_arrow(result.name)}", *cells, f"{result.hubness_skewness:.2f}"])
-    rows = [row + [_ABSENT] * (len(header) - len(row)) for row in rows]
-    sentences = list(notes(content.results))
-    if content.results[0].intervals:
+        return [title, *cells]
+
+    rows = [row(result.title, result, result.intervals) for result in results]
+    random = results[0].random
+    rows.append(["random order", *(f"{random.mean[name]:.4f}" + _small("±{:.4f}", random.std[name]) for name in order)])
+    rows += [row(f"untrained {result.title}", result, {}) for result in untrained]
+    rows = [cells + [_ABSENT] * (len(header) - len(cells)) for cells in rows]
+    sentences = list(notes(results))
+    if results[0].intervals:
         sentences.append("Below a number: its 95 % bootstrap interval over queries.")
-    measured = min(result.r_precision_queries for result in content.results)
-    if measured < content.results[0].n_queries:
+    measured = min(result.r_precision_queries for result in results)
+    if measured < results[0].n_queries:
         sentences.append(f"R-precision is of {measured} queries, evenly spread.")
     return _table(header, rows, raw=True) + _sentences(sentences)
 
 
-def _over_k(results: Sequence[DirectionResult]) -> str:
-    titles = {"precision": "Precision@k", "recall": "Recall@k", "f1_of_means": "F1@k of means"}
-    charts = "".join(
-        line_chart(title, [(_arrow(result.name), result.over_k[metric]) for result in results])
-        for metric, title in titles.items()
-    )
-    return f'{legend([_arrow(result.name) for result in results])}<div class="charts">{charts}</div>'
+def _small(template: str, *numbers: float) -> str:
+    """What stands below a number in small print, if anything."""
+    return f"<small>{template.format(*numbers)}</small>" if numbers else ""
 
 
-def _groups(results: Sequence[DirectionResult]) -> list[tuple[str, str]]:
-    """A section of bars for each dimension."""
-    sections = []
-    for dimension in results[0].groups:
-        values = list(dict.fromkeys(value for result in results for value in result.groups.get(dimension, {})))
-        series = []
-        for value in values:
-            groups = [result.groups.get(dimension, {}).get(value) for result in results]
-            count = max(group.n_queries for group in groups if group is not None)
-            scores = [None if group is None else (group.scores["f1_of_means"], group.f1_interval) for group in groups]
-            series.append((value, f"{count:,} queries", scores))
-        named = [_arrow(result.name) for result in results]
-        text = f"<p>F1@{results[0].k} of means, of the queries that have the {dimension}.</p>" + legend(
-            named, filled=True
-        )
-        sections.append((f"By {dimension}", text + bars(series, named)))
-    return sections
+def _charts(results: Sequence[DirectionResult], draw: Sequence[tuple[str, "Callable[[], Figure]"]]) -> str:
+    """Charts side by side where the screen has room."""
+    try:
+        names = ", ".join(result.title for result in results)
+        drawn = "".join(f"<div>{as_svg(make(), f'{title}: {names}')}</div>" for title, make in draw)
+    except ImportError as error:
+        return _sentences([str(error)])
+    return f'<div class="charts">{drawn}</div>'
 
 
-def _alignment(content: ReportContent) -> str:
-    header, rows = alignment_rows(content.choice, content.by_alignment)
-    sentences = [f"* {content.choice.method} is used: {content.choice.reason}."]
-    for name, gain in content.gains.items():
+def _alignment(evaluation: Evaluation, gains: Mapping[str, Mapping[str, Any]]) -> str:
+    header, rows = alignment_rows(evaluation.choice, evaluation.by_alignment)
+    sentences = [f"* {evaluation.choice.method} is used: {evaluation.choice.reason}."]
+    for name, gain in gains.items():
         lower, upper = gain["interval"]
-        sentences.append(f"{_arrow(name)}: {gain['gain']:+.4f} over none (95 % interval {lower:+.4f} to {upper:+.4f}).")
-    if len(content.by_alignment) > 1:
-        sentences.append(
-            "Fitted on training pairs and chosen on validation tiles; the columns of F1 are the evaluation itself."
-        )
-        sentences.append(
-            "gap: distance between the means of the sensors' embeds of training pairs, over the scatter within a sensor."
-        )
-    return _table([_arrow(name) for name in header], rows) + _sentences(sentences)
+        sentences.append(f"{name}: {gain['gain']:+.4f} over none (95 % interval {lower:+.4f} to {upper:+.4f}).")
+    if len(evaluation.by_alignment) > 1:
+        sentences += [
+            "Fitted on training pairs and chosen on validation tiles; the columns of F1 are the evaluation itself.",
+            "gap: distance between the means of the sensors' embeds of training pairs, over the scatter within a sensor.",
+        ]
+    return _table(header, rows) + _sentences(sentences)
 
 
 def _examples(results: Sequence[DirectionResult], dataset: Dataset, queries: int) -> str:
@@ -183,63 +165,39 @@ def _examples(results: Sequence[DirectionResult], dataset: Dataset, queries: int
         '<b class="miss">✗</b> shares none.</p>'
     ]
     for result in results:
-        examples = take_examples(result, dataset, queries=queries, top_k=min(EXAMPLE_RESULTS, result.k))
-        inner = "".join(_example(example) for example in examples)
+        inner = ""
+        for query, found in take_examples(result, dataset, queries=queries, top_k=min(EXAMPLE_RESULTS, result.k)):
+            asked = _figure(query, "query", "query", ", ".join(map(abbreviate, query.labels)))
+            figures = "".join(_found(query, tile, rank) for rank, tile in enumerate(found, start=1))
+            inner += f'<div class="example">{asked}<div class="found">{figures}</div></div>'
         opened = " open" if result is results[0] or result.query_sensor != result.archive_sensor else ""
-        parts.append(f"<details{opened}><summary>{_arrow(result.name)}</summary>{inner}</details>")
+        parts.append(f"<details{opened}><summary>{result.title}</summary>{inner}</details>")
     return "".join(parts)
 
 
-def _example(example: Example) -> str:
-    query = _figure(example.query, "query", "query", ", ".join(map(abbreviate, example.query.labels)))
-    wanted = set(example.query.labels)
-    figures = []
-    for rank, tile in enumerate(example.results, start=1):
-        shared = wanted & set(tile.labels)
-        kind, sign = ("hit", "✓") if shared else ("miss", "✗")
-        caption = f"{len(shared)} of {len(wanted)} shared: {', '.join(map(abbreviate, tile.labels))}"
-        head = f"{sign} {rank} <small>{tile.similarity:.3f}</small>"
-        figures.append(_figure(tile, kind, head, caption))
-    return f'<div class="example">{query}<div class="found">{"".join(figures)}</div></div>'
+def _found(query: ExampleTile, tile: ExampleTile, rank: int) -> str:
+    wanted = set(query.labels)
+    shared = len(wanted & set(tile.labels))
+    kind, sign = ("hit", "✓") if shared else ("miss", "✗")
+    caption = f"{shared} of {len(wanted)} shared: {', '.join(map(abbreviate, tile.labels))}"
+    return _figure(tile, kind, f"{sign} {rank} <small>{tile.similarity:.3f}</small>", caption)
 
 
 def _figure(tile: ExampleTile, kind: str, head: str, caption: str) -> str:
     alt = escape(f"{kind}: {tile.id}, {', '.join(tile.labels) or 'no labels'}")
+    buffer = io.BytesIO()
+    pixels = (np.clip(tile.rgb, 0, 1) * 255).round().astype(np.uint8)
+    PilImage.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    picture = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return (
-        f'<figure class="{kind}" title="{alt}"><b>{head}</b><img src="{_data_uri(tile.rgb)}" alt="{alt}" loading="lazy">'
+        f'<figure class="{kind}" title="{alt}"><b>{head}</b><img src="{picture}" alt="{alt}" loading="lazy">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def _data_uri(rgb: Image) -> str:
-    """A picture inside the page."""
-    from PIL import Image as PilImage
-
-    buffer = io.BytesIO()
-    pixels = (np.clip(rgb, 0, 1) * 255).round().astype(np.uint8)
-    PilImage.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _definitions() -> str:
-    items = "".join(
-        f"<dt><code>{escape(name)}</code></dt><dd>{escape(text)}</dd>" for name, text in DEFINITIONS.items()
-    )
-    return f'<dl class="definitions">{items}</dl><p>q are the labels of a query, r those of a result.</p>'
-
-
-def _number(value: float, interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return f"{value:.4f}"
-    return f"{value:.4f}<small>{interval[0]:.4f} to {interval[1]:.4f}</small>"
-
-
-def _with_spread(mean: float, spread: float | None) -> str:
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f}<small>±{spread:.4f}</small>"
-
-
 def _arrow(name: str) -> str:
-    return name.replace("->", "→")
+    """Directions as pictures call them, wherever they stand in a text: `s1 -> s2` becomes `S1 → S2`."""
+    return re.sub(r"(\w+) -> (\w+)", lambda found: f"{found[1].upper()} → {found[2].upper()}", name)
 
 
 def _sentences(sentences: Iterable[str]) -> str:
@@ -249,78 +207,10 @@ def _sentences(sentences: Iterable[str]) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, raw: bool = False) -> str:
     """A table that scrolls sideways where the screen is narrow; the first columns are names."""
 
-    def cell(text: str, place: int, tag: str) -> str:
-        shown = text if raw else escape(_arrow(text))
-        kind = ' class="name"' if place < left else ""
-        return f"<{tag}{kind}>{shown}</{tag}>"
-
     def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(cell(text, place, tag) for place, text in enumerate(cells))}</tr>"
+        shown = cells if raw else [escape(_arrow(text)) for text in cells]
+        kinds = [' class="name"' if place < left else "" for place in range(len(cells))]
+        return f"<tr>{''.join(f'<{tag}{kind}>{text}</{tag}>' for text, kind in zip(shown, kinds, strict=True))}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     return f'<div class="scroll"><table><thead>{line(header, "th")}</thead><tbody>{body}</tbody></table></div>'
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-{head}
-</header>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-:root { --ink: #1f2328; --faint: #59636e; --line: #d0d7de; --paper: #fff; --shade: #f6f8fa; --hit: #1a7f37; --miss: #c62828; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
-header, main { max-width: 1400px; margin: 0 auto; padding: 0 1rem; }
-header { padding-top: 1.5rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .75rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-p { margin: .35rem 0; color: var(--faint); max-width: 75ch; }
-header dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 0; }
-header dt { font-size: .8rem; color: var(--faint); }
-header dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
-th { font-weight: 600; font-size: .85rem; background: var(--shade); }
-.name { text-align: left; }
-th.name:first-child, td.name:first-child { position: sticky; left: 0; background: var(--paper); }
-th.name:first-child { background: var(--shade); }
-td small { display: block; color: var(--faint); font-size: .75rem; }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0; font-size: .85rem; }
-.legend svg { width: 26px; height: 10px; margin-right: .4rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 1rem; }
-.charts svg { width: 100%; height: auto; }
-.bars { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: .75rem 2rem; }
-.bar-group h3 { font-size: .9rem; margin: 0; font-weight: 600; }
-.bar-group h3 small { color: var(--faint); font-weight: 400; margin-left: .5rem; }
-.bar-group svg { width: 100%; height: auto; display: block; }
-details { margin: .75rem 0; border: 1px solid var(--line); border-radius: 6px; padding: .5rem .75rem; }
-summary { cursor: pointer; font-weight: 600; }
-.example { display: flex; gap: 1rem; padding: .75rem 0; border-bottom: 1px solid var(--line); align-items: flex-start; }
-.example:last-child { border: 0; }
-.found { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: .75rem; flex: 1; }
-figure { margin: 0; width: 104px; font-size: .75rem; }
-figure b { display: block; font-size: .9rem; }
-figure b small { float: right; font-weight: 400; color: var(--faint); line-height: 1.9; }
-figure img { width: 104px; height: 104px; border: 4px solid var(--ink); border-radius: 4px; display: block; }
-.hit img { border-color: var(--hit); } figure.hit b, b.hit { color: var(--hit); }
-.miss img { border-color: var(--miss); border-style: dashed; } figure.miss b, b.miss { color: var(--miss); }
-figcaption { color: var(--faint); line-height: 1.3; margin-top: .2rem; overflow-wrap: anywhere; }
-.definitions dt { margin-top: .5rem; } .definitions dd { margin: 0 0 0 1rem; color: var(--faint); }
-@media (max-width: 600px) { .example { flex-direction: column; } .found { width: 100%; } th, td { padding: .3rem .5rem; } }
-@media print { details { border: 0; } }
-"""

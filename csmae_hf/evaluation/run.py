@@ -1,14 +1,14 @@
 """One retrieval evaluation, from trained models to tables, pictures and a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
 import csmae_hf
+from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
@@ -20,49 +20,23 @@ from csmae_hf.evaluation.alignment_choice import (
     parse_methods,
 )
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
-from csmae_hf.evaluation.html_report import ReportContent, write_report
-from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.pictures import draw_all
-from csmae_hf.evaluation.probe import ProbeResult, format_probes, probe_all
-from csmae_hf.evaluation.report import format_summary, write_summary
-from csmae_hf.evaluation.results import DirectionResult, format_table, write_results
-from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_tiles
-from csmae_hf.evaluation.run_tiles import load_model as load_model
-from csmae_hf.host_memory import keep_freed_memory
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One model, measured.
-
-    Attributes:
-        results: The directions, under the alignment that is used.
-        choice: The alignments.
-        by_alignment: The directions under each alignment that was compared.
-        probes: Classification; empty where it was not asked for.
-    """
-
-    results: list[DirectionResult]
-    choice: AlignmentChoice
-    by_alignment: dict[str, list[DirectionResult]]
-    probes: list[ProbeResult] = field(default_factory=list)
+from csmae_hf.evaluation.probe import format_probes, probe_all, require_scikit_learn
+from csmae_hf.evaluation.results import write_results
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
+from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
+from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
 
 
 @dataclass(frozen=True)
 class RetrievalOutcome:
-    """What an evaluation gave.
+    """What an evaluation gave."""
 
-    Attributes:
-        runs: Each model, by its name.
-        untrained: The model with random weights, if asked for.
-        table: What to print.
-        files: What was written.
-    """
-
-    runs: dict[str, Evaluation]
-    untrained: Evaluation | None
-    table: str
-    files: list[Path]
+    runs: dict[str, Evaluation]  # each model, by its name
+    untrained: Evaluation | None  # the model with random weights, if asked for
+    table: str  # what to print
+    files: list[Path]  # what was written
 
 
 def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutcome | None:
@@ -79,17 +53,20 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
 
     Raises:
         ValueError: If models, data or options do not fit together.
+        ImportError: If a probe is asked for, and scikit-learn is missing.
     """
     methods = parse_methods(options.alignment)
     if len(set(models)) < len(models):
         raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
+    if options.probe:
+        require_scikit_learn()  # before an hour of embedding, not after it
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     if device_of(options, state).type == "cpu":
         keep_freed_memory()
     with state.main_process_first():
-        tiles = load_tiles(options, needs_train=options.probe or methods != ("none",))
+        tiles = load_run_tiles(options, needs_train=options.probe or methods != ("none",))
     jobs = embed_all(models, tiles, options, state)
     state.wait_for_everyone()
     if not state.is_main_process:
@@ -112,41 +89,26 @@ def evaluate_embeds(
     options: RetrievalOptions,
     device: str,
 ) -> Evaluation:
-    """Measure every direction under every alignment, with intervals under the one that is used; and probes, where asked for.
-
-    Args:
-        embeds: Queries and archive by sensor.
-        train: Training tiles by sensor; empty where there are none.
-        tiles: What they are.
-        methods: Alignments to compare.
-        options: How.
-        device: Where the search runs.
-
-    Returns:
-        The evaluation.
-    """
+    """Measure every direction under every alignment, with intervals under the one that is used; and probes, where asked for."""
     query_split, archive_split = tiles.splits
     choice = _choose(embeds, train, tiles, methods, options, device)
-    evaluate = partial(
-        evaluate_retrieval,
-        k=options.k,
-        query_split=query_split,
-        archive_split=archive_split,
-        seed=options.seed,
-        device=device,
-    )
     by_alignment = {
-        method: evaluate(
-            apply_alignment(alignment, embeds), resamples=options.resamples if method == choice.method else 0
+        method: evaluate_retrieval(
+            apply_alignment(alignment, embeds),
+            k=options.k,
+            query_split=query_split,
+            archive_split=archive_split,
+            resamples=options.resamples if method == choice.method else 0,
+            seed=options.seed,
+            device=device,
         )
         for method, alignment in choice.alignments.items()
     }
     probes = []
     if options.probe:
-        queries = {sensor: _of_split(one, query_split) for sensor, one in embeds.items()}
-        archive = {sensor: _of_split(one, archive_split) for sensor, one in embeds.items()}
+        queries, archive = ({name: _of_split(one, split) for name, one in embeds.items()} for split in tiles.splits)
         probes = probe_all(train, queries, archive, k=options.k, device=device)
-    return Evaluation(by_alignment[choice.method], choice, by_alignment, probes)
+    return Evaluation(choice, by_alignment, probes)
 
 
 def _choose(
@@ -208,14 +170,7 @@ def _write_all(
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
-    """Name a folder for the results of each of several models.
-
-    Args:
-        models: Folders or Hub names, all different.
-
-    Returns:
-        The last part of each; of all the whole, with dashes for slashes, where two would be the same.
-    """
+    """A folder for the results of each model: the last part of its name, or all of it where two would be the same."""
     last = [Path(name).name for name in models]
     return last if len(set(last)) == len(models) else [name.strip("/.").replace("/", "-") for name in models]
 
@@ -240,24 +195,25 @@ def _write_one(
         "skipped_tiles": tiles.skipped,
         "csmae_hf": csmae_hf.__version__,
         "alignment": aligned,
-        "probes": [probe.as_dict() for probe in evaluation.probes],
+        "probes": [asdict(probe) for probe in evaluation.probes],
     }
     files = list(write_results(evaluation.results, folder, metadata))
     alignment_file = folder / "alignment.safetensors"
     alignment_file.unlink(missing_ok=True)
     if evaluation.choice.method != "none":
         files.append(evaluation.choice.alignment.save(alignment_file))
-    content = ReportContent(
-        model=name,
-        data=str(metadata["data"]),
-        results=evaluation.results,
-        choice=evaluation.choice,
-        by_alignment=evaluation.by_alignment,
-        gains=aligned["gain_over_none"],
-        probes=evaluation.probes,
-        untrained=untrained.results if untrained is not None else None,
+    files.append(
+        write_report(
+            evaluation,
+            tiles.dataset,
+            folder / "report.html",
+            model=name,
+            data=str(metadata["data"]),
+            gains=aligned["gain_over_none"],
+            untrained=untrained.results if untrained is not None else (),
+            queries=options.pictures,
+        )
     )
-    files.append(write_report(content, tiles.dataset, folder / "report.html", queries=options.pictures))
     if options.pictures:
         files += draw_all(evaluation.results, tiles.dataset, folder, options.pictures)
     return files

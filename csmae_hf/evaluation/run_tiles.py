@@ -8,18 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, set_seed
+from transformers import AutoModel, PreTrainedModel, set_seed
 
-import csmae_hf  # noqa: F401 (registers the Auto classes)
 from csmae_hf.data.load import ALL_TILES, split_name
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
 from csmae_hf.evaluation.evaluate import Embedded, evenly
-from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.default import load_data_or_sample
 
@@ -32,21 +31,13 @@ UNTRAINED = "(untrained)"
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of an evaluation.
+    """The tiles of an evaluation."""
 
-    Attributes:
-        dataset: Queries and archive.
-        splits: Names of their splits, None where that is all tiles.
-        train: Training tiles, where alignment or probe needs them.
-        no_train: Why there are none.
-        skipped: Tiles left out because they could not be embedded.
-    """
-
-    dataset: Dataset
-    splits: tuple[str | None, str | None]
-    train: Dataset | None
-    no_train: str = ""
-    skipped: int = 0
+    dataset: Dataset  # queries and archive
+    splits: tuple[str | None, str | None]  # names of their splits, None where that is all tiles
+    train: Dataset | None  # where alignment or probe needs training tiles
+    no_train: str = ""  # why there are none
+    skipped: int = 0  # left out because they could not be embedded
 
 
 @dataclass(frozen=True)
@@ -58,18 +49,10 @@ class Job:
     train_plans: list[EmbedPlan]
 
 
-def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
+def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     """Load the tiles of queries, archive and, where they are needed and there are any, training.
 
-    Args:
-        options: How.
-        needs_train: Whether training tiles are wanted.
-
-    Returns:
-        The tiles.
-
-    Raises:
-        ValueError: The splits do not go together, or training tiles are asked for by name and there are none.
+    ValueError where splits do not go together, or training tiles are asked for by name and there are none.
     """
     splits = split_name(options.query_split), split_name(options.archive_split)
     names = list(dict.fromkeys(splits))
@@ -104,20 +87,6 @@ def load_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     return Tiles(dataset, named, train)
 
 
-def load_model(name: str) -> tuple[PreTrainedModel, Any]:
-    """Load an encoder and its processor.
-
-    Raises:
-        FileNotFoundError: If there is no such folder and no such name in the cache or on the Hub.
-    """
-    try:
-        return AutoModel.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
-        ) from error
-
-
 def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, state: PartialState) -> list[Job]:
     """Embed what is not embedded yet, of every model: this process's share of it.
 
@@ -132,7 +101,7 @@ def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, st
     """
     jobs = []
     for name in models:
-        model, processor = load_model(name)
+        model, processor = load_encoder(name)
         jobs.append(_embed_model(name, model, processor, tiles, options, state))
     if options.untrained:
         set_seed(options.seed)
@@ -171,18 +140,18 @@ def device_of(options: RetrievalOptions, state: PartialState) -> torch.device:
 
 
 def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
-    """The sensors asked for, or all that model and archive have."""
+    """The sensors asked for, or all that model and data have."""
     if options.sensors:
         return list(dict.fromkeys(name.strip() for name in options.sensors.split(",")))
     sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
     absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
     if not sensors:
         raise ValueError(
-            f"The model has the sensors {', '.join(model.config.sensors)}, of which the archive has none: it has the columns "
+            f"The model has the sensors {', '.join(model.config.sensors)}, of which the data have none: they have the columns "
             f"{', '.join(dataset.column_names)}."
         )
     if absent:
-        logger.warning("The archive has no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
+        logger.warning("The data have no %s: measured are %s.", ", ".join(absent), ", ".join(sensors))
     return sensors
 
 
@@ -191,62 +160,40 @@ Collected = tuple[dict[str, Embedded], dict[str, Embedded]]
 
 
 def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) -> tuple[Tiles, list[Collected]]:
-    """Join embeds with metadata. Tiles that could not be embedded for any model and sensor are left out of all, or refused.
+    """Join embeds with metadata: the tiles that are left, and of each model, all embedded, the embedded tiles.
 
-    Args:
-        jobs: Models whose tiles are all embedded.
-        tiles: The tiles.
-        options: What to do about those that could not be.
-
-    Returns:
-        The tiles that are left, and of each model the embedded tiles.
-
-    Raises:
-        UnusableTilesError: Tiles could not be embedded, and the options do not say to skip them.
-        FileNotFoundError: Another process did not write its share.
+    Tiles that could not be embedded for any model and sensor are left out of all, or refused (`UnusableTilesError`), as the options
+    say. FileNotFoundError where another process did not write its share.
     """
-    parts = [tiles.dataset, *([tiles.train] if tiles.train is not None else [])]
+    parts = [part for part in (tiles.dataset, tiles.train) if part is not None]
     found = [
         [{plan.sensor: collect_embeds(plan) for plan in plans} for plans in (job.plans, job.train_plans)]
         for job in jobs
     ]
-    failed = [
-        {row: why for one in found for cached in one[place].values() for row, why in cached.failed.items()}
-        for place in range(len(parts))
-    ]
-    reasons = {
-        name: rows[row]
-        for part, rows in zip(parts, failed, strict=True)
-        if rows
-        for row, name in enumerate(part["id"])
-        if row in rows
-    }
-    _report_failed(reasons, sum(map(len, parts)), options)
-    good = [
-        np.array([row for row in range(len(part)) if row not in rows]) for part, rows in zip(parts, failed, strict=True)
-    ]
-    kept = [part.select(rows) if bad else part for part, rows, bad in zip(parts, good, failed, strict=True)]
-    embeds = [
-        [
-            {
-                sensor: Embedded.from_dataset(cached.embeds[good[place]] if failed[place] else cached.embeds, part)
-                for sensor, cached in one[place].items()
-            }
-            for place, part in enumerate(kept)
-        ]
-        for one in found
-    ]
-    left = Tiles(kept[0], tiles.splits, kept[1] if len(kept) > 1 else None, tiles.no_train, len(reasons))
-    return left, [(one[0], one[1] if len(one) > 1 else {}) for one in embeds]
-
-
-def _report_failed(reasons: dict[str, str], n_tiles: int, options: RetrievalOptions) -> None:
-    """Refuse tiles that could not be embedded, or write down that they are left out."""
+    reasons: dict[str, str] = {}
+    kept: list[tuple[Dataset, Any]] = []  # what is left of each part, and its rows
+    for place, part in enumerate(parts):
+        failed = {row: why for one in found for cached in one[place].values() for row, why in cached.failed.items()}
+        if not failed:
+            kept.append((part, slice(None)))
+            continue
+        names, rows = part["id"], [row for row in range(len(part)) if row not in failed]
+        reasons |= {names[row]: failed[row] for row in sorted(failed)}
+        kept.append((part.select(rows), rows))
     path = Path(options.output_dir) / "skipped_tiles.json"
     path.unlink(missing_ok=True)
     if options.unusable == "error":
-        refuse_failed(reasons, n_tiles, options.cache)
+        refuse_failed(reasons, sum(map(len, parts)), options.cache)
     if reasons:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")
         logger.warning("%d tiles could not be embedded and are left out; %s lists them.", len(reasons), path)
+    collected = []
+    for one in found:
+        joined = [
+            {sensor: Embedded.from_dataset(cached.embeds[rows], part) for sensor, cached in by_sensor.items()}
+            for (part, rows), by_sensor in zip(kept, one, strict=False)
+        ]
+        collected.append((joined[0], joined[1] if len(joined) > 1 else {}))
+    train = kept[1][0] if len(kept) > 1 else None
+    return Tiles(kept[0][0], tiles.splits, train, tiles.no_train, len(reasons)), collected

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCardData, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from csmae_hf.archive.archive import Archive
-from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest
+from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
+from csmae_hf.archive.held import Held
+from csmae_hf.hub.card import render_card
 from csmae_hf.hub.upload import ensure_repository, upload_folder
 
 logger = logging.getLogger(__name__)
@@ -19,7 +22,7 @@ CARD = "README.md"
 
 
 def push_archive(
-    archive: Archive,
+    archive: Held,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -53,7 +56,7 @@ def push_archive(
         )
     repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = for_publication(archive).save(Path(scratch, "archive"))
+        folder = save_archive(for_publication(archive), Path(scratch, "archive"))
         (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
         pushed = upload_folder(
             folder,
@@ -67,17 +70,10 @@ def push_archive(
     return f"{pushed.url}/commit/{pushed.commit}"
 
 
-def for_publication(archive: Archive) -> Archive:
-    """Make an archive ready to be given away: no index on a server, no folders of this machine.
-
-    Args:
-        archive: The archive.
-
-    Returns:
-        The same tiles, searched exactly where the index is on a server; the model's folder is its name alone.
-    """
+def for_publication(archive: Held) -> Held:
+    """Make a copy to be given away: searched exactly where the index is on a server, with no folder of this machine but its name."""
     name = archive.identity.model
-    copy = type(archive)(
+    copy = Held(
         archive.tiles,
         archive.vectors,
         replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
@@ -85,7 +81,9 @@ def for_publication(archive: Archive) -> Archive:
         unreadable=archive.unreadable,
         source={name: value for name, value in archive.source.items() if not os.path.isabs(str(value))},
     )
-    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"}
+    served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"} | {
+        *archive.stored.indexes
+    }
     copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
     copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
     return copy
@@ -106,84 +104,22 @@ def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None
     Raises:
         FileNotFoundError: If there is no such repository, or it is no archive.
     """
-    return Archive.load(_download(repo_id, revision, token), **options)
-
-
-def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
-    """Download what is new of an archive into the cache of the Hub's client, and give its folder."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
     try:
         folder = Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
     except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(f"No dataset repository {repo_id} to download: {str(error).splitlines()[0]}") from error
     if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"The repository {repo_id} is no archive: it has no {MANIFEST}.")
-    return folder
+    return Archive.load(folder, **options)
 
 
-def make_card(archive: Archive, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
-    """Write the dataset card of an archive.
-
-    Args:
-        archive: The archive.
-        repo_id: Where it is published.
-        manifest: Its JSON.
-        license: Licence of the data.
-
-    Returns:
-        Markdown with the header that the Hub reads.
-    """
-    identity = for_publication(archive).identity
+def make_card(archive: Held, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
+    """Write the dataset card of an archive that is published as `repo_id` with this manifest."""
     metadata = DatasetCardData(
         license=license,
         task_categories=["image-feature-extraction"],
         tags=["csmae", "image-retrieval", "remote-sensing", "embeddings"],
         configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
     )
-    facts = {
-        "tiles": len(archive),
-        "sensors": ", ".join(archive.sensors),
-        "width of the embeds": archive.width,
-        "similarity": identity.metric,
-        "model": identity.model,
-        "revision of the model": identity.revision,
-        "sha256 of its weights": identity.weights,
-        "sha256 of the processor's settings": identity.processor,
-    }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
-    recall = "\n".join(
-        f"| {item.query_sensor} | {item.archive_sensor} | {item.share:.1%} | {item.recall:.3f} |"
-        for item in archive.recall
-    )
-    measured = f"\n\n| query | archive | filter keeps | recall@10 |\n|---|---|---|---|\n{recall}" if recall else ""
-    licence = f"{license}, as its publisher says." if license else "Its publisher has not said any."
-    return f"""---
-{metadata.to_yaml()}
----
-
-# Searchable archive of {len(archive)} tiles
-
-Embeds of image tiles and the tiles' metadata, to be searched with an image of the same or of another sensor. It holds no pixels. It
-opens only with the model and the processor it was made with: anything else would give wrong results without a sign.
-
-| what | value |
-|---|---|
-{rows}
-
-```python
-from csmae_hf.hub.archives import pull_archive
-
-archive = pull_archive("{repo_id}")
-hits = archive.search("tile.tif", sensor="{archive.sensors[0]}", k=10)
-print(hits.to_text())
-```
-
-`tiles-*.parquet` is the metadata, `embeds-*.safetensors` the unit vectors in the same order, `{MANIFEST}` says what they were made
-with.{measured}
-
-## Licence
-
-{licence} Embeds are made of the tiles' pixels: the licence of the imagery goes on to apply where it asks for that.
-"""
+    names = {"repo_id": repo_id, "license": license, "manifest_name": MANIFEST}
+    return render_card("archive.md", metadata, archive=archive, identity=for_publication(archive).identity, **names)

@@ -8,10 +8,9 @@ import math
 import os
 import pickle
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,26 @@ STANDARD_HEADS: dict[int, int] = {size["hidden_size"]: size["num_attention_heads
 STANDARD_DECODER_HEADS: dict[int, int] = {512: 16}
 """Attention heads of the released decoders, by width."""
 
-_ENCODER_NAMES: tuple[tuple[str, str], ...] = (
-    (r"embeddings\.s1\.cls_token", r"cls_token"),
-    (r"embeddings\.s2\.cls_token", r"cls_token_s2"),
-    (r"embeddings\.s1\.projection\.(\w+)", r"patch_embed.proj.\1"),
-    (r"embeddings\.s2\.projection\.(\w+)", r"patch_embed_s2.proj.\1"),
-    (r"multi_sensor_encoders\.(s1|s2)\.layers\.(.+)", r"blocks_\1.\2"),
-    (r"multi_sensor_encoders\.(s1|s2)\.layernorm\.(\w+)", r"norm_\1.\2"),
-    (r"cross_sensor_encoder\.layers\.(.+)", r"blocks.\1"),
-    (r"cross_sensor_encoder\.layernorm\.(\w+)", r"norm.\1"),
-    (r"fc_norm\.(\w+)", r"fc_norm.\1"),
-)
-_DECODER_NAMES: tuple[tuple[str, str], ...] = (
-    (r"mask_token", r"mask_token"),
-    (r"embed\.(\w+)", r"decoder_embed.\1"),
-    (r"layers\.(.+)", r"decoder_blocks.\1"),
-    (r"layernorm\.(\w+)", r"decoder_norm.\1"),
-)
 _DECODERS: dict[str, str] = {"common": "decoder", "s1": "decoder_s2_to_s1", "s2": "decoder_s1_to_s2"}
-_HEADS: dict[str, str] = {"s1": "decoder_pred_s2_to_s1", "s2": "decoder_pred_s1_to_s2"}
+_NAMES: tuple[tuple[str, str], ...] = (
+    (r"embeddings\.s1\.cls_token", r"backbone.cls_token"),
+    (r"embeddings\.s2\.cls_token", r"backbone.cls_token_s2"),
+    (r"embeddings\.s1\.projection\.(\w+)", r"backbone.patch_embed.proj.\1"),
+    (r"embeddings\.s2\.projection\.(\w+)", r"backbone.patch_embed_s2.proj.\1"),
+    (r"multi_sensor_encoders\.(s1|s2)\.layers\.(.+)", r"backbone.blocks_\1.\2"),
+    (r"multi_sensor_encoders\.(s1|s2)\.layernorm\.(\w+)", r"backbone.norm_\1.\2"),
+    (r"cross_sensor_encoder\.layers\.(.+)", r"backbone.blocks.\1"),
+    (r"cross_sensor_encoder\.layernorm\.(\w+)", r"backbone.norm.\1"),
+    (r"fc_norm\.(\w+)", r"backbone.fc_norm.\1"),
+    (r"(decoder\w*)\.mask_token", r"\1.mask_token"),
+    (r"(decoder\w*)\.embed\.(\w+)", r"\1.decoder_embed.\2"),
+    (r"(decoder\w*)\.layers\.(.+)", r"\1.decoder_blocks.\2"),
+    (r"(decoder\w*)\.layernorm\.(\w+)", r"\1.decoder_norm.\2"),
+    (r"decoder\.heads\.s1\.(\w+)", r"decoder.decoder_pred_s2_to_s1.\1"),
+    (r"decoder\.heads\.s2\.(\w+)", r"decoder.decoder_pred_s1_to_s2.\1"),
+    (r"(decoder_\w+)\.heads\.(?:s1|s2)\.(\w+)", r"\1.decoder_pred.\2"),
+)
+"""Our names, a decoder's already under the original's name for it, and the original's."""
 
 _POOLING: dict[Hashable, Any] = {"avg": "mean", "token": "token"}
 _WEIGHT: dict[Hashable, Any] = {True: 1.0, False: 0.0}
@@ -87,13 +87,7 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True)
 class OriginalCheckpoint:
-    """The tensors of a checkpoint of the original code.
-
-    Args:
-        path: The file.
-        tensors: By the original's names, `backbone.` included where the file itself leaves it out.
-        file_names: The name in the file of each of `tensors`.
-    """
+    """The tensors of a checkpoint by the original's names, `backbone.` included, and the name in the file of each."""
 
     path: Path
     tensors: Mapping[str, torch.Tensor]
@@ -135,10 +129,11 @@ def read_original(path: str | os.PathLike[str]) -> OriginalCheckpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConversionError(
             f"{path} was refused: it holds objects other than tensors and plain values, which might run code when loaded, or it "
             "is no PyTorch checkpoint. Nothing in it was run. If you trust it, save its state_dict alone, with "
-            f"torch.save({{'state_dict': ...}}), in the environment that wrote it. torch says: {_first_line(error)}"
+            f"torch.save({{'state_dict': ...}}), in the environment that wrote it. torch says: {said}"
         ) from error
     state = _state_dict_of(content, path)
     canonical = {name: name if name.startswith(("backbone.", "decoder")) else f"backbone.{name}" for name in state}
@@ -157,31 +152,6 @@ def read_original(path: str | os.PathLike[str]) -> OriginalCheckpoint:
     )
 
 
-def write_original(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint that the original code loads; it appears when complete.
-
-    Args:
-        tensors: By the original's names.
-        path: The file to write.
-
-    Raises:
-        FileExistsError: If something is there already.
-    """
-    path = Path(path)
-    refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as staging:
-        staged = Path(staging, path.name)
-        torch.save({"state_dict": {name: tensor.detach().cpu() for name, tensor in tensors.items()}}, staged)
-        staged.rename(path)
-
-
-def refuse_existing(path: Path) -> None:
-    """Raise a FileExistsError if `path` is anything already."""
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already and would be overwritten: choose another place, or remove it.")
-
-
 def _state_dict_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state:
@@ -192,10 +162,6 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if others:
         raise ConversionError(f"{path} is no state dict: {', '.join(others)} are not tensors.")
     return {str(name): tensor for name, tensor in state.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 # Names
@@ -213,28 +179,16 @@ def original_name(name: str) -> str:
     Raises:
         ConversionError: If the original has no such parameter.
     """
-    decoder = re.fullmatch(r"decoders\.(common|s1|s2)\.(.+)", name)
-    renamed = _rename_in_decoder(decoder[1], decoder[2]) if decoder else _rename_in_encoder(name.removeprefix("csmae."))
-    if renamed is None:
-        raise ConversionError(f"The original has no parameter for {name}: it knows the sensors s1 and s2 only.")
-    return renamed.replace(".attention.", ".attn.")
-
-
-def original_names(names: Iterable[str]) -> dict[str, str]:
-    """Return our name by the original's, for parameters given by our names."""
-    return {original_name(name): name for name in names}
+    decoder = re.match(r"decoders\.(common|s1|s2)(?=\.)", name)
+    known = f"{_DECODERS[decoder[1]]}{name[decoder.end() :]}" if decoder else name.removeprefix("csmae.")
+    for pattern, replacement in _NAMES:
+        if match := re.fullmatch(pattern, known):
+            return match.expand(replacement).replace(".attention.", ".attn.")
+    raise ConversionError(f"The original has no parameter for {name}: it knows the sensors s1 and s2 only.")
 
 
 def position_tables(config: CSMAEConfig, with_decoders: bool) -> dict[str, torch.Tensor]:
-    """Compute the frozen positions that the original saves and we compute.
-
-    Args:
-        config: The configuration of the model.
-        with_decoders: Give the decoders' too.
-
-    Returns:
-        (1, 1 + L, width) float32 by the original's names.
-    """
+    """Compute the frozen positions that the original saves and we do not: (1, 1 + L, width) float32 by the original's names."""
     grid = (config.image_size // config.patch_size,) * 2
     tables = {"backbone.pos_embed": sincos_positions(grid, config.hidden_size)}
     if with_decoders:
@@ -244,38 +198,12 @@ def position_tables(config: CSMAEConfig, with_decoders: bool) -> dict[str, torch
     return tables
 
 
-def _rename_in_encoder(name: str) -> str | None:
-    renamed = _rename(name, _ENCODER_NAMES)
-    return renamed and f"backbone.{renamed}"
-
-
-def _rename_in_decoder(decoder: str, name: str) -> str | None:
-    head = re.fullmatch(r"heads\.(s1|s2)\.(\w+)", name)
-    if head:
-        return f"{_DECODERS[decoder]}.{_HEADS[head[1]] if decoder == 'common' else 'decoder_pred'}.{head[2]}"
-    renamed = _rename(name, _DECODER_NAMES)
-    return renamed and f"{_DECODERS[decoder]}.{renamed}"
-
-
-def _rename(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
-    for pattern, replacement in rules:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return match.expand(replacement)
-    return None
-
-
 # The run configuration
 
 
 @dataclass(frozen=True)
 class RunConfiguration:
-    """The original's own configuration of a run.
-
-    Args:
-        path: The YAML file.
-        settings: Its content.
-    """
+    """The original's own configuration of a run, and the YAML file that it was read from."""
 
     path: Path
     settings: Mapping[str, Any]
@@ -290,12 +218,6 @@ class RunConfiguration:
 
 def read_run_configuration(path: str | os.PathLike[str]) -> RunConfiguration:
     """Read the `args.yaml` that the original writes beside a checkpoint, or its `backbone` section alone.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its settings.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -321,87 +243,53 @@ def read_run_configuration(path: str | os.PathLike[str]) -> RunConfiguration:
 # The configuration that weights and YAML amount to
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inference:
-    """The configuration of a checkpoint.
+    """The configuration of a checkpoint, and what is doubtful about it.
 
-    Args:
-        config: The configuration; not to be used where there are problems.
+    Attributes:
+        fields: Of [`CSMAEConfig`].
         problems: What cannot be known from the files and must be given.
-        warnings: Where the YAML was not followed, and why.
+        warnings: Where the YAML was not followed, and what was assumed.
         heads: The attention heads of encoder and decoder, which no shape tells, with where they are from.
     """
 
-    config: CSMAEConfig
-    problems: list[str]
-    warnings: list[str]
-    heads: dict[str, dict[str, int | str]]
+    fields: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    heads: dict[str, dict[str, int | str]] = field(default_factory=dict)
 
 
 def infer_config(
     checkpoint: OriginalCheckpoint,
-    run: RunConfiguration | None = None,
-    *,
-    num_attention_heads: int | None = None,
-    decoder_num_attention_heads: int | None = None,
-    sensors: Mapping[str, Sequence[str]] | None = None,
-) -> Inference:
-    """Find the configuration of a checkpoint: sizes from its tensors, masking and losses from the YAML.
+    run: RunConfiguration | None,
+    heads: Mapping[str, int | None],
+    sensors: Mapping[str, Sequence[str]],
+) -> tuple[CSMAEConfig, Inference]:
+    """Find the configuration of a checkpoint: sizes from its tensors, masking and losses from the YAML, else the release's.
 
-    Args:
-        checkpoint: The checkpoint.
-        run: Its run configuration; without one, masking and losses are the release's.
-        num_attention_heads: Heads of the encoder; default the YAML's, then those of the standard ViT of that width.
-        decoder_num_attention_heads: Heads of the decoder; default the YAML's, then 16 where its width is 512.
-        sensors: Bands by sensor, in the order of the input channels; needed where they are not 2 of S1 and 10 of S2.
-
-    Returns:
-        The configuration, and what is doubtful about it.
+    Heads and sensors are what was given, where something was. The configuration is not to be used where there are problems.
 
     Raises:
         ConversionError: If no valid configuration results.
     """
-    fields = fields_from_tensors(checkpoint)
-    problems, warnings = [], _disagreements(fields, run) if run else []
-    fields["sensors"], unnamed = _name_bands(checkpoint, sensors)
-    problems += unnamed
+    found = Inference(_fields_of(checkpoint.tensors, checkpoint.decoder_type))
+    shaped = dict(found.fields)
+    found.fields["sensors"] = _name_bands(checkpoint, sensors, found.problems)
     if run:
-        warnings += _channel_disagreement(fields["sensors"], run)
-        free, doubts = _free_settings(run)
-        warnings += doubts
-        fields = {**_shaped_settings(run), **fields, **free} if checkpoint.decoder_type is None else {**fields, **free}
-    heads: dict[str, dict[str, int | str]] = {}
-    for field, given in (
-        ("num_attention_heads", num_attention_heads),
-        ("decoder_num_attention_heads", decoder_num_attention_heads),
-    ):
-        count, source, doubts = _choose_heads(field, fields, given, run)
-        warnings += doubts
-        if count is None:
-            problems.append(source)
-        else:
-            heads[field] = {"value": count, "from": source}
-        fields[field] = 1 if count is None else count
+        _follow_run(run, shaped, found, with_decoders=checkpoint.decoder_type is not None)
+    for name, given in heads.items():
+        _choose_heads(name, given, run, found)
     try:
-        config = CSMAEConfig(**fields)
+        return CSMAEConfig(**found.fields), found
     except (ValueError, StrictDataclassError) as error:
         files = f"{checkpoint.path} and {run.path}" if run else f"{checkpoint.path}"
         raise ConversionError(f"{files} amount to no valid configuration: {error}") from error
-    return Inference(config, problems, warnings, heads)
 
 
-def fields_from_tensors(checkpoint: OriginalCheckpoint) -> dict[str, Any]:
-    """Read off the tensors' shapes what they tell of the configuration.
-
-    Where tensors contradict each other the majority decides, so that a damaged one is found and not believed.
-
-    Args:
-        checkpoint: The checkpoint.
-
-    Returns:
-        Fields of [`CSMAEConfig`]; those of the decoder only if there is one.
-    """
-    tensors = checkpoint.tensors
+def _fields_of(tensors: Mapping[str, torch.Tensor], decoder_type: str | None) -> dict[str, Any]:
+    """What the shapes tell of the configuration. Where they contradict each other the majority decides, so that a damaged tensor is
+    found and not believed."""
     fields: dict[str, Any] = {
         "patch_size": _vote(tensors, r"backbone\.patch_embed(_s2)?\.proj\.weight", -1),
         "hidden_size": _vote(tensors, r"backbone\.(.*norm[^.]*\.weight|cls_token.*|pos_embed)", -1),
@@ -415,9 +303,9 @@ def fields_from_tensors(checkpoint: OriginalCheckpoint) -> dict[str, Any]:
     tokens = _vote(tensors, r".*pos_embed", 1)
     if tokens:
         fields["image_size"] = max(math.isqrt(tokens - 1), 1) * (fields["patch_size"] or CSMAEConfig.patch_size)
-    if checkpoint.decoder_type:
+    if decoder_type:
         fields |= {
-            "decoder_type": checkpoint.decoder_type,
+            "decoder_type": decoder_type,
             "decoder_hidden_size": _vote(tensors, r"decoder.*(norm\d?\.weight|mask_token|pos_embed)", -1),
             "decoder_intermediate_size": _vote(tensors, r"decoder.*\.mlp\.fc1\.weight", 0),
             "decoder_num_hidden_layers": _count_blocks(tensors, r"decoder[^.]*\.decoder_blocks"),
@@ -438,12 +326,11 @@ def _count_blocks(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
 
 
 def _name_bands(
-    checkpoint: OriginalCheckpoint, sensors: Mapping[str, Sequence[str]] | None
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Name the channels of each sensor; also what cannot be named."""
-    given = sensors or {}
+    checkpoint: OriginalCheckpoint, given: Mapping[str, Sequence[str]], problems: list[str]
+) -> dict[str, list[str]]:
+    """Name the channels of each sensor, and add to the problems what cannot be named."""
     unknown = sorted(set(given) - set(DEFAULT_SENSORS))
-    problems = [f"sensors has {sensor!r}: the original knows s1 and s2 only" for sensor in unknown]
+    problems += [f"sensors has {sensor!r}: the original knows s1 and s2 only" for sensor in unknown]
     named: dict[str, list[str]] = {}
     for sensor, module in (("s1", "patch_embed"), ("s2", "patch_embed_s2")):
         bands = list(given.get(sensor, DEFAULT_SENSORS[sensor]))
@@ -455,79 +342,79 @@ def _name_bands(
             )
             bands = [f"band_{i}" for i in range(count)]
         named[sensor] = bands
-    return named, problems
+    return named
 
 
-def _disagreements(fields: Mapping[str, Any], run: RunConfiguration) -> list[str]:
-    """Where the YAML contradicts the weights."""
-    found = []
-    for setting, (field, translation) in _SHAPED_SETTINGS.items():
-        value = run.get(setting)
-        if value is not None and field in fields and _translate(value, translation) != fields[field]:
-            found.append(_followed_weights(run, setting, value, f"{field} = {fields[field]}"))
-    return found
+def _follow_run(run: RunConfiguration, shaped: Mapping[str, Any], found: Inference, with_decoders: bool) -> None:
+    """Take from the YAML what the weights do not tell, and say where it contradicts them."""
 
+    def warn(setting: str, value: Any, truth: str) -> None:
+        found.warnings.append(
+            f"{run.path.name} says {setting} = {value}, the weights say {truth}: followed the weights"
+        )
 
-def _channel_disagreement(sensors: Mapping[str, Sequence[str]], run: RunConfiguration) -> list[str]:
-    setting, total = "backbone.kwargs.in_chans", sum(len(bands) for bands in sensors.values())
-    value = run.get(setting)
-    return [] if value in (None, total) else [_followed_weights(run, setting, value, f"{total} bands in all")]
-
-
-def _followed_weights(run: RunConfiguration, setting: str, value: Any, truth: str) -> str:
-    return f"{run.path.name} says {setting} = {value}, the weights say {truth}: followed the weights"
-
-
-def _shaped_settings(run: RunConfiguration) -> dict[str, Any]:
-    """The YAML's word on what the shapes tell, for where there are no tensors to ask."""
-    values = {
-        field: _translate(run.get(setting), translation) for setting, (field, translation) in _SHAPED_SETTINGS.items()
-    }
-    return {field: value for field, value in values.items() if value is not None}
-
-
-def _free_settings(run: RunConfiguration) -> tuple[dict[str, Any], list[str]]:
-    values = {
-        field: _translate(run.get(setting), translation) for setting, (field, translation) in _FREE_SETTINGS.items()
-    }
-    fields = {field: value for field, value in values.items() if value is not None}
-    doubts = []
-    if fields.get("cmr_target") == "target":
-        doubts.append(
+    for setting, (name, translation) in _SHAPED_SETTINGS.items():
+        value = _translate(run.get(setting), translation)
+        if value is not None and name in shaped and value != shaped[name]:
+            warn(setting, run.get(setting), f"{name} = {shaped[name]}")
+        elif value is not None and not with_decoders:  # the YAML alone tells of the decoders that are not there
+            found.fields.setdefault(name, value)
+    total, channels = sum(map(len, found.fields["sensors"].values())), run.get("backbone.kwargs.in_chans")
+    if channels not in (None, total):
+        warn("backbone.kwargs.in_chans", channels, f"{total} bands in all")
+    for setting, (name, translation) in _FREE_SETTINGS.items():
+        value = _translate(run.get(setting), translation)
+        if value is not None:
+            found.fields[name] = value
+    if found.fields.get("cmr_target") != "target":
+        return
+    if found.fields.get("masking") == "identical":
+        found.fields["cmr_target"] = "source"
+        found.warnings.append(
+            f"{run.path.name} says identical masking and method_kwargs.reconstruction_strategy = identical: the original "
+            "then counted cross-modal reconstruction on the visible patches, which is not offered here; cmr_target = "
+            "'source' counts the hidden ones"
+        )
+    else:
+        found.warnings.append(
             f"{run.path.name} says method_kwargs.reconstruction_strategy = identical: the original then put one sensor's tokens "
             "at the other's positions; cmr_target = 'target' counts the same patches with every token at its own, so that "
             "cross-modal losses differ from the original's"
         )
-        if fields.get("masking") == "identical":
-            fields["cmr_target"] = "source"
-            doubts[-1] = (
-                f"{run.path.name} says identical masking and method_kwargs.reconstruction_strategy = identical: the original "
-                "then counted cross-modal reconstruction on the visible patches, which is not offered here; cmr_target = "
-                "'source' counts the hidden ones"
-            )
-    return fields, doubts
 
 
-def _choose_heads(
-    field: str, fields: Mapping[str, Any], given: int | None, run: RunConfiguration | None
-) -> tuple[int | None, str, list[str]]:
-    """The number of heads, where it is from, and warnings; None with what to do where it cannot be known."""
-    is_decoder = field.startswith("decoder_")
+def _choose_heads(name: str, given: int | None, run: RunConfiguration | None, found: Inference) -> None:
+    """Choose the number of attention heads, on which no shape depends: a wrong one gives wrong embeds and no error."""
+    is_decoder = name.startswith("decoder_")
     width_field = "decoder_hidden_size" if is_decoder else "hidden_size"
-    width = fields.get(width_field, getattr(CSMAEConfig, width_field))
+    width = found.fields.get(width_field, getattr(CSMAEConfig, width_field))
     setting = "method_kwargs.decoder_num_heads" if is_decoder else "backbone.kwargs.num_heads"
     file, stated = (run.path.name, run.get(setting)) if run else ("", None)
+    said = f"{setting} = {stated}"
+    if run and stated is None and not is_decoder:  # the original's backbones have their heads by name
+        size = SIZES.get(str(run.get("backbone.name")).removeprefix("vit_"), {})
+        if size.get("hidden_size") == width:
+            setting, stated = "backbone.name", size["num_attention_heads"]
+            said = f"{setting} = {run.get(setting)}, which has {stated} heads"
+    standard, option = STANDARD_DECODER_HEADS if is_decoder else STANDARD_HEADS, f"--{name.replace('_', '-')}"
     if given is not None:
-        told = f"{file} says {setting} = {stated}: followed the argument, {given}"
-        return given, "argument", [] if stated in (None, given) else [told]
-    if stated is not None:
-        return stated, f"{file}: {setting}", []
-    standard = STANDARD_DECODER_HEADS if is_decoder else STANDARD_HEADS
-    if width in standard:
-        return standard[width], f"the standard of width {width}", []
-    option = f"--{field.replace('_', '-')}"
-    widths = ", ".join(f"{size} has {heads}" for size, heads in standard.items())
-    return None, f"{field} cannot be told from {width_field} = {width} (only {widths}): pass {option}", []
+        count, source = given, "argument"
+        if stated not in (None, given):
+            found.warnings.append(f"{file} says {said}: followed the argument, {given}")
+    elif stated is not None:
+        count, source = stated, f"{file}: {setting}"
+    elif width in standard:
+        count, source = standard[width], f"assumed: the standard of width {width}"
+        found.warnings.append(
+            f"{name} = {count} is assumed, the standard of width {width}: the weights do not tell it; if the run had another number, "
+            f"convert again with its YAML or with {option}"
+        )
+    else:
+        count, source = 1, ""
+        widths = ", ".join(f"{size} has {heads}" for size, heads in standard.items())
+        found.problems.append(f"{name} cannot be told from {width_field} = {width} (only {widths}): pass {option}")
+    found.heads[name] = {"value": count, "from": source}
+    found.fields[name] = count
 
 
 def _translate(value: Any, translation: Mapping[Hashable, Any]) -> Any:

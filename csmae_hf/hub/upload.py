@@ -1,5 +1,6 @@
 """A folder to the Hub in one commit that can be repeated, and errors that say what to do and hold no token."""
 
+import fnmatch
 import logging
 import os
 import re
@@ -7,12 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from csmae_hf.files import LOCK_NAME
 
 RepoType = Literal["model", "dataset"]
 
@@ -75,7 +77,11 @@ def ensure_repository(
     Raises:
         PublishError: If the Hub refuses or does not answer.
     """
-    _check_token(token or get_token())
+    held = token or get_token()
+    if held and not re.fullmatch(
+        r"[!-~]+", held
+    ):  # no header can carry it, and the HTTP libraries would quote it in their logs
+        raise PublishError("The token holds spaces, line breaks or letters that no token has: copy it again, whole.")
     with clear_errors(repo_id, token):
         private = True if private is None else private
         return HfApi(token=token).create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
@@ -116,20 +122,25 @@ def upload_folder(
         PublishError: If the Hub refuses or does not answer.
     """
     folder = Path(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK_NAME]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
     if not files:
         raise FileNotFoundError(f"Nothing to push: {folder} has no files.")
     repo_id = ensure_repository(repo_id, repo_type=repo_type, private=private, token=token)
     api = HfApi(token=token)
     with clear_errors(repo_id, token):
         info = api.repo_info(repo_id, repo_type=repo_type)
-        _say_visibility(repo_id, bool(info.private), private)
+        if private is None and info.private:
+            logger.info("%s is private: only you can see it until you make it public in its settings.", repo_id)
+        elif private not in (None, info.private):
+            message = "%s exists already and stays %s: change that in its settings on the Hub."
+            logger.warning(message, repo_id, "private" if info.private else "public")
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 present = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
-                stale = [name for name in present if name not in files and _matches(name, managed)]
+                stale = sorted(_matching(present, managed) - files.keys())
                 commit = api.create_commit(
                     repo_id,
                     [
@@ -142,7 +153,8 @@ def upload_folder(
                 )
                 break
             except _TRANSPORT_ERROR as error:
-                if attempt == ATTEMPTS or not _is_passing(error):
+                status = _status(error)
+                if attempt == ATTEMPTS or not (status is None or status in (408, 429) or status >= 500):
                     raise
                 logger.warning("The push to %s broke off (%s); trying again.", repo_id, _describe(error, token))
                 time.sleep(min(2.0**attempt, 8))
@@ -175,12 +187,6 @@ def without_token(text: str, token: str | None = None) -> str:
     return _TOKEN.sub("<token>", text)
 
 
-def _check_token(token: str | None) -> None:
-    """Refuse what no header can carry: the HTTP libraries would quote it in their own logs."""
-    if token and not re.fullmatch(r"[!-~]+", token):
-        raise PublishError("The token holds spaces, line breaks or letters that no token has: copy it again, whole.")
-
-
 def _describe(error: Exception, token: str | None) -> str:
     """The remedy, then the Hub's own words in one line."""
     own = without_token(" ".join(str(error).split()), token).rstrip(".")
@@ -196,23 +202,10 @@ def _describe(error: Exception, token: str | None) -> str:
     return own
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file matches one of the patterns, of which a star does not reach into sub-folders."""
-    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The files that match one of the patterns, of which a star does not reach into sub-folders."""
+    return {name for one in patterns for name in fnmatch.filter(names, one) if name.count("/") == one.count("/")}
 
 
 def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _is_passing(error: Exception) -> bool:
-    status = _status(error)
-    return status is None or status in (408, 429) or status >= 500
-
-
-def _say_visibility(repo_id: str, is_private: bool, wanted: bool | None) -> None:
-    if wanted is None and is_private:
-        logger.info("%s is private: only you can see it until you make it public in its settings.", repo_id)
-    elif wanted is not None and wanted != is_private:
-        shown = "private" if is_private else "public"
-        logger.warning("%s exists already and stays %s: change that in its settings on the Hub.", repo_id, shown)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.metrics.labels import FloatArray, row_chunks
-from csmae_hf.metrics.ranking import SCORES, QueryScores, reported
+from csmae_hf.metrics.ranking import reported
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -21,19 +21,10 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
-    """Means of resamples of rows with replacement (Efron 1979). All columns share the resamples, and so do calls of one seed and
-    number of rows: differences of two systems on the same queries are paired.
+    """(resamples, M) means of resamples of the rows of (Q, M) values with replacement (Efron 1979).
 
-    Args:
-        values: (Q, M) values of each query.
-        resamples: How many.
-        seed: Of the resamples.
-
-    Returns:
-        (resamples, M) means.
-
-    Raises:
-        ValueError: No rows, or fewer than 2 resamples.
+    All columns share the resamples, and so do calls of one seed and number of rows: differences of two systems on the same queries
+    are paired. ValueError for no rows, or fewer than 2 resamples.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not len(values) or resamples < 2:
@@ -52,33 +43,15 @@ def bootstrap_means(values: NDArray[np.floating], *, resamples: int = RESAMPLES,
     return means
 
 
-def bootstrap_scores(scores: QueryScores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, FloatArray]:
-    """The reported numbers of every resample of the queries.
-
-    Args:
-        scores: Of the queries.
-        resamples: How many.
-        seed: Of the resamples.
-
-    Returns:
-        (resamples,) for each of `SCORES`.
-
-    Raises:
-        ValueError: As of `bootstrap_means`.
-    """
-    means = bootstrap_means(np.stack(scores, axis=1), resamples=resamples, seed=seed)
-    return reported(dict(zip(QueryScores._fields, means.T, strict=True)))
+def bootstrap_scores(
+    scores: Mapping[str, FloatArray], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, FloatArray]:
+    """(resamples,) of each reported number, of (Q,) scores by name."""
+    means = bootstrap_means(np.stack(list(scores.values()), axis=1), resamples=resamples, seed=seed)
+    return reported(dict(zip(scores, means.T, strict=True)))
 
 
 def intervals(resampled: Mapping[str, FloatArray], level: float = LEVEL) -> dict[str, Interval]:
-    """Percentile intervals.
-
-    Args:
-        resampled: As of `bootstrap_scores`, or differences of two such.
-        level: Share of the resamples inside, 0 to 1.
-
-    Returns:
-        An interval for each of `SCORES`.
-    """
+    """Percentile intervals that hold the share `level` of (resamples,) values, by name."""
     tails = ((1 - level) / 2, (1 + level) / 2)
-    return {name: Interval(*map(float, np.quantile(resampled[name], tails))) for name in SCORES}
+    return {name: Interval(*map(float, np.quantile(values, tails))) for name, values in resampled.items()}

@@ -67,19 +67,7 @@ def multi_hot(labels: Sequence[Sequence[int] | None], num_classes: int) -> BoolA
 
 
 def checked_exclude(exclude: NDArray[Any] | None, n_queries: int, n_archive: int) -> IntArray:
-    """Validate the archive index that each query leaves out.
-
-    Args:
-        exclude: (Q,) integers from -1 (nothing left out) to N - 1, or None.
-        n_queries: Q.
-        n_archive: N.
-
-    Returns:
-        (Q,) int64; all -1 for None.
-
-    Raises:
-        ValueError: Another shape, not integers, or an index that names no archive tile.
-    """
+    """(Q,) archive indices that queries leave out, validated: -1 for none, all -1 for None."""
     if exclude is None:
         return np.full(n_queries, -1, dtype=np.int64)
     exclude = np.asarray(exclude)
@@ -97,16 +85,7 @@ def checked_exclude(exclude: NDArray[Any] | None, n_queries: int, n_archive: int
 
 
 def check_k(k: int, n_archive: int, exclude: IntArray) -> None:
-    """Refuse a k that the archive cannot answer.
-
-    Args:
-        k: Results asked for per query.
-        n_archive: Tiles in the archive.
-        exclude: (Q,) index left out per query, -1 for none.
-
-    Raises:
-        ValueError: k is below 1 or above the tiles available to a query.
-    """
+    """Refuse a k that an archive cannot answer, given the (Q,) indices that queries leave out."""
     available = n_archive - int((exclude >= 0).any())
     if k < 1:
         raise ValueError(f"k={k}: ask for at least 1 result.")
@@ -118,33 +97,14 @@ def check_k(k: int, n_archive: int, exclude: IntArray) -> None:
 
 
 def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows, each of about `CHUNK_PAIRS` pairs.
-
-    Args:
-        n_rows: Rows in all.
-        width: Pairs of a row.
-
-    Yields:
-        Slices that cover all rows in order.
-    """
+    """Slices that cover `n_rows` rows in order, each of about `CHUNK_PAIRS` pairs where a row has `width`."""
     step = max(1, CHUNK_PAIRS // max(1, width))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
 
 
 def checked_labels(query_labels: NDArray[Any], archive_labels: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
-    """Validate labels of queries and archive.
-
-    Args:
-        query_labels: (Q, C) multi-hot, bool or 0/1 integers.
-        archive_labels: (N, C) multi-hot.
-
-    Returns:
-        Both as bool.
-
-    Raises:
-        ValueError: They are not multi-hot, or have different numbers of classes.
-    """
+    """Labels of queries (Q, C) and archive (N, C) as bool, validated: multi-hot, of one list of classes."""
     query = _multi_hot(query_labels, "query_labels")
     archive = _multi_hot(archive_labels, "archive_labels")
     if query.shape[1] != archive.shape[1]:
@@ -171,19 +131,7 @@ def _multi_hot(labels: NDArray[Any], name: str) -> BoolArray:
 
 
 def checked_ranking(ranking: NDArray[Any], n_queries: int, n_archive: int) -> IntArray:
-    """Validate a ranking.
-
-    Args:
-        ranking: (Q, k) archive indices.
-        n_queries: Q.
-        n_archive: N.
-
-    Returns:
-        The ranking as int64.
-
-    Raises:
-        ValueError: Another shape, an index that names no archive tile, or a row that names one twice.
-    """
+    """(Q, k) archive indices as int64, validated: each names an archive tile, and no row names one twice."""
     ranking = np.asarray(ranking)
     if ranking.ndim != 2 or ranking.shape[0] != n_queries or not np.issubdtype(ranking.dtype, np.integer):
         raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.metrics.labels import (
-    BoolArray,
+    FloatArray,
     IntArray,
     PackedLabels,
     check_k,
@@ -15,27 +15,21 @@ from csmae_hf.metrics.labels import (
     checked_labels,
     row_chunks,
 )
-from csmae_hf.metrics.ranking import mean_scores, relevance_counts, scores_by_query
-from csmae_hf.metrics.scores import METRICS, RetrievalScores, pair_scores_of, scores_of_means
+from csmae_hf.metrics.ranking import METRICS, Judged, mean_scores, reported, scores_by_query
+from csmae_hf.metrics.whole_archive import relevance_counts
+
+LINEAR = ("precision", "recall", "mean_pair_f1")
+"""Metrics of pairs that are linear in the number of shared labels: these have a closed form."""
 
 
 @dataclass(frozen=True)
 class RandomBaseline:
-    """What a random order of the archive scores on the same labels.
+    """What a random order of the archive scores on the same labels."""
 
-    Attributes:
-        mean: Mean of each metric over the draws.
-        std: Sample standard deviation of each metric over the draws (divisor draws - 1).
-        expected: The limit of infinitely many draws, in closed form; see `expected_baseline`.
-        draws: Number of random rankings of every query that were scored.
-        graded: Mean of `map`, `ndcg` and `acg` over the draws.
-    """
-
-    mean: RetrievalScores
-    std: RetrievalScores
-    expected: RetrievalScores
-    draws: int
-    graded: dict[str, float]
+    mean: dict[str, float]  # of each of `METRICS`, over the draws
+    std: dict[str, float]  # sample standard deviation over the draws (divisor draws - 1)
+    expected: dict[str, float]  # the limit of infinitely many draws, of the metrics that have a closed form
+    draws: int  # random rankings of every query that were scored
 
 
 def random_baseline(
@@ -80,13 +74,12 @@ def random_baseline(
         for rows in row_chunks(len(query), k):
             ranking[rows] = _random_ranking(rng, len(archive), k, left_out[rows])
         drawn.append(mean_scores(scores_by_query(packed_query, packed_archive, ranking, counts)))
-    table = np.array([[scores[name] for name in METRICS] for scores in drawn])
+    columns = {name: np.array([scores[name] for scores in drawn]) for name in drawn[0]}
     return RandomBaseline(
-        mean=RetrievalScores(*map(float, table.mean(axis=0))),
-        std=RetrievalScores(*map(float, table.std(axis=0, ddof=1))),
-        expected=_expected(query, archive, left_out),
+        mean={name: float(values.mean()) for name, values in columns.items()},
+        std={name: float(values.std(ddof=1)) for name, values in columns.items()},
+        expected=expected_baseline(query, archive, exclude=left_out),
         draws=draws,
-        graded={name: float(np.mean([scores[name] for scores in drawn])) for name in ("map", "ndcg", "acg")},
     )
 
 
@@ -95,56 +88,41 @@ def expected_baseline(
     archive_labels: NDArray[Any],
     *,
     exclude: NDArray[Any] | None = None,
-) -> RetrievalScores:
-    """Expected scores of a random order, in closed form and for every k at once.
+) -> dict[str, float]:
+    """Expected precision, recall and both F1 of a random order, in closed form and for every k at once.
 
-    Every archive tile is equally likely at every place of a random ranking, so the expected mean over k results is the
-    mean over the whole archive, whatever k. That mean needs only the label counts of the archive tiles with s labels,
-    for each s: O((Q + N) C^2) instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the
-    harmonic mean of the two expectations, which a finite draw's F1 approaches but does not average to exactly.
-
-    Args:
-        query_labels: (Q, C) multi-hot labels of the queries, bool or 0/1 integers.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        exclude: (Q,) archive index that each query must not retrieve (its own tile), -1 for none; or None.
-
-    Returns:
-        The expected scores.
-
-    Raises:
-        ValueError: Labels or `exclude` are not usable.
+    Every archive tile is equally likely at every place of a random ranking, so the expected mean over k results is the mean over the
+    whole archive, whatever k. That mean needs only the label counts of the archive tiles with s labels, for each s: O((Q + N) C^2)
+    instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the harmonic mean of the two expectations,
+    which a finite draw's F1 approaches but does not average to exactly. Arguments are as of `random_baseline`.
     """
     query, archive = checked_labels(query_labels, archive_labels)
     left_out = checked_exclude(exclude, len(query), len(archive))
     check_k(1, len(archive), left_out)
-    return _expected(query, archive, left_out)
-
-
-def _expected(query: BoolArray, archive: BoolArray, exclude: IntArray) -> RetrievalScores:
     sizes = archive.sum(axis=1, dtype=np.int64)
     n_classes = archive.shape[1]
     label_counts = np.zeros((n_classes + 1, n_classes))  # labels of all archive tiles that have s labels, by s
     np.add.at(label_counts, sizes, archive.astype(np.float64))
     size = np.arange(n_classes + 1)
-    packed_query, packed_archive = PackedLabels.of(query), PackedLabels.of(archive)
     totals = np.zeros(3)
     for rows in row_chunks(len(query), n_classes + 1):
-        shared = (
-            query[rows].astype(np.float64) @ label_counts.T
-        )  # (q, C + 1): summed |q & r| over archive tiles of size s
+        # (q, C + 1): summed |q & r| over archive tiles of size s
+        shared = query[rows].astype(np.float64) @ label_counts.T
         query_size = query[rows].sum(axis=1, dtype=np.int64)[:, None]
-        sums = np.stack(
-            [
-                (shared / np.maximum(size, 1)).sum(axis=1),
-                (shared / np.maximum(query_size, 1)).sum(axis=1),
-                (2 * shared / np.maximum(query_size + size, 1)).sum(axis=1),
-            ]
-        )  # (3, q)
-        has_own = exclude[rows] >= 0
-        own = packed_archive.take(np.where(has_own, exclude[rows], 0)[:, None])
-        own_scores = np.stack(pair_scores_of(packed_query.take(rows), own))[:, :, 0]  # (3, q)
+        sums = _linear_scores(shared, query_size, size).sum(axis=2)  # (3, q)
+        has_own = left_out[rows] >= 0
+        own = archive[np.where(has_own, left_out[rows], 0)]
+        own_shared = (query[rows] & own).sum(axis=1)[:, None]
+        own_scores = _linear_scores(own_shared, query_size, own.sum(axis=1)[:, None])[:, :, 0]
         totals += ((sums - own_scores * has_own) / (len(archive) - has_own)).sum(axis=1)
-    return scores_of_means(*(totals / len(query)))
+    means = reported(dict(zip(LINEAR, totals / len(query), strict=True)))
+    return {name: float(value) for name, value in means.items()}
+
+
+def _linear_scores(shared: NDArray[Any], query_sizes: IntArray, result_sizes: IntArray) -> FloatArray:
+    """(3, q, n) scores of pairs, or sums of them where `shared` are sums over tiles of one size."""
+    judged = Judged(shared, query_sizes, result_sizes, counts=np.empty((0, 0), dtype=np.int64))
+    return np.stack([METRICS[name].function(judged) for name in LINEAR])
 
 
 def _random_ranking(rng: np.random.Generator, n_archive: int, k: int, exclude: IntArray) -> IntArray:
@@ -160,7 +138,6 @@ def _random_ranking(rng: np.random.Generator, n_archive: int, k: int, exclude: I
         candidate = rng.integers(0, last + 1)
         taken = (ranking[:, :place] == candidate[:, None]).any(axis=1)
         ranking[:, place] = np.where(taken, last, candidate)
-    ranking += (exclude[:, None] >= 0) & (
-        ranking >= exclude[:, None]
-    )  # indices were drawn as if the own tile were gone
+    # Indices were drawn as if the own tile were gone.
+    ranking += (exclude[:, None] >= 0) & (ranking >= exclude[:, None])
     return rng.permuted(ranking, axis=1)

@@ -1,6 +1,22 @@
-"""Metrics of the whole ranking with graded relevance, query by query; `csmae_hf.metrics.scores` has their definitions."""
+"""The numbers that a ranking gets: `METRICS`, one entry each, for tables, report, results.json and the `evaluate` module alike.
 
-from typing import Any, NamedTuple
+For the label set q of a query and r of a retrieved tile (`method.md`, "Evaluation") relevance is graded by the number of shared
+labels, |q & r|; a tile is relevant where that is 1 or more. The definition of each metric stands in its entry; some have a second
+definition in use:
+
+* `f1_of_means` is what the original CSMAE code reports as F1, `mean_pair_f1` the other common definition. They differ.
+* `ndcg` is that of Järvelin & Kekäläinen 2002, gain and discount as Burges et al. 2005, shared labels as grade as Zhao et al. 2015.
+* `map` divides by min(R, k), R the relevant tiles of the archive (Manning et al. 2008, cut at k). Some papers divide by the relevant
+  tiles among the k results instead, which does not count what was missed.
+
+A tile without labels shares none with any other: every score of a pair with an empty label set is 0, also of two empty sets.
+A query to which nothing in the archive is relevant scores 0. (`csmae_hf.evaluation.evaluate` leaves tiles without labels out, and
+counts them and such queries.)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,38 +30,128 @@ from csmae_hf.metrics.labels import (
     checked_ranking,
     row_chunks,
 )
-from csmae_hf.metrics.scores import harmonic_mean, pair_scores_of
+from csmae_hf.metrics.whole_archive import relevance_counts
 
-SCORES: tuple[str, ...] = ("precision", "recall", "f1_of_means", "mean_pair_f1", "map", "ndcg", "acg")
-"""What is reported of a ranking, in the order of every table; all but `acg` are between 0 and 1."""
+Scores = dict[str, FloatArray]
+"""(Q,) of each metric that queries have, by its name. Their means over queries are reported."""
 
 
-class QueryScores(NamedTuple):
-    """Scores of each query, (Q,) each: the means over queries are the reported numbers.
+@dataclass(frozen=True)
+class Judged:
+    """The results of some queries beside what their labels ask for: all that a metric needs."""
 
-    `f1_of_means` is not among them: it is made of the means of precision and recall.
+    shared: IntArray  # (Q, k) labels that each result shares with its query, best result first
+    query_sizes: IntArray  # (Q, 1) labels of each query
+    result_sizes: IntArray  # (Q, k) labels of each result
+    counts: IntArray  # (Q, C + 1) archive tiles by the number of labels that they share with the query
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a ranking.
+
+    Attributes:
+        column: Its heading in tables, with `{k}` for the number of results.
+        definition: What it is, in words; q are a query's labels, r a result's, R the relevant tiles of the archive.
+        of: What it is computed of: `pairs` of query and result (averaged over results, so that it is known at every cut), `queries`
+            with all their results, or `means` over queries of other metrics.
+        function: `Judged` to (Q, k) of pairs and to (Q,) of queries; of means their values, numbers or arrays, to such a one.
+        needs: Of means only: the names of those metrics.
+        headline: Whether it is watched during training, and has a column in the table over several trainings.
     """
 
-    precision: FloatArray
-    recall: FloatArray
-    mean_pair_f1: FloatArray
-    map: FloatArray
-    ndcg: FloatArray
-    acg: FloatArray
+    column: str
+    definition: str
+    of: Literal["pairs", "queries", "means"]
+    function: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+    headline: bool = False
 
 
-class Hubness(NamedTuple):
-    """How unevenly the results are spread over the archive.
+def harmonic_mean(precision: Any, recall: Any) -> FloatArray:
+    """2PR / (P + R), 0 where both are 0; numbers or arrays."""
+    total = np.add(precision, recall)
+    return np.where(total > 0, 2 * np.multiply(precision, recall) / np.where(total > 0, total, 1), 0.0)
 
-    N_k(x) is the number of queries that have tile x among their k results; its mean is Q k / N whatever the model.
-    """
 
-    skewness: float
-    """Skewness of N_k over the archive (Radovanović et al. 2010): 0 where all tiles are found equally often, high where hubs are."""
-    largest: int
-    """Queries that have the most frequent tile among their results."""
-    never: float
-    """Share of the archive that is in no result."""
+def average_precision(judged: Judged) -> FloatArray:
+    """(Q,): the sum over relevant results of precision@rank, over min(R, k); 0 where nothing is relevant."""
+    hits = judged.shared > 0
+    k = hits.shape[1]
+    precision = hits.cumsum(axis=1) / np.arange(1, k + 1)
+    return (precision * hits).sum(axis=1) / np.clip(judged.counts[:, 1:].sum(axis=1), 1, k)
+
+
+def ndcg(judged: Judged) -> FloatArray:
+    """(Q,): the discounted gain over that of the best k tiles; 0 where nothing is relevant. The gain of a result is 2^shared - 1."""
+    shared, counts = judged.shared, judged.counts
+    k = shared.shape[1]
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    gained = ((2.0**shared - 1) * discounts).sum(axis=1)
+    upto = np.concatenate([[0.0], discounts.cumsum()])  # summed discounts of the first so many places
+    # (Q, C + 1): places of the best ranking that are taken by tiles of this relevance or more
+    places = np.minimum(counts[:, ::-1].cumsum(axis=1), k)
+    level_discounts = np.diff(upto[places], axis=1, prepend=0.0)
+    best = (level_discounts * (2.0 ** np.arange(counts.shape[1])[::-1] - 1)).sum(axis=1)
+    return np.where(best > 0, gained / np.where(best > 0, best, 1), 0.0)
+
+
+# An empty label set shares nothing: the divisor 1 makes its score 0.
+METRICS: dict[str, Metric] = {
+    "precision": Metric(
+        "P@{k}",
+        "mean over the k results, then over queries, of |q & r| / |r|",
+        of="pairs",
+        function=lambda judged: judged.shared / np.maximum(judged.result_sizes, 1),
+        headline=True,
+    ),
+    "recall": Metric(
+        "R@{k}",
+        "mean over the k results, then over queries, of |q & r| / |q|",
+        of="pairs",
+        function=lambda judged: judged.shared / np.maximum(judged.query_sizes, 1),
+        headline=True,
+    ),
+    "f1_of_means": Metric(
+        "F1@{k} of means",
+        "2PR / (P + R) of those two means (the original CSMAE's F1)",
+        of="means",
+        function=harmonic_mean,
+        needs=("precision", "recall"),
+        headline=True,
+    ),
+    "mean_pair_f1": Metric(
+        "mean pair F1@{k}",
+        "mean over the k results, then over queries, of 2|q & r| / (|q| + |r|)",
+        of="pairs",
+        function=lambda judged: 2 * judged.shared / np.maximum(judged.query_sizes + judged.result_sizes, 1),
+        headline=True,
+    ),
+    "map": Metric(
+        "mAP@{k}",
+        "mean over queries of the average precision cut at k, divisor min(R, k); relevant: shares a label",
+        of="queries",
+        function=average_precision,
+    ),
+    "ndcg": Metric(
+        "NDCG@{k}",
+        "mean over queries of the discounted gain sum of (2^|q & r| - 1) / log2(1 + rank), over that of the best k tiles",
+        of="queries",
+        function=ndcg,
+    ),
+    "acg": Metric(
+        "ACG@{k}",
+        "mean over the k results, then over queries, of |q & r| (not bounded by 1)",
+        of="pairs",
+        function=lambda judged: judged.shared.astype(np.float64),
+    ),
+}
+"""What is reported of a ranking, in the order of every table. A metric more is an entry more, and nothing else."""
+
+
+def headlines() -> list[str]:
+    """Names of the metrics to watch first."""
+    return [name for name, metric in METRICS.items() if metric.headline]
 
 
 def query_scores(
@@ -54,8 +160,8 @@ def query_scores(
     ranking: NDArray[Any],
     *,
     exclude: NDArray[Any] | None = None,
-) -> QueryScores:
-    """Score each query by every metric of `SCORES` that is a mean over queries.
+) -> Scores:
+    """Score each query by every metric of `METRICS` that a query has.
 
     Args:
         query_labels: (Q, C) multi-hot labels of the queries, bool or 0/1 integers.
@@ -64,7 +170,7 @@ def query_scores(
         exclude: (Q,) archive index that each query could not retrieve (its own tile), -1 for none; or None.
 
     Returns:
-        Six arrays (Q,).
+        (Q,) by name.
 
     Raises:
         ValueError: The shapes disagree, labels are not 0/1, or an index does not name an archive tile.
@@ -77,225 +183,56 @@ def query_scores(
     )
 
 
-def scores_by_query(query: PackedLabels, archive: PackedLabels, ranking: IntArray, counts: IntArray) -> QueryScores:
+def scores_by_query(query: PackedLabels, archive: PackedLabels, ranking: IntArray, counts: IntArray) -> Scores:
     """`query_scores` of packed labels, with the `relevance_counts` at hand. Nothing is checked."""
-    result = QueryScores(*(np.empty(len(ranking)) for _ in QueryScores._fields))
+    metrics = {name: metric for name, metric in METRICS.items() if metric.of != "means"}
+    result = {name: np.empty(len(ranking)) for name in metrics}
     for rows in row_chunks(*ranking.shape):
-        asked, found = query.take(rows), archive.take(ranking[rows])
-        pairs = pair_scores_of(asked, found)
-        shared = asked.shared(found)
-        chunk = QueryScores(
-            precision=pairs.precision.mean(axis=1),
-            recall=pairs.recall.mean(axis=1),
-            mean_pair_f1=pairs.f1.mean(axis=1),
-            map=average_precision(shared, counts[rows, 1:].sum(axis=1)),
-            ndcg=ndcg(shared, counts[rows]),
-            acg=shared.mean(axis=1),
-        )
-        for whole, part in zip(result, chunk, strict=True):
-            whole[rows] = part
+        judged = _judge(query.take(rows), archive.take(ranking[rows]), counts[rows])
+        for name, metric in metrics.items():
+            values = metric.function(judged)
+            result[name][rows] = values.mean(axis=1) if metric.of == "pairs" else values
     return result
 
 
-def mean_scores(scores: QueryScores) -> dict[str, float]:
+def _judge(query: PackedLabels, results: PackedLabels, counts: IntArray) -> Judged:
+    return Judged(query.shared(results), query.sizes[:, None], results.sizes, counts)
+
+
+def mean_scores(scores: Mapping[str, FloatArray]) -> dict[str, float]:
     """Reduce scores of queries to the reported numbers.
 
     Args:
-        scores: Of the queries.
+        scores: As of [`query_scores`].
 
     Returns:
-        A number for each of `SCORES`.
+        A number for each of `METRICS`.
     """
-    return reported({name: float(values.mean()) for name, values in scores._asdict().items()})
+    return {name: float(value) for name, value in reported({n: v.mean() for n, v in scores.items()}).items()}
 
 
-def reported(means: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of `SCORES`, of the means of `QueryScores`; numbers or arrays."""
-    harmonic = harmonic_mean(means["precision"], means["recall"])
-    complete = {**means, "f1_of_means": harmonic if np.ndim(harmonic) else float(harmonic)}
-    return {name: complete[name] for name in SCORES}
+def reported(means: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over queries, and the metrics that are made of them, in the order of `METRICS`; numbers or arrays."""
+    complete = dict(means)
+    for name, metric in METRICS.items():
+        if metric.of == "means" and all(needed in complete for needed in metric.needs):
+            complete[name] = metric.function(*(complete[needed] for needed in metric.needs))
+    return {name: complete[name] for name in METRICS if name in complete}
 
 
-def scores_over_k(
-    query_labels: NDArray[Any], archive_labels: NDArray[Any], ranking: NDArray[Any]
-) -> dict[str, FloatArray]:
-    """Precision, recall and both F1 at every cut of a ranking.
+def scores_over_k(query_labels: NDArray[Any], archive_labels: NDArray[Any], ranking: NDArray[Any]) -> Scores:
+    """(k,) of the metrics of pairs and those made of them, by name: entry i is the metric at i + 1 results of a (Q, k) ranking.
 
-    Args:
-        query_labels: (Q, C) multi-hot labels of the queries.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        ranking: (Q, k) archive indices, best first.
-
-    Returns:
-        (k,) for each of `precision`, `recall`, `f1_of_means`, `mean_pair_f1`: entry i is the metric at i + 1 results.
-
-    Raises:
-        ValueError: As of `query_scores`.
+    Memory does not grow with Q, k or N beyond what is given. Arguments and errors are as of `query_scores`.
     """
     query, archive = checked_labels(query_labels, archive_labels)
     indices = checked_ranking(ranking, len(query), len(archive))
     packed_query, packed_archive = PackedLabels.of(query), PackedLabels.of(archive)
-    sums = np.zeros((3, indices.shape[1]))
+    k = indices.shape[1]
+    metrics = {name: metric for name, metric in METRICS.items() if metric.of == "pairs"}
+    sums = {name: np.zeros(k) for name in metrics}
     for rows in row_chunks(*indices.shape):
-        sums += [v.sum(axis=0) for v in pair_scores_of(packed_query.take(rows), packed_archive.take(indices[rows]))]
-    precision, recall, f1 = sums.cumsum(axis=1) / (np.arange(1, indices.shape[1] + 1) * len(query))
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f1_of_means": harmonic_mean(precision, recall),
-        "mean_pair_f1": f1,
-    }
-
-
-def relevance_counts(
-    query_labels: NDArray[Any], archive_labels: NDArray[Any], *, exclude: NDArray[Any] | None = None
-) -> IntArray:
-    """Count for each query the archive tiles of each relevance: what the best ranking could have been made of.
-
-    Tiles with equal label sets are counted once and multiplied, which is what makes 65,000 queries a matter of a moment.
-
-    Args:
-        query_labels: (Q, C) multi-hot labels of the queries.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        exclude: (Q,) archive index that each query cannot retrieve, -1 for none; or None.
-
-    Returns:
-        (Q, C + 1): entry s is the number of archive tiles that share s labels with the query.
-
-    Raises:
-        ValueError: Labels or `exclude` are not usable.
-    """
-    query, archive = checked_labels(query_labels, archive_labels)
-    left_out = checked_exclude(exclude, len(query), len(archive))
-    queries, which, _ = _distinct(PackedLabels.of(query))
-    tiles, _, copies = _distinct(PackedLabels.of(archive))
-    levels = query.shape[1] + 1
-    counts = np.empty((len(queries.sizes), levels), dtype=np.int64)
-    everything = PackedLabels(tiles.words[None], tiles.sizes[None])
-    for rows in row_chunks(len(queries.sizes), len(tiles.sizes)):
-        shared = queries.take(rows).shared(everything)  # (q, distinct tiles)
-        cells = (np.arange(len(shared))[:, None] * levels + shared).ravel()
-        weights = np.broadcast_to(copies, shared.shape).ravel()
-        counts[rows] = np.bincount(cells, weights, minlength=len(shared) * levels).reshape(-1, levels)
-    result = counts[which]
-    own = np.flatnonzero(left_out >= 0)
-    result[own, (query[own] & archive[left_out[own]]).sum(axis=1)] -= 1
-    return result
-
-
-def _distinct(labels: PackedLabels) -> tuple[PackedLabels, IntArray, IntArray]:
-    """The distinct label sets, which of them each tile has, and how many tiles have each."""
-    _, first, which, copies = np.unique(
-        labels.words, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    return labels.take(first), which.reshape(-1), copies
-
-
-def average_precision(shared: IntArray, relevant: IntArray) -> FloatArray:
-    """Average precision of each query, cut at k.
-
-    Args:
-        shared: (Q, k) labels that each result shares with its query.
-        relevant: (Q,) archive tiles that share a label with the query.
-
-    Returns:
-        (Q,): the sum of precision@rank over relevant results, divided by min(relevant, k); 0 where nothing is relevant.
-    """
-    hits = shared > 0
-    precision = hits.cumsum(axis=1) / np.arange(1, shared.shape[1] + 1)
-    return (precision * hits).sum(axis=1) / np.clip(relevant, 1, shared.shape[1])
-
-
-def ndcg(shared: IntArray, counts: IntArray) -> FloatArray:
-    """Normalised discounted cumulated gain of each query, cut at k; the gain of a result is 2^shared - 1.
-
-    Args:
-        shared: (Q, k) labels that each result shares with its query.
-        counts: (Q, C + 1) archive tiles by number of shared labels, as of `relevance_counts`.
-
-    Returns:
-        (Q,): the discounted gain over that of the best k tiles; 0 where nothing is relevant.
-    """
-    k = shared.shape[1]
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    gained = ((2.0**shared - 1) * discounts).sum(axis=1)
-    upto = np.concatenate([[0.0], discounts.cumsum()])  # summed discounts of the first so many places
-    places = np.minimum(
-        counts[:, ::-1].cumsum(axis=1), k
-    )  # (Q, C + 1): places taken by tiles of this relevance or more
-    level_discounts = np.diff(upto[places], axis=1, prepend=0.0)
-    best = (level_discounts * (2.0 ** np.arange(counts.shape[1])[::-1] - 1)).sum(axis=1)
-    return np.where(best > 0, gained / np.where(best > 0, best, 1), 0.0)
-
-
-def r_precision(
-    similarities: NDArray[Any],
-    query_labels: NDArray[Any],
-    archive_labels: NDArray[Any],
-    *,
-    exclude: NDArray[Any] | None = None,
-) -> FloatArray:
-    """Share of relevant tiles among the first R of the whole ranking, R the relevant tiles of the archive.
-
-    Args:
-        similarities: (Q, N) of every query to every archive tile; ties go to the lower index.
-        query_labels: (Q, C) multi-hot labels of the queries.
-        archive_labels: (N, C) multi-hot labels of the archive.
-        exclude: (Q,) archive index that each query cannot retrieve, -1 for none; or None.
-
-    Returns:
-        (Q,), 0 where nothing is relevant.
-
-    Raises:
-        ValueError: The shapes disagree.
-    """
-    query, archive = checked_labels(query_labels, archive_labels)
-    scores = np.array(similarities)
-    if scores.shape != (len(query), len(archive)):
-        raise ValueError(f"similarities has shape {scores.shape}; expected {(len(query), len(archive))}.")
-    left_out = checked_exclude(exclude, len(query), len(archive))
-    own = np.flatnonzero(left_out >= 0)
-    scores[own, left_out[own]] = -np.inf
-    packed = PackedLabels.of(archive)
-    relevant = PackedLabels.of(query).shared(PackedLabels(packed.words[None], packed.sizes[None])) > 0  # (Q, N)
-    relevant[own, left_out[own]] = False
-    order = np.argsort(-scores, axis=1, kind="stable")
-    hits = np.take_along_axis(relevant, order, axis=1).cumsum(axis=1)
-    totals = hits[:, -1]
-    return hits[np.arange(len(hits)), np.maximum(totals, 1) - 1] / np.maximum(totals, 1)
-
-
-def colocated_ranks(
-    own_similarities: NDArray[Any], own: IntArray, similarities: NDArray[Any], ranking: IntArray
-) -> IntArray:
-    """Say at which rank each query's own place would have been found, had it not been left out.
-
-    Args:
-        own_similarities: (Q,) of each query to the archive tile of the same place.
-        own: (Q,) archive index of that tile.
-        similarities: (Q, k) of the results without it, best first.
-        ranking: (Q, k) their archive indices.
-
-    Returns:
-        (Q,) rank from 1 to k + 1; k + 1 means that it is not within the first k.
-    """
-    mine = np.asarray(own_similarities)[:, None]
-    ahead = (similarities > mine) | ((similarities == mine) & (ranking < np.asarray(own)[:, None]))
-    return ahead.sum(axis=1, dtype=np.int64) + 1
-
-
-def hubness(ranking: NDArray[Any], n_archive: int) -> Hubness:
-    """Measure how unevenly results are spread over the archive.
-
-    Args:
-        ranking: (Q, k) archive indices.
-        n_archive: Tiles in the archive.
-
-    Returns:
-        Skewness, largest count, and the share never found.
-    """
-    occurrences = np.bincount(np.asarray(ranking).ravel(), minlength=n_archive).astype(np.float64)
-    centered = occurrences - occurrences.mean()
-    deviation = float(np.sqrt((centered**2).mean()))
-    skewness = float((centered**3).mean() / deviation**3) if deviation > 0 else 0.0
-    return Hubness(skewness, int(occurrences.max()), float((occurrences == 0).mean()))
+        judged = _judge(packed_query.take(rows), packed_archive.take(indices[rows]), np.empty((0, 0), np.int64))
+        for name, metric in metrics.items():
+            sums[name] += metric.function(judged).sum(axis=0)
+    return reported({name: total.cumsum() / (np.arange(1, k + 1) * len(query)) for name, total in sums.items()})

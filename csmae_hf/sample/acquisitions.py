@@ -1,6 +1,6 @@
 """The acquisitions that generated scenes belong to: a place, two dates, the weather, the state of the land. Pure functions.
 
-As in a real archive, many tiles come from one pass of each satellite, and share everything that belongs to the day: season, haze,
+As in BigEarthNet, many tiles come from one pass of each satellite, and share everything that belongs to the day: season, haze,
 moisture, wind, the calibration of the sensors, and which land-cover classes the region has.
 """
 
@@ -13,19 +13,18 @@ import numpy as np
 from csmae_hf.sample.landcover import Field
 from csmae_hf.sample.materials import Season, season_at
 from csmae_hf.sample.sensors import backscatter_of_the_day, spectra_of_the_day
-from csmae_hf.sample.tables import BIOMES, MONTH_WEIGHTS, Biome
+from csmae_hf.sample.tables import BIOMES, MONTH_WEIGHTS
 
 ACQUISITIONS: int = 64
-"""Number of acquisitions of an archive."""
+"""Number of acquisitions of a sample."""
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
     """What all scenes of one pass share.
 
-    Args:
-        number: Which of the archive's acquisitions.
-        biome: Key of `scene_tables.BIOMES`.
+    Attributes:
+        biome: Key of `BIOMES`.
         country: Name of the country.
         mgrs: Name of the MGRS tile.
         s2_head: Sentinel-2 name up to the seconds of its time.
@@ -41,7 +40,6 @@ class Acquisition:
         look: 1.0 or -1.0: the side that the radar looks from.
     """
 
-    number: int
     biome: str
     country: str
     mgrs: str
@@ -58,22 +56,8 @@ class Acquisition:
     look: float
 
 
-def _biome_of(number: int) -> str:
-    """Share the acquisitions out among the biomes by their weights."""
-    weights = np.array([biome.weight for biome in BIOMES.values()])
-    bounds = np.cumsum(weights / weights.sum())
-    return list(BIOMES)[int(np.searchsorted(bounds, (number + 0.5) / ACQUISITIONS))]
-
-
-def _draw_date(rng: np.random.Generator) -> datetime.date:
-    """Draw a day between June 2017 and May 2018, the months of BigEarthNet."""
-    weights = np.array(MONTH_WEIGHTS, dtype=float)
-    month = 1 + int(rng.choice(12, p=weights / weights.sum()))
-    return datetime.date(2017 if month >= 6 else 2018, month, int(rng.integers(1, 29)))
-
-
-def _heads(rng: np.random.Generator, date: datetime.date) -> tuple[str, str]:
-    """Heads of the two names, satellite to minute."""
+def _draw_heads(rng: np.random.Generator, date: datetime.date) -> tuple[str, str]:
+    """Draw the heads of the S2 and the S1 name: satellite to minute."""
     s1_date = date + datetime.timedelta(days=int(rng.integers(-2, 3)))
     s2_time = f"{rng.integers(9, 12):02d}{rng.integers(0, 60):02d}"
     s1_time = f"{rng.choice([4, 5, 6, 16, 17, 18]):02d}{rng.integers(0, 60):02d}"
@@ -83,36 +67,24 @@ def _heads(rng: np.random.Generator, date: datetime.date) -> tuple[str, str]:
     )
 
 
-def _regional_weights(rng: np.random.Generator, biome: Biome) -> dict[str, float]:
-    """Weights of the classes in one region of the biome: some are common there, some rare."""
-    return {name: weight * float(np.exp(rng.normal(0, 0.6))) for name, weight in biome.classes.items()}
-
-
 @functools.lru_cache(maxsize=4 * ACQUISITIONS)
 def draw_acquisition(seed: int, number: int) -> Acquisition:
-    """Draw one acquisition of an archive.
-
-    Args:
-        seed: Seed of the archive, not negative.
-        number: Which one, below `ACQUISITIONS`.
-
-    Returns:
-        The acquisition; the same for the same arguments.
-
-    Raises:
-        ValueError: If `number` is out of range.
-    """
+    """Draw acquisition `number` (below `ACQUISITIONS`) of the sample of a seed (not negative): the same for the same arguments."""
     if not 0 <= number < ACQUISITIONS:
         raise ValueError(f"number must be between 0 and {ACQUISITIONS - 1}, got {number}.")
     rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(1, number)))
-    name = _biome_of(number)
+    weights = np.array([biome.weight for biome in BIOMES.values()])
+    bounds = np.cumsum(weights / weights.sum())  # the acquisitions are shared out among the biomes by their weights
+    name = list(BIOMES)[int(np.searchsorted(bounds, (number + 0.5) / ACQUISITIONS))]
     biome = BIOMES[name]
     country, mgrs, orbit = biome.places[int(rng.integers(len(biome.places)))]
-    date = _draw_date(rng)
-    s2_head, s1_head = _heads(rng, date)
+    months = np.array(MONTH_WEIGHTS, dtype=float)
+    month = 1 + int(rng.choice(12, p=months / months.sum()))
+    # BigEarthNet is of June 2017 to May 2018
+    date = datetime.date(2017 if month >= 6 else 2018, month, int(rng.integers(1, 29)))
+    s2_head, s1_head = _draw_heads(rng, date)
     wetness = float(np.clip(rng.normal(0, 0.6), -1.5, 1.5))
     return Acquisition(
-        number=number,
         biome=name,
         country=country,
         mgrs=mgrs,
@@ -120,7 +92,8 @@ def draw_acquisition(seed: int, number: int) -> Acquisition:
         s1_head=s1_head,
         orbit=orbit,
         date=date,
-        class_weights=_regional_weights(rng, biome),
+        # some classes of the biome are common in this region, some rare
+        class_weights={name: weight * float(np.exp(rng.normal(0, 0.6))) for name, weight in biome.classes.items()},
         season=season_at(biome.climate, date.timetuple().tm_yday / 30.4 + rng.normal(0, 0.4)),
         wetness=wetness,
         haze=float(min(rng.lognormal(-2.8, 0.9), 1.0)),

@@ -12,29 +12,20 @@ from csmae_hf.sample.generate import generate_sample
 logger = logging.getLogger(__name__)
 
 DEFAULT_SAMPLE = Path("sample_archive")
-"""Where the sample archive is generated when no archive is named, in the working folder."""
+"""Where the sample is generated when no data set is named, in the working folder."""
 
 DEFAULT_SAMPLE_TILES = 1000
 
 
 def load_data_or_sample(data: str | Path | None, split: str, **options: Any) -> Dataset:
-    """Load a split of a data set, or of the synthetic sample, generated once.
-
-    Args:
-        data: As of [`load_data`]; None for the sample.
-        split: Name of the split, or `all`.
-        **options: As of [`load_data`].
-
-    Returns:
-        The dataset.
-    """
+    """Load a split of a data set as [`load_data`], or of the synthetic sample, generated once, where none is named (None)."""
     return load_data(default_sample() if data is None else data, split, **options)
 
 
 def default_sample() -> Path:
-    """Generate the sample archive in the working folder where it is not there yet, and return its folder."""
+    """Generate the sample in the working folder where it is not there yet, and return its folder."""
     if not DEFAULT_SAMPLE.exists():
         logger.warning(
-            "No archive was named: generating %d synthetic tiles at %s.", DEFAULT_SAMPLE_TILES, DEFAULT_SAMPLE
+            "No data set was named: generating %d synthetic tiles at %s.", DEFAULT_SAMPLE_TILES, DEFAULT_SAMPLE
         )
     return Path(generate_sample(DEFAULT_SAMPLE, tiles=DEFAULT_SAMPLE_TILES, seed=0))

@@ -1,4 +1,4 @@
-"""An archive of generated scenes, laid out like BigEarthNet v2 (reBEN) as `rico-hdl` encodes it. The scenes are synthetic.
+"""A store of generated scenes, laid out like BigEarthNet v2 (reBEN) as `rico-hdl` encodes it. The scenes are synthetic.
 
 It exists so that everything of this package can be tried, tested and demonstrated without a download. A result measured on it says
 that the software works, and nothing about real imagery.
@@ -9,8 +9,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from csmae_hf.bigearthnet import METADATA_NAME, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.store import write_store
+from csmae_hf.files import staged_folder
 from csmae_hf.sample.scenes import MAX_TILES, make_scene
 
 logger = logging.getLogger(__name__)
@@ -31,11 +30,11 @@ GENERATOR_VERSION: int = 1
 """Version of the scenes: raised whenever the same seed gives other bytes."""
 
 MANIFEST_NAME: str = "sample.json"
-"""File that says that the archive is synthetic and how it was made."""
+"""File that says that the sample is synthetic and how it was made."""
 
 _SPLITS_OF_FIVE = ("train", "train", "train", "validation", "test")
 
-_README = """# Synthetic sample archive
+_README = """# Synthetic sample
 
 **These images are not satellite images.** They are generated scenes: land-cover maps drawn at random and rendered as Sentinel-1
 backscatter and Sentinel-2 digital numbers by `csmae_hf.sample.generate`, version {version} of the generator, with {parameters}.
@@ -45,7 +44,7 @@ The layout is that of BigEarthNet v2 (reBEN) encoded by rico-hdl, so it takes th
 
 * `{store}/`: LMDB store; one value (safetensors) for each Sentinel-1 and each Sentinel-2 image
 * `{metadata}`: names, labels (19 classes), split (train / validation / test), country, snow and cloud flags
-* `{manifest}`: how the archive was made
+* `{manifest}`: how the sample was made
 
 Results measured on it show that the software works. They say nothing about real imagery, and must not be compared with published
 numbers.
@@ -53,15 +52,7 @@ numbers.
 
 
 def split_of(seed: int, index: int) -> str:
-    """Say which split a scene belongs to: of every five in a row, three train, one validation, one test.
-
-    Args:
-        seed: Seed of the archive.
-        index: Number of the scene.
-
-    Returns:
-        "train", "validation" or "test"; it does not depend on the number of tiles.
-    """
+    """Say which split scene `index` belongs to: of every five in a row, three "train", one "validation", one "test"."""
     rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(0, index // 5)))
     return _SPLITS_OF_FIVE[int(rng.permutation(5)[index % 5])]
 
@@ -96,56 +87,12 @@ def _entries(parameters: dict[str, Any], processes: int) -> Iterator[tuple[dict[
         yield from pool.imap(make, indices, chunksize=8)
 
 
-def _items(
-    entries: Iterator[tuple[dict[str, Any], list[tuple[str, bytes]]]], rows: list[dict[str, Any]]
-) -> Iterator[tuple[str, bytes]]:
-    """Hand the store's items on, and put the rows of metadata aside."""
-    for row, items in entries:
-        rows.append(row)
-        yield from items
-
-
-def _check(tiles: int, seed: int, processes: int, snow: float, cloud: float) -> None:
-    """Refuse arguments that cannot be meant."""
-    if not 5 <= tiles <= MAX_TILES:
-        raise ValueError(f"tiles must be between 5 (so that every split has one) and {MAX_TILES}, got {tiles}.")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}.")
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}.")
-    for name, share in (("snow", snow), ("cloud", cloud)):
-        if not 0.0 <= share <= 1.0:
-            raise ValueError(f"{name} must be between 0 and 1, got {share}.")
-
-
-def _manifest(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What `sample.json` says."""
-    return {
-        "synthetic": True,
-        "about": "Generated scenes, not satellite images: made by csmae_hf.sample.generate to try and test the software.",
-        "generator": "csmae_hf.sample.generate",
-        "generator_version": GENERATOR_VERSION,
-        "parameters": parameters,
-    }
-
-
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a sample archive says of itself.
-
-    Args:
-        folder: The archive.
-
-    Returns:
-        The content of `sample.json`: keys synthetic, about, generator, generator_version, parameters.
-
-    Raises:
-        FileNotFoundError: If the folder holds no sample archive.
-        ValueError: If its manifest is not JSON.
-    """
+    """Read what a sample says of itself (`sample.json`): synthetic, about, generator, generator_version, parameters."""
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: {folder} is no archive of generated scenes. Make one with `csmae sample {folder}`."
+            f"{path} does not exist: {folder} holds no generated scenes. Make some with `csmae sample {folder}`."
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +102,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _holds_the_same(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the folder already holds this very archive; False where there is nothing, an error where there is something else."""
+    """Whether the folder already holds this very sample; False where there is nothing, an error where there is something else."""
     if not folder.exists():
         return False
     if not folder.is_dir():
@@ -168,8 +115,13 @@ def _holds_the_same(folder: Path, manifest: dict[str, Any]) -> bool:
         )
     found = read_manifest(folder)
     if found != manifest:
+        held, asked = (
+            f"generator version {each.get('generator_version')} "
+            f"({', '.join(f'{name}={value}' for name, value in each.get('parameters', {}).items())})"
+            for each in (found, manifest)
+        )
         raise FileExistsError(
-            f"{folder} holds generated scenes of {_describe(found)}, asked for are {_describe(manifest)}; nothing was written. "
+            f"{folder} holds generated scenes of {held}, asked for are {asked}; nothing was written. "
             "Give another folder, or remove this one first."
         )
     missing = [name for name in (STORE_NAME, METADATA_NAME) if not (folder / name).exists()]
@@ -178,12 +130,6 @@ def _holds_the_same(folder: Path, manifest: dict[str, Any]) -> bool:
             f"{folder} is incomplete: {', '.join(missing)} missing. Remove the folder and generate it again."
         )
     return True
-
-
-def _describe(manifest: dict[str, Any]) -> str:
-    """Name the version and the parameters of a manifest, for a message."""
-    parameters = ", ".join(f"{name}={value}" for name, value in manifest.get("parameters", {}).items())
-    return f"generator version {manifest.get('generator_version')} ({parameters})"
 
 
 def generate_sample(
@@ -195,13 +141,14 @@ def generate_sample(
     cloud: float = 0.02,
     processes: int = 1,
 ) -> Path:
-    """Generate an archive of synthetic Sentinel-1 / Sentinel-2 pairs.
+    """Generate a store of synthetic Sentinel-1 / Sentinel-2 pairs, with its metadata.
 
-    The archive appears at `folder` when it is complete, and not before. The bytes of every tile depend on `seed`, `snow`, `cloud` and
-    the tile's number alone, so a larger archive begins with the tiles of a smaller one.
+    It appears at `folder` when it is complete, and not before. The bytes of every tile depend on `seed`, `snow`, `cloud` and the
+    tile's number alone (and, in the last bits, on the processor's own arithmetic), so a larger sample begins with the tiles of a
+    smaller one.
 
     Args:
-        folder: Where to put it; it must not exist, be empty, or hold the same archive already.
+        folder: Where to put it; it must not exist, be empty, or hold the same sample already.
         tiles: Number of pairs, at least 5.
         seed: Seed of everything drawn.
         snow: Factor on the share of winter scenes under snow, 0 to 1; 0 for none. Such rows are flagged in the metadata.
@@ -215,21 +162,30 @@ def generate_sample(
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds something else; nothing is ever overwritten.
     """
-    _check(tiles, seed, processes, snow, cloud)
+    if not 5 <= tiles <= MAX_TILES:
+        raise ValueError(f"tiles must be between 5 (so that every split has one) and {MAX_TILES}, got {tiles}.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}.")
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}.")
+    for name, share in (("snow", snow), ("cloud", cloud)):
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} must be between 0 and 1, got {share}.")
     folder = Path(folder)
-    parameters = {"tiles": int(tiles), "seed": int(seed), "snow": float(snow), "cloud": float(cloud)}
-    manifest = _manifest(parameters)
+    manifest = {
+        "synthetic": True,
+        "about": "Generated scenes, not satellite images: made by csmae_hf.sample.generate to try and test the software.",
+        "generator": "csmae_hf.sample.generate",
+        "generator_version": GENERATOR_VERSION,
+        "parameters": {"tiles": int(tiles), "seed": int(seed), "snow": float(snow), "cloud": float(cloud)},
+    }
     if _holds_the_same(folder, manifest):
         logger.info("%s already holds these generated scenes", folder)
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    partial.chmod(0o755)
-    try:
+    if folder.exists():
+        folder.rmdir()  # it is empty
+    with staged_folder(folder) as partial:
         _write(partial, manifest, processes)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     logger.info("%d generated scenes (synthetic) written to %s", tiles, folder)
     return folder
 
@@ -238,11 +194,13 @@ def _write(folder: Path, manifest: dict[str, Any], processes: int) -> None:
     """Write the store, the metadata, the manifest and the note into an existing folder."""
     parameters = manifest["parameters"]
     rows: list[dict[str, Any]] = []
-    write_store(
-        folder / STORE_NAME,
-        _items(_entries(parameters, processes), rows),
-        total=2 * parameters["tiles"],
-    )
+
+    def items() -> Iterator[tuple[str, bytes]]:
+        for row, values in _entries(parameters, processes):
+            rows.append(row)
+            yield from values
+
+    write_store(folder / STORE_NAME, items(), total=2 * parameters["tiles"])
     rows.sort(key=lambda row: row["patch_id"])
     pq.write_table(pa.Table.from_pylist(rows, schema=METADATA_SCHEMA), folder / METADATA_NAME)
     note = _README.format(

@@ -43,14 +43,9 @@ def _spread(cells: int) -> Field:
 
 
 def smooth_field(rng: np.random.Generator, cells: int) -> Field:
-    """Draw a smooth random field of zero mean and unit variance.
+    """Draw a smooth random field (EDGE, EDGE), float32, of zero mean and unit variance.
 
-    Args:
-        rng: Source of randomness.
-        cells: Number of random cells along the edge: 3 gives a slow slope, 40 a texture of 3 pixels.
-
-    Returns:
-        Array (EDGE, EDGE), float32.
+    `cells` random numbers lie along its edge: 3 give a slow slope, 40 a texture of 3 pixels.
     """
     spread = _spread(cells)
     grid = rng.standard_normal((cells + 4, cells + 4), dtype=np.float32)
@@ -58,16 +53,9 @@ def smooth_field(rng: np.random.Generator, cells: int) -> Field:
 
 
 def fractal_field(rng: np.random.Generator, cells: int, octaves: int = 4, persistence: float = 0.5) -> Field:
-    """Draw a random field with detail at several scales, of zero mean and unit variance.
+    """Draw a random field (EDGE, EDGE), float32, of zero mean and unit variance with detail at several scales.
 
-    Args:
-        rng: Source of randomness.
-        cells: Cells along the edge of the coarsest octave; each further one has twice as many.
-        octaves: Number of scales.
-        persistence: Amplitude of an octave relative to the one before.
-
-    Returns:
-        Array (EDGE, EDGE), float32.
+    The coarsest octave has `cells` along the edge, each further one twice as many and `persistence` times the amplitude.
     """
     amplitudes = persistence ** np.arange(octaves)
     total = sum(a * smooth_field(rng, min(cells * 2**k, 60)) for k, a in enumerate(amplitudes))
@@ -78,7 +66,7 @@ def fractal_field(rng: np.random.Generator, cells: int, octaves: int = 4, persis
 class Parcels:
     """The division of a tile into fields.
 
-    Args:
+    Attributes:
         code: (EDGE, EDGE) int32 in [0, PARCEL_CODES): which parcel a pixel lies in.
         edge: (EDGE, EDGE) bool: the pixel borders another parcel.
         across: (EDGE, EDGE) float32: distance across the rows of the parcel, pixels.
@@ -92,15 +80,7 @@ class Parcels:
 
 
 def draw_parcels(rng: np.random.Generator, field_pixels: tuple[float, float]) -> Parcels:
-    """Divide a tile into blocks, each block into strips of its own direction, each strip into fields.
-
-    Args:
-        rng: Source of randomness.
-        field_pixels: Smallest and largest width of a field, pixels.
-
-    Returns:
-        The parcels.
-    """
+    """Divide a tile into blocks, each block into strips of its own direction, each strip into fields of a width in pixels."""
     rows = _ROWS + 2.5 * smooth_field(rng, 4)
     columns = _COLUMNS + 2.5 * smooth_field(rng, 4)
     count = int(rng.integers(2, _BLOCKS + 1))
@@ -118,68 +98,18 @@ def draw_parcels(rng: np.random.Generator, field_pixels: tuple[float, float]) ->
     strip = np.floor(across / width[block]).astype(np.int32) % _STRIPS
     fields = np.floor(along / (length[block] * jitter[block, strip]) + shift[block, strip]).astype(np.int32) % _STRIPS
     code = ((block * _STRIPS + strip) * _STRIPS + fields).astype(np.int32)
-    return Parcels(code=code, edge=edges_of(code), across=across, along=along)
-
-
-def edges_of(code: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Mark the pixels whose right or lower neighbour has another code.
-
-    Args:
-        code: (EDGE, EDGE) integer map.
-
-    Returns:
-        (EDGE, EDGE) bool.
-    """
     edge = np.zeros(code.shape, dtype=bool)
     edge[:, :-1] |= code[:, 1:] != code[:, :-1]
     edge[:-1] |= code[1:] != code[:-1]
-    return edge
+    return Parcels(code=code, edge=edge, across=across, along=along)
 
 
-def parcel_mean(field: Field, parcels: Parcels) -> Field:
-    """Replace each pixel of a field by the mean of its parcel.
-
-    Args:
-        field: (EDGE, EDGE).
-        parcels: The division.
-
-    Returns:
-        (EDGE, EDGE) float32, constant within a parcel.
-    """
+def _parcel_mean(field: Field, parcels: Parcels) -> Field:
+    """Replace each pixel of a field (EDGE, EDGE) by the mean of its parcel, float32."""
     code = parcels.code.ravel()
     total = np.bincount(code, weights=field.ravel(), minlength=PARCEL_CODES)
     count = np.bincount(code, minlength=PARCEL_CODES)
     return (total / np.maximum(count, 1)).astype(np.float32)[parcels.code]
-
-
-def draw_shares(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Draw the shares of the tile that `count` classes shall cover, each at least a tenth.
-
-    Args:
-        rng: Source of randomness.
-        count: Number of classes, at most 8.
-
-    Returns:
-        (count,) shares that sum to 1.
-    """
-    floor = 0.1
-    return floor + (1 - floor * count) * rng.dirichlet(np.full(count, 1.6))
-
-
-def _river(rng: np.random.Generator) -> Field:
-    """Score of a river: highest on a bent line through the tile."""
-    angle = rng.uniform(0, np.pi)
-    offset = rng.uniform(-0.25, 0.25) * EDGE
-    line = np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2) - offset
-    return 3.0 - np.abs(line + 9.0 * smooth_field(rng, 3)) / 2.5
-
-
-def _coast(rng: np.random.Generator) -> Field:
-    """Signed distance to a ragged coast, positive at sea, in arbitrary units."""
-    angle = rng.uniform(0, 2 * np.pi)
-    ramp = (np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2)) / EDGE
-    ragged = rng.uniform(0.25, 0.6)
-    return (8.0 * ramp + 2.0 * ragged * fractal_field(rng, 3, octaves=4)).astype(np.float32)
 
 
 def _score(rng: np.random.Generator, layout: str, parcels: Parcels, coast: Field, snap: bool) -> Field:
@@ -189,37 +119,30 @@ def _score(rng: np.random.Generator, layout: str, parcels: Parcels, coast: Field
     if layout == "shore":
         return 1.5 - 1.2 * np.abs(coast) + 0.8 * smooth_field(rng, 4)
     if layout == "lake":
-        return _river(rng) if rng.random() < 0.5 else 5.0 * fractal_field(rng, 2, octaves=3, persistence=0.35)
+        if rng.random() >= 0.5:
+            return 5.0 * fractal_field(rng, 2, octaves=3, persistence=0.35)
+        angle = rng.uniform(0, np.pi)  # a river: highest on a bent line through the tile
+        offset = rng.uniform(-0.25, 0.25) * EDGE
+        line = np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2) - offset
+        return 3.0 - np.abs(line + 9.0 * smooth_field(rng, 3)) / 2.5
     if layout == "settlement":
         y, x = rng.uniform(0, EDGE, 2)
         distance = np.hypot(_ROWS - y, _COLUMNS - x) / EDGE
-        return parcel_mean((2.0 - 4.0 * distance + 0.4 * smooth_field(rng, 5)).astype(np.float32), parcels)
+        return _parcel_mean((2.0 - 4.0 * distance + 0.4 * smooth_field(rng, 5)).astype(np.float32), parcels)
     if layout == "parcel":
         mixed = smooth_field(rng, 3) + 0.6 * rng.standard_normal(PARCEL_CODES, dtype=np.float32)[parcels.code]
-        return parcel_mean(mixed, parcels)
+        return _parcel_mean(mixed, parcels)
     score = fractal_field(rng, int(rng.integers(2, 5)))
-    return parcel_mean(score, parcels) if snap else score
+    return _parcel_mean(score, parcels) if snap else score
 
 
 def draw_cover(
-    rng: np.random.Generator,
-    classes: Sequence[str],
-    parcels: Parcels,
-    snap: bool = False,
+    rng: np.random.Generator, classes: Sequence[str], parcels: Parcels, snap: bool = False
 ) -> NDArray[np.int8]:
-    """Draw the map of classes: every pixel goes to the class that wants it most, classes being biased to reach their shares.
+    """Draw the map of classes (EDGE, EDGE) int8, indices into `LABELS`: every pixel goes to the class that wants it most.
 
-    Args:
-        rng: Source of randomness.
-        classes: Names among the 19; the map holds no other.
-        parcels: The fields that classes of the layouts "parcel" and "settlement" follow.
-        snap: Whether the natural classes follow field edges too, as woods in farmland do.
-
-    Returns:
-        (EDGE, EDGE) int8: index into `csmae_hf.bigearthnet.LABELS`.
-
-    Raises:
-        ValueError: If a class is not one of the 19, or none is given.
+    Classes, at most 8, are biased to cover a tenth of the tile each, or more. Those of farmland and settlements follow field edges;
+    with `snap` the natural ones do too, as woods in farmland.
     """
     unknown = sorted(set(classes) - set(LABELS))
     if unknown or not classes:
@@ -227,10 +150,15 @@ def draw_cover(
             f"classes must be one or more of the 19 names of csmae_hf.bigearthnet.LABELS, got {list(classes)}."
         )
     indices = np.array([LABELS.index(name) for name in classes], dtype=np.int8)
-    coast = _coast(rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    ramp = (np.cos(angle) * (_COLUMNS - EDGE / 2) + np.sin(angle) * (_ROWS - EDGE / 2)) / EDGE
+    ragged = rng.uniform(0.25, 0.6)
+    # signed distance to a ragged coast, positive at sea
+    coast = (8.0 * ramp + 2.0 * ragged * fractal_field(rng, 3, octaves=4)).astype(np.float32)
     scores = np.stack([_score(rng, COVER_STYLES[name].layout, parcels, coast, snap) for name in classes])
-    winner = _fit_shares(scores, draw_shares(rng, len(classes)))
-    return indices[winner]
+    least = 0.1
+    shares = least + (1 - least * len(classes)) * rng.dirichlet(np.full(len(classes), 1.6))
+    return indices[_fit_shares(scores, shares)]
 
 
 def _fit_shares(scores: Field, shares: NDArray[np.float64], rounds: int = 8) -> NDArray[np.intp]:
@@ -245,13 +173,6 @@ def _fit_shares(scores: Field, shares: NDArray[np.float64], rounds: int = 8) -> 
 
 
 def cover_shares(cover: NDArray[np.int8]) -> Mapping[str, float]:
-    """Measure how much of a tile each class covers.
-
-    Args:
-        cover: (EDGE, EDGE) map of indices into `LABELS`.
-
-    Returns:
-        Share (0 to 1) by class name, for the classes that occur.
-    """
+    """Measure the share (0 to 1) of a tile that each class covers, by name: of the classes in a map of indices into `LABELS`."""
     count = np.bincount(cover.ravel(), minlength=len(LABELS))
     return {LABELS[index]: float(number / cover.size) for index, number in enumerate(count) if number}

@@ -5,28 +5,21 @@ is the same land, seen differently; and classes share materials, so neither sens
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.sample.landcover import EDGE, PARCEL_CODES, Field, Parcels, smooth_field
-from csmae_hf.sample.tables import COVER_STYLES, MATERIALS, PHENOLOGIES
+from csmae_hf.sample.tables import CLIMATES, COVER_STYLES, MATERIALS
 
 Recipe = Mapping[str, Field | float]
 
 
 @dataclass(frozen=True)
 class Season:
-    """The state of the vegetation on a day: the four courses of `scene_tables.Phenology`, at that day.
-
-    Args:
-        leaf: Share of leaves on deciduous trees.
-        grass: Share of green in grass.
-        crop: Share of arable parcels that are green.
-        stubble: Share of arable parcels that are ripe or harvested.
-    """
+    """The state of the vegetation on a day: the four courses of a climate (see `tables.json`) at that day."""
 
     leaf: float
     grass: float
@@ -35,28 +28,18 @@ class Season:
 
 
 def season_at(climate: str, month: float) -> Season:
-    """Read the state of the vegetation from the tables.
-
-    Args:
-        climate: Key of `PHENOLOGIES`.
-        month: Time of the year in months, 0 is the first and 12 the last of the year; wraps around.
-
-    Returns:
-        The season, interpolated between the middles of the months.
-    """
-    course = PHENOLOGIES[climate]
+    """Interpolate the season of a climate at a time of the year: months from 0.0, the first of January, to 12.0; wraps around."""
     middles = np.arange(12) + 0.5
-    values = (
-        np.interp(month, middles, getattr(course, name), period=12) for name in ("leaf", "grass", "crop", "stubble")
+    return Season(
+        **{name: float(np.interp(month, middles, course, period=12)) for name, course in CLIMATES[climate].items()}
     )
-    return Season(*(float(value) for value in values))
 
 
 @dataclass(frozen=True)
 class Ground:
     """What the recipes are computed from.
 
-    Args:
+    Attributes:
         rng: Source of randomness.
         parcels: Division of the tile into fields.
         season: State of the vegetation.
@@ -133,15 +116,10 @@ def _complex_cultivation(ground: Ground) -> Recipe:
     columns, rows = ground.parcels.across, ground.parcels.along
     plot = (np.floor(columns / 3.5).astype(np.int32) * 31 + np.floor(rows / 6.0).astype(np.int32) * 17) % PARCEL_CODES
     kind = ground.rng.random(PARCEL_CODES, dtype=np.float32)[plot]
-    fields = _mix((kind < 0.55).astype(np.float32), _arable(_replot(ground, plot)), _pastures(_replot(ground, plot)))
+    plots = replace(ground, parcels=replace(ground.parcels, code=plot))
+    fields = _mix((kind < 0.55).astype(np.float32), _arable(plots), _pastures(plots))
     trees = 0.85 * (kind > 0.86).astype(np.float32) + 0.08
     return _mix(trees, _mix(0.8, _deciduous(ground.season), {"shrub": 1.0}), fields)
-
-
-def _replot(ground: Ground, plot: NDArray[np.int32]) -> Ground:
-    """The same ground with other parcels."""
-    parcels = Parcels(code=plot, edge=ground.parcels.edge, across=ground.parcels.across, along=ground.parcels.along)
-    return Ground(ground.rng, parcels, ground.season, ground.medium, ground.fine, ground.wetness)
 
 
 def _agriculture_with_nature(ground: Ground) -> Recipe:
@@ -275,16 +253,7 @@ RECIPES: dict[str, Callable[[Ground], Recipe]] = {
 
 
 def abundances(cover: NDArray[np.int8], ground: Ground, hedges: float) -> Field:
-    """Fill every pixel with materials.
-
-    Args:
-        cover: (EDGE, EDGE) map of classes, indices into `LABELS`.
-        ground: Parcels, season and fields.
-        hedges: Share of field edges in farmland that carry a hedge.
-
-    Returns:
-        (materials, EDGE, EDGE) float32 in the order of `MATERIALS`; every pixel sums to 1.
-    """
+    """Fill every pixel with materials: (materials, EDGE, EDGE) float32 in the order of `MATERIALS`; every pixel sums to 1."""
     filled = np.zeros((len(MATERIALS), EDGE, EDGE), dtype=np.float32)
     farmland = np.zeros((EDGE, EDGE), dtype=bool)
     for index in np.unique(cover):
@@ -292,9 +261,14 @@ def abundances(cover: NDArray[np.int8], ground: Ground, hedges: float) -> Field:
         farmland |= mask & (COVER_STYLES[name].layout == "parcel")
         for material, share in RECIPES[name](ground).items():
             filled[MATERIALS.index(material)] += mask * np.asarray(share, dtype=np.float32)
-    _plant_hedges(filled, ground, farmland, hedges)
-    _scatter_farms(filled, ground, farmland)
-    _lay_road(filled, ground)
+    grown = ground.uniform_by_parcel() < hedges
+    hedge = 0.65 * (ground.parcels.edge & farmland & grown).astype(np.float32)
+    _overlay(filled, hedge, _mix(0.8, _deciduous(ground.season), {"shrub": 1.0}))
+    farms = smooth_field(ground.rng, 44) + 0.5 * ground.medium  # single farms and their gardens
+    _overlay(filled, 0.6 * farmland * _gate(farms - 2.3), _deciduous(ground.season))
+    _overlay(filled, 0.85 * farmland * _gate(farms - 3.0, 8.0), {"roof": 0.8, "bright_roof": 0.2})
+    if ground.rng.random() <= 0.5:
+        _lay_road(filled, ground)
     return filled / filled.sum(axis=0)
 
 
@@ -305,23 +279,8 @@ def _overlay(filled: Field, share: Field, recipe: Recipe) -> None:
         filled[MATERIALS.index(material)] += share * part
 
 
-def _plant_hedges(filled: Field, ground: Ground, farmland: NDArray[np.bool_], hedges: float) -> None:
-    grown = ground.uniform_by_parcel() < hedges
-    share = 0.65 * (ground.parcels.edge & farmland & grown).astype(np.float32)
-    _overlay(filled, share, _mix(0.8, _deciduous(ground.season), {"shrub": 1.0}))
-
-
-def _scatter_farms(filled: Field, ground: Ground, farmland: NDArray[np.bool_]) -> None:
-    """Put single farms and their gardens into farmland."""
-    field = smooth_field(ground.rng, 44) + 0.5 * ground.medium
-    _overlay(filled, 0.6 * farmland * _gate(field - 2.3), _deciduous(ground.season))
-    _overlay(filled, 0.85 * farmland * _gate(field - 3.0, 8.0), {"roof": 0.8, "bright_roof": 0.2})
-
-
 def _lay_road(filled: Field, ground: Ground) -> None:
-    """Lead a road through the dry land of about half of the tiles."""
-    if ground.rng.random() > 0.5:
-        return
+    """Lead a road through the dry land."""
     axis, offset = ground.rng.uniform(0, np.pi), ground.rng.uniform(-0.35, 0.35) * EDGE
     rows, columns = np.mgrid[0:EDGE, 0:EDGE].astype(np.float32) - EDGE / 2
     line = np.cos(axis) * columns + np.sin(axis) * rows - offset + 5.0 * smooth_field(ground.rng, 3)

@@ -6,22 +6,20 @@ import numpy as np
 
 from csmae_hf.bigearthnet import BAND_SIZE, S1_BANDS, S2_BANDS
 from csmae_hf.sample.landcover import EDGE, Field, fractal_field, smooth_field
-from csmae_hf.sample.tables import BACKSCATTER, HEIGHT, MATERIALS, OPEN_GROUND, SIGNATURE_BANDS, SPECTRA, WATERS
+from csmae_hf.sample.tables import (
+    BACKSCATTER,
+    CLOUD,
+    HAZE,
+    HEIGHT,
+    IS_OPEN_GROUND,
+    IS_WATER,
+    MATERIALS,
+    SIGNATURE_BANDS,
+    SPECTRA,
+)
 
-_SPECTRA = np.array([SPECTRA[name] for name in MATERIALS], dtype=np.float32)
-_BACKSCATTER = np.array([BACKSCATTER[name] for name in MATERIALS], dtype=np.float32)
-_HEIGHT = np.array([HEIGHT.get(name, 0.0) for name in MATERIALS], dtype=np.float32)
-_OPEN = np.isin(MATERIALS, OPEN_GROUND)
-_WATER = np.isin(MATERIALS, WATERS)
 _ROOFS = [MATERIALS.index("roof"), MATERIALS.index("bright_roof")]
 _SNOW = MATERIALS.index("snow")
-
-_HAZE = np.array([700, 560, 400, 300, 260, 190, 170, 150, 130, 120, 60, 40], dtype=np.float32)
-"""Path signal of a haze of strength 1, digital numbers, in the order of `SIGNATURE_BANDS`."""
-
-_CLOUD = np.array([4600, 4700, 4600, 4700, 4800, 5000, 5100, 5200, 5200, 4700, 3600, 2900], dtype=np.float32)
-"""Digital numbers of a thick cloud, in the order of `SIGNATURE_BANDS`."""
-
 _TILT = np.linspace(-1.0, 1.0, len(SIGNATURE_BANDS), dtype=np.float32)
 
 LOOKS: float = 4.4
@@ -35,7 +33,7 @@ _SPECKLE_SHAPE = LOOKS * sum(w * w for w in _SPECKLE_KERNEL) / sum(_SPECKLE_KERN
 class Surface:
     """What both sensors look at.
 
-    Args:
+    Attributes:
         abundances: (materials, EDGE, EDGE), every pixel sums to 1.
         relief: (EDGE, EDGE) terrain height, arbitrary units (its slope counts).
         brightness: (EDGE, EDGE) relative brightness, about N(0, 1): parcels differ, and both sensors see it.
@@ -54,7 +52,7 @@ class Surface:
 class Sky:
     """What stands between the land and Sentinel-2.
 
-    Args:
+    Attributes:
         snow: Share of open ground under snow, 0 to 1.
         cloud: Share of the tile under cloud, 0 to 1.
         sun: Relative length of shadows, about 0.6 in summer to 1.6 in winter.
@@ -82,59 +80,31 @@ def _step(field: Field, rows: int, columns: int) -> Field:
     return padded[rows:, columns:] - field
 
 
-def _dropped_snow(surface: Surface, sky: Sky, rng: np.random.Generator) -> Field:
+def _snowed_on(surface: Surface, snow: float, rng: np.random.Generator) -> Field:
     """Abundances after snowfall: open ground is white, canopies half so, water not at all."""
-    if sky.snow <= 0:
+    if snow <= 0:
         return surface.abundances
-    taken = np.where(_HEIGHT > 0.5, 0.35, 1.0).astype(np.float32) * (~_WATER)
-    patchy = np.clip(sky.snow + 0.15 * fractal_field(rng, 4), 0.0, 1.0)
+    taken = np.where(HEIGHT > 0.5, 0.35, 1.0).astype(np.float32) * (~IS_WATER)
+    patchy = np.clip(snow + 0.15 * fractal_field(rng, 4), 0.0, 1.0)
     left = surface.abundances * (1.0 - taken[:, None, None] * patchy)
     left[_SNOW] += 1.0 - left.sum(axis=0)
     return left
 
 
-def _cloud_cover(rng: np.random.Generator, share: float) -> Field:
-    """Opacity (EDGE, EDGE) of clouds over about `share` of the tile."""
-    field = fractal_field(rng, 2, octaves=5, persistence=0.55)
-    threshold = np.quantile(field, 1.0 - share)
-    return np.clip((field - threshold) * 1.6, 0.0, 0.95).astype(np.float32)
-
-
 def spectra_of_the_day(rng: np.random.Generator) -> Field:
-    """Draw the table of spectra as it is on one day: every material somewhat brighter or darker, and of another hue.
-
-    Args:
-        rng: Source of randomness.
-
-    Returns:
-        (materials, bands) digital numbers, in the order of `MATERIALS` and `SIGNATURE_BANDS`.
-    """
+    """Draw the table of spectra (materials, bands) of one day: every material somewhat brighter or darker, and of another hue."""
     brightness = rng.normal(0, 0.10, (len(MATERIALS), 1))
     hue = rng.normal(0, 0.07, (len(MATERIALS), 1)) * _TILT
-    return (_SPECTRA * np.exp(brightness + hue)).astype(np.float32)
-
-
-def _reduce(image: Field, size: int) -> Field:
-    """Mean over squares: (EDGE, EDGE) to (size, size)."""
-    step = EDGE // size
-    return image if step == 1 else image.reshape(size, step, size, step).mean(axis=(1, 3))
+    return (SPECTRA * np.exp(brightness + hue)).astype(np.float32)
 
 
 def see_s2(rng: np.random.Generator, surface: Surface, spectra: Field, sky: Sky) -> dict[str, np.ndarray]:
-    """Render Sentinel-2 Level-2A: spectra mixed by abundance, light and shade, haze, clouds, noise.
+    """Render Sentinel-2 Level-2A: the day's spectra mixed by abundance, light and shade, haze, clouds, noise.
 
-    Args:
-        rng: Source of randomness.
-        surface: The land.
-        spectra: (materials, bands) digital numbers of the day, see `spectra_of_the_day`.
-        sky: Snow, clouds and sun.
-
-    Returns:
-        uint16 digital numbers by band, (size, size) with the native size of `BAND_SIZE`, at least 1. The 20 m and 60 m bands are
-        area means of the 10 m scene.
+    Gives uint16 digital numbers of at least 1 by band, (size, size) with the native size of `BAND_SIZE`: the 20 m and 60 m bands are
+    area means of the 10 m scene.
     """
-    abundances = _dropped_snow(surface, sky, rng)
-    *_, height = mixed = _mix(np.column_stack([spectra, _HEIGHT]), abundances)
+    *_, height = mixed = _mix(np.column_stack([spectra, HEIGHT]), _snowed_on(surface, sky.snow, rng))
     scene = mixed[:-1]
     light = (
         0.09 * surface.brightness
@@ -145,45 +115,31 @@ def see_s2(rng: np.random.Generator, surface: Surface, spectra: Field, sky: Sky)
     scene *= np.exp(np.clip(light + rng.normal(0, 0.06), -1.2, 0.9))
     scene *= np.exp(rng.normal(0, 0.04) * _TILT)[:, None, None]
     haze = np.clip(sky.haze * np.exp(rng.normal(0, 0.3)) * (1 + 0.3 * smooth_field(rng, 3)), 0.0, 2.0)
-    scene += _HAZE[:, None, None] * haze
+    scene += HAZE[:, None, None] * haze
     if sky.cloud > 0:
-        _overcast(scene, _cloud_cover(rng, sky.cloud))
-    return _read_out(rng, scene)
-
-
-def _overcast(scene: Field, opacity: Field) -> None:
-    """Put clouds and their shadows into the scene, in place."""
-    shadow = np.roll(opacity, (9, 7), axis=(0, 1))
-    scene *= 1.0 - 0.55 * shadow
-    scene *= 1.0 - opacity
-    scene += _CLOUD[:, None, None] * opacity
-
-
-def _read_out(rng: np.random.Generator, scene: Field) -> dict[str, np.ndarray]:
-    """Bring each band to its native size, add the noise of the detector, and round."""
+        field = fractal_field(rng, 2, octaves=5, persistence=0.55)
+        opacity = np.clip((field - np.quantile(field, 1.0 - sky.cloud)) * 1.6, 0.0, 0.95).astype(np.float32)
+        scene *= 1.0 - 0.55 * np.roll(opacity, (9, 7), axis=(0, 1))  # the shadow of the cloud
+        scene *= 1.0 - opacity
+        scene += CLOUD[:, None, None] * opacity
     bands = {}
     for band in S2_BANDS:
-        image = _reduce(scene[SIGNATURE_BANDS.index(band)], BAND_SIZE[band])
-        noise = rng.standard_normal(image.shape, dtype=np.float32) * (6.0 + 0.006 * image)
+        size = BAND_SIZE[band]
+        image, step = scene[SIGNATURE_BANDS.index(band)], EDGE // size
+        if step > 1:
+            image = image.reshape(size, step, size, step).mean(axis=(1, 3))
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * (6.0 + 0.006 * image)  # of the detector
         bands[band] = np.clip(np.rint(image + noise), 1, 20000).astype(np.uint16)
     return bands
 
 
 def backscatter_of_the_day(rng: np.random.Generator, wetness: float) -> Field:
-    """Draw the table of backscatter as it is on one day: moisture on open ground, wind on water, and chance.
-
-    Args:
-        rng: Source of randomness.
-        wetness: Wetness of the ground, about -1 to 1.
-
-    Returns:
-        (materials, 2) dB: VH and VV, in the order of `MATERIALS`.
-    """
-    table = _BACKSCATTER + rng.normal(0, 0.35, (len(MATERIALS), 1)) + rng.normal(0, 0.25, _BACKSCATTER.shape)
+    """Draw the table of backscatter (materials, VH VV) in dB of one day: moisture on open ground, wind on water, and chance."""
+    table = BACKSCATTER + rng.normal(0, 0.35, (len(MATERIALS), 1)) + rng.normal(0, 0.25, BACKSCATTER.shape)
     moisture = 1.2 * wetness + rng.normal(0, 0.5)
     wind = rng.normal(0, 1.0)
-    table[_OPEN] += np.array([0.7, 1.0]) * moisture
-    table[_WATER] += np.array([0.8, 3.2]) * wind
+    table[IS_OPEN_GROUND] += np.array([0.7, 1.0]) * moisture
+    table[IS_WATER] += np.array([0.8, 3.2]) * wind
     return (table + rng.normal(0, 0.5) + rng.normal(0, 0.3, 2)).astype(np.float32)
 
 
@@ -200,29 +156,16 @@ def _speckle(rng: np.random.Generator, count: int) -> Field:
     return total / np.float32(_SPECKLE_SHAPE * sum(_SPECKLE_KERNEL))
 
 
-def _double_bounce(rng: np.random.Generator, roofs: Field) -> Field:
-    """Extra power on buildings whose walls face the radar: few pixels, very bright."""
-    strength = np.exp(1.1 * rng.standard_normal((EDGE, EDGE), dtype=np.float32) - 0.6)
-    return roofs * strength * (rng.random((EDGE, EDGE), dtype=np.float32) < 0.3) * 2.5
-
-
 def see_s1(rng: np.random.Generator, surface: Surface, backscatter: Field, look: float) -> dict[str, np.ndarray]:
-    """Render Sentinel-1 GRD: power mixed by abundance, double bounce, foreshortening, speckle.
-
-    Args:
-        rng: Source of randomness.
-        surface: The land.
-        backscatter: (materials, 2) dB of the day, see `backscatter_of_the_day`.
-        look: 1.0 or -1.0: the side that the radar looks from.
-
-    Returns:
-        float32 backscatter in dB by band, VH and VV, each (EDGE, EDGE).
-    """
+    """Render Sentinel-1 GRD, float32 dB by band, (EDGE, EDGE): the day's power mixed by abundance, double bounce, foreshortening
+    towards the side it looks from (1.0 or -1.0), speckle."""
     power = 10.0 ** ((backscatter + np.float32(rng.normal(0, 0.25))) / 10.0)
-    *_, height = mixed = _mix(np.column_stack([power, _HEIGHT]), surface.abundances)
+    *_, height = mixed = _mix(np.column_stack([power, HEIGHT]), surface.abundances)
     scene = mixed[:-1]
-    roofs = surface.abundances[_ROOFS].sum(axis=0)
-    scene *= 1.0 + _double_bounce(rng, roofs)
+    # double bounce on buildings whose walls face the radar: few pixels, very bright
+    strength = np.exp(1.1 * rng.standard_normal((EDGE, EDGE), dtype=np.float32) - 0.6)
+    facing = rng.random((EDGE, EDGE), dtype=np.float32) < 0.3
+    scene *= 1.0 + surface.abundances[_ROOFS].sum(axis=0) * strength * facing * 2.5
     slope = 2.2 * _step(height, 0, 1) + 5.0 * _step(surface.relief, 0, 1)
     decibels = 0.7 * surface.brightness + surface.texture_s1 + look * np.clip(slope, -4.0, 4.0)
     scene *= 10.0 ** (decibels / 10.0)

@@ -6,23 +6,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from csmae_hf.search.index import Found, Selection, padded
+from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.nearest import nearest
 from csmae_hf.search.vectors import IntArray, Vectors
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class ExactIndex:
+class ExactIndex(ArchiveIndex):
     """Looks at every row, a chunk at a time, so the vectors may be larger than memory.
 
-    Args:
-        vectors: (N, D) float32 unit vectors.
-        device: Where the products run; default the CPU.
-        precision: "float32", or on a GPU "float16" or "bfloat16"; results are the same.
-
-    Raises:
-        ValueError: If the precision is unknown.
+    Products run on `device`, default the CPU, there in float32; on a GPU in any of `PRECISIONS`, with the same results.
     """
 
     backend: ClassVar[str] = "exact"
@@ -30,10 +24,8 @@ class ExactIndex:
     def __init__(self, vectors: Vectors, device: str | torch.device | None = None, precision: str = "float32"):
         if precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}.")
-        self.vectors = vectors
-        self.device = device
+        self.vectors, self.device, self._precision = vectors, device, PRECISIONS[precision]
         self.parameters: dict[str, Any] = {} if precision == "float32" else {"precision": precision}
-        self._precision = PRECISIONS[precision]
 
     def add(self, vectors: Vectors, tiles: pa.Table) -> None:
         """See [`ArchiveIndex.add`]."""
@@ -46,8 +38,11 @@ class ExactIndex:
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""
         vectors = self.vectors if selection is None else self.vectors.select(selection.rows)
+        found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1), exact=True)
         count = min(k, len(vectors))
-        if not count:
-            return padded(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), k, True)
-        scores, rows = nearest(queries, vectors, count, device=self.device, precision=self._precision, progress=True)
-        return padded(scores, rows if selection is None else selection.rows[rows], k, True)
+        if count:
+            options: dict[str, Any] = {"device": self.device, "precision": self._precision}
+            scores, rows = nearest(queries, vectors, count, progress=True, **options)
+            found.scores[:, :count] = scores
+            found.rows[:, :count] = rows if selection is None else selection.rows[rows]
+        return found

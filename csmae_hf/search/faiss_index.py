@@ -5,6 +5,7 @@ few rows is faster anyway.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +15,9 @@ import torch
 
 from csmae_hf.files import Entry, write_file
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.index import Found, Selection
+from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.nearest import rerank
+from csmae_hf.search.recall import LEAST_RECALL
 from csmae_hf.search.vectors import CHUNK_ROWS, IntArray, Vectors
 
 logger = logging.getLogger(__name__)
@@ -26,11 +28,15 @@ EXACT_BELOW = 50_000
 KINDS = ("ivf", "hnsw")
 """`ivf`: lists of 1-bit RaBitQ codes, 4 % of the vectors' size. `hnsw`: a graph over 8-bit codes, 27 %, slower to build."""
 
+WANTED_RECALL = 0.98
+"""The effort of an index is raised to this on a sample of the archive's tiles, so that other queries have `LEAST_RECALL` at least."""
+
+_FIRST_EFFORT = {"ivf": 8, "hnsw": 32}
 _TRAINING_ROWS_PER_LIST = 64
 _LEAST_TRAINING_ROWS_PER_LIST = 39
 
 
-class FaissIndex:
+class FaissIndex(ArchiveIndex):
     """Candidates by faiss, ranking by the vectors.
 
     Args:
@@ -40,10 +46,6 @@ class FaissIndex:
         candidates: Candidates per result that are ranked.
         exact_below: A filter that keeps at most so many rows is answered exactly.
         index: A faiss index of these vectors; None builds it.
-
-    Raises:
-        ValueError: If the kind is unknown or there are no vectors.
-        ImportError: If faiss is missing.
     """
 
     backend: ClassVar[str] = "faiss"
@@ -59,21 +61,44 @@ class FaissIndex:
     ):
         if kind not in KINDS:
             raise ValueError(f"Unknown kind of faiss index {kind!r}: expected one of {', '.join(KINDS)}.")
-        self.parameters: dict[str, Any] = {
-            "kind": kind,
-            "effort": effort,
-            "candidates": candidates,
-            "exact_below": exact_below,
-        }
+        self.parameters: dict[str, Any] = {"kind": kind, "effort": effort}
+        self.parameters |= {"candidates": candidates, "exact_below": exact_below}
         self.exact = ExactIndex(vectors)
-        self.index = _build(vectors, kind) if index is None else index
+        self.index = _train(vectors, kind) if index is None else index
+
+    @classmethod
+    def open(
+        cls, described: Mapping[str, Any], folder: Path, vectors: Vectors, tiles: pa.Table, token: str, uri: str
+    ) -> "FaissIndex":
+        """See [`ArchiveIndex.open`]; a file that is no faiss index is a ValueError."""
+        path = folder / described["file"]
+        try:
+            return cls(vectors, **described["parameters"], index=import_faiss().read_index(str(path)))
+        except RuntimeError as error:
+            raise ValueError(f"{path} is no faiss index: {error}") from error
+
+    def write(self, folder: Path, sensor: str) -> Entry:
+        """See [`ArchiveIndex.write`]."""
+        content = import_faiss().serialize_index(self.index)
+        return write_file(folder, f"index-{sensor}", ".faiss", lambda stream: stream.write(content.data))
+
+    def tune(self, recall: Callable[[], float], sensor: str) -> None:
+        """See [`ArchiveIndex.tune`]."""
+        most, kind = self._most_effort, self.parameters["kind"]
+        self.parameters["effort"] = min(_FIRST_EFFORT[kind], most)
+        while (lowest := recall()) < WANTED_RECALL and self.parameters["effort"] < most:
+            self.parameters["effort"] = min(2 * self.parameters["effort"], most)
+        if lowest < LEAST_RECALL:
+            raise ValueError(
+                f"The faiss index ({kind}) of {sensor} finds {lowest:.0%} of the exact results at most, {LEAST_RECALL:.0%} are "
+                f"wanted: raise candidates (now {self.parameters['candidates']}), or search exactly."
+            )
 
     @property
-    def most_effort(self) -> int:
+    def _most_effort(self) -> int:
         """The effort beyond which more finds no more."""
-        faiss = import_faiss()
         if self.parameters["kind"] == "ivf":
-            return int(faiss.extract_index_ivf(self.index).nlist)
+            return int(import_faiss().extract_index_ivf(self.index).nlist)
         return max(len(self.exact.vectors), 1)
 
     def add(self, vectors: Vectors, tiles: pa.Table) -> None:
@@ -85,7 +110,7 @@ class FaissIndex:
     def remove(self, rows: IntArray) -> None:
         """See [`ArchiveIndex.remove`]. The index is built again."""
         self.exact.remove(rows)
-        self.index = _build(self.exact.vectors, self.parameters["kind"])
+        self.index = _train(self.exact.vectors, self.parameters["kind"])
 
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""
@@ -94,52 +119,22 @@ class FaissIndex:
         count = max(k * int(self.parameters["candidates"]), 100)
         if kept <= count or (selection is not None and kept <= self.parameters["exact_below"]):
             return self.exact.search(queries, k, selection)
-        options = self._options(None if selection is None else selection.rows, total / kept, count)
+        faiss = import_faiss()
+        selector = None if selection is None else faiss.IDSelectorBatch(selection.rows)
+        # the fewer rows a filter keeps, the more has to be looked at to find as many of them
+        effort = min(int(np.ceil(self.parameters["effort"] * total / kept)), self._most_effort)
+        if self.parameters["kind"] == "hnsw":
+            options = faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=selector)
+        else:
+            inner = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+            options = faiss.SearchParametersPreTransform(index_params=inner)
         _, found = self.index.search(queries.numpy(), count, params=options)
         scores, rows = rerank(queries, self.exact.vectors, torch.from_numpy(found), k)
         return Found(scores.numpy(), rows.numpy(), False)
 
-    def _options(self, rows: IntArray | None, sparsity: float, count: int) -> Any:
-        """Search parameters; the fewer rows a filter keeps, the more has to be looked at to find as many of them."""
-        faiss = import_faiss()
-        effort = min(int(np.ceil(self.parameters["effort"] * sparsity)), self.most_effort)
-        selector = None if rows is None else faiss.IDSelectorBatch(rows)
-        if self.parameters["kind"] == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=selector)
-        return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=effort, sel=selector))
-
-    def write(self, folder: Path, sensor: str) -> Entry:
-        """Write the faiss index to a file of an archive.
-
-        Args:
-            folder: The archive.
-            sensor: Whose index it is.
-
-        Returns:
-            What was written.
-        """
-        content = import_faiss().serialize_index(self.index)
-        return write_file(folder, f"index-{sensor}", ".faiss", lambda stream: stream.write(content.data))
-
-    @staticmethod
-    def read(path: Path) -> Any:
-        """Read a faiss index from a file.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        try:
-            return import_faiss().read_index(str(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path} is no faiss index: {error}") from error
-
 
 def import_faiss() -> Any:
-    """Import faiss.
-
-    Raises:
-        ImportError: With how to install it.
-    """
+    """Import faiss; an ImportError says how to install it."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # else it tells of every instruction set that it tries
     try:
         import faiss
@@ -149,19 +144,12 @@ def import_faiss() -> Any:
 
 
 def number_of_lists(rows: int) -> int:
-    """Choose the lists of an IVF: the power of two nearest to 3 times the root of the rows, with enough rows to train each.
-
-    Args:
-        rows: Vectors of the archive.
-
-    Returns:
-        1024 for 100,000.
-    """
+    """Lists of an IVF: the power of two nearest to 3 times the root of the rows, with enough rows to train each; 1024 of 100,000."""
     wanted = 2 ** round(float(np.log2(3 * max(rows, 1) ** 0.5)))
     return max(min(wanted, rows // _LEAST_TRAINING_ROWS_PER_LIST), 1)
 
 
-def _build(vectors: Vectors, kind: str) -> Any:
+def _train(vectors: Vectors, kind: str) -> Any:
     faiss = import_faiss()
     if not len(vectors):
         raise ValueError("A faiss index of no vectors cannot be trained; use the exact index.")

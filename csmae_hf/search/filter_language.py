@@ -16,9 +16,10 @@ Arrow table or into an expression of Milvus; no text of a user reaches either bu
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -33,13 +34,13 @@ MAX_LENGTH = 100_000
 MAX_DEPTH = 50
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<quoted>"(?:[^"]|"")*")
-    |(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<word>[^\W\d]\w*)|(?P<sign><=|>=|==|!=|<>|[=<>(),\[\]]))""",
+    r"""(?P<text>'(?:[^']|'')*')|(?P<quoted>"(?:[^"]|"")*")
+    |(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<word>[^\W\d]\w*)|(?P<sign><=|>=|==|!=|<>|[=<>(),\[\]])
+    |(?P<stranger>\S)""",
     re.VERBOSE,
 )
-_NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">", "in": "not in", "not in": "in"}
-_MILVUS_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 _SYNONYMS = {"==": "=", "<>": "!="}
+_NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">", "in": "not in", "not in": "in"}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": pc.equal,
     "!=": pc.not_equal,
@@ -48,6 +49,19 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
+_TYPES: dict[Kind, tuple[Callable[[pa.DataType], bool], ...]] = {
+    "text": (pa.types.is_string, pa.types.is_large_string),
+    "truth": (pa.types.is_boolean,),
+    "number": (pa.types.is_integer, pa.types.is_floating),
+    "time": (pa.types.is_timestamp, pa.types.is_date),
+}
+_EXPECTED: dict[Kind, str] = {
+    "text": "'text'",
+    "number": "a number",
+    "truth": "true or false",
+    "time": "'a date', such as '2017-06-13'",
+}
+_MILVUS_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
 class FilterError(ValueError):
@@ -55,7 +69,7 @@ class FilterError(ValueError):
 
 
 class Column(NamedTuple):
-    """What a filter may ask of a column."""
+    """What a filter may ask of a column; `many` where it holds lists."""
 
     kind: Kind
     many: bool
@@ -63,13 +77,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Condition:
-    """A column compared with constants.
-
-    Attributes:
-        column: Its name.
-        operator: One of =, !=, <, <=, >, >=, in, not in.
-        values: The constants, typed as the column; one but for `in`.
-    """
+    """A column compared (=, !=, <, <=, >, >=, in, not in) with constants of its type; with one but for `in`."""
 
     column: str
     operator: str
@@ -78,12 +86,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Joined:
-    """Conditions joined by one word.
-
-    Attributes:
-        word: "and" or "or".
-        parts: Two or more.
-    """
+    """Two or more conditions joined by one word."""
 
     word: Literal["and", "or"]
     parts: tuple["Where", ...]
@@ -93,42 +96,23 @@ Where = Condition | Joined
 
 
 def columns_of(schema: pa.Schema) -> dict[str, Column]:
-    """Find the columns that filters may use.
-
-    Args:
-        schema: Of a table.
-
-    Returns:
-        Kind by name, for columns of text, numbers, truth values, dates and times, and for lists of them.
-    """
-    found: dict[str, Column] = {}
+    """The columns of a table that filters may use: text, numbers, truth values, dates and times, and lists of them."""
+    found = {}
     for field in schema:
-        many = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-        kind = _kind_of(field.type.value_type if many else field.type)
+        many = _is_list(field.type)
+        held = field.type.value_type if many else field.type
+        kind = next((kind for kind, tests in _TYPES.items() if any(test(held) for test in tests)), None)
         if kind is not None:
             found[field.name] = Column(kind, many)
     return found
 
 
-def _kind_of(kind: pa.DataType) -> Kind | None:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "text"
-    if pa.types.is_boolean(kind):
-        return "truth"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "number"
-    return "time" if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def parse_filter(text: str, schema: pa.Schema) -> Where:
-    """Read a filter.
-
-    Args:
-        text: In the language of this module.
-        schema: Of the table that it will be asked of.
-
-    Returns:
-        The conditions, negations resolved.
+    """Read a filter in the language of this module, of a table of this schema.
 
     Raises:
         FilterError: If the text is no filter, a column is unknown (the nearest name is given), or a value does not fit its column.
@@ -148,45 +132,26 @@ class _Parser:
     """Recursive descent; `negated` travels down, so that the tree holds no negation."""
 
     def __init__(self, text: str, columns: Mapping[str, Column]):
-        self.text = text
-        self.columns = columns
-        self.tokens = list(self._tokens())
-        self.place = 0
-        self.depth = 0
+        self.text, self.columns, self.place, self.depth = text, columns, 0, 0
+        self.tokens = [_Token(str(match.lastgroup), match[0], match.start()) for match in _TOKEN.finditer(text)]
+        self.tokens.append(_Token("end", "", len(text)))
+        for token in self.tokens:
+            if token.kind == "stranger":
+                unclosed = token.text in "'\""
+                self._refuse("a quote that is not closed" if unclosed else f"{token.text!r} means nothing here", token)
 
     def parse(self) -> Where:
-        if self._peek().kind == "end":
+        if self.tokens[0].kind == "end":
             self._refuse("expected a condition, such as country = 'Austria'; the filter is empty")
-        tree = self._any_of(False)
-        if self._peek().kind != "end":
+        tree = self._joined("or", False)
+        if self.tokens[self.place].kind != "end":
             self._refuse("expected `and`, `or` or the end")
         return tree
 
-    def _tokens(self) -> Iterable[_Token]:
-        place, end = 0, len(self.text.rstrip())
-        while place < end:
-            match = _TOKEN.match(self.text, place)
-            if match is None or match.lastgroup is None:
-                start = place + len(self.text[place:]) - len(self.text[place:].lstrip())
-                unclosed = self.text[start] in "'\""
-                raise FilterError(
-                    self._show(
-                        start, "a quote that is not closed" if unclosed else f"{self.text[start]!r} means nothing here"
-                    )
-                )
-            yield _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup))
-            place = match.end()
-        yield _Token("end", "", len(self.text))
-
-    def _show(self, place: int, message: str) -> str:
-        before, after = self.text[max(place - 60, 0) : place], self.text[place : place + 30]
-        return f"Filter: {message}, at the mark: {before}\N{BLACK RIGHT-POINTING TRIANGLE}{after}"
-
     def _refuse(self, message: str, token: _Token | None = None) -> NoReturn:
-        raise FilterError(self._show((token or self._peek()).start, message))
-
-    def _peek(self) -> _Token:
-        return self.tokens[self.place]
+        place = (token or self.tokens[self.place]).start
+        before, after = self.text[max(place - 60, 0) : place], self.text[place : place + 30]
+        raise FilterError(f"Filter: {message}, at the mark: {before}\N{BLACK RIGHT-POINTING TRIANGLE}{after}")
 
     def _next(self) -> _Token:
         token = self.tokens[self.place]
@@ -194,18 +159,13 @@ class _Parser:
         return token
 
     def _take(self, *texts: str) -> bool:
-        token = self._peek()
+        token = self.tokens[self.place]
         found = token.kind in ("word", "sign") and token.text.lower() in texts
         self.place += found
         return found
 
-    def _any_of(self, negated: bool) -> Where:
-        return self._joined("or", self._all_of, negated)
-
-    def _all_of(self, negated: bool) -> Where:
-        return self._joined("and", self._one, negated)
-
-    def _joined(self, word: Literal["and", "or"], part: Callable[[bool], Where], negated: bool) -> Where:
+    def _joined(self, word: Literal["and", "or"], negated: bool) -> Where:
+        part = partial(self._joined, "and") if word == "or" else self._one
         parts = [part(negated)]
         while self._take(word):
             parts.append(part(negated))
@@ -219,7 +179,7 @@ class _Parser:
         if self._take("not"):
             tree = self._one(not negated)
         elif self._take("("):
-            tree = self._any_of(negated)
+            tree = self._joined("or", negated)
             if not self._take(")"):
                 self._refuse("expected )")
         else:
@@ -236,176 +196,116 @@ class _Parser:
             operator = "not in"
         if token.kind not in ("sign", "word") or operator not in _NEGATED:
             self._refuse(f"expected a comparison (=, !=, <, <=, >, >=, in) after {name}", token)
-        if operator in ("in", "not in"):
-            values = self._values(name, column)
-        else:
-            if operator in ("<", "<=", ">", ">=") and (column.many or column.kind == "truth"):
-                self._refuse(f"{name} has no order; compare it with =, != or in", token)
-            values = (self._value(name, column),)
-        return Condition(name, _NEGATED[operator] if negated else operator, values)
+        if operator[0] in "<>" and (column.many or column.kind == "truth"):
+            self._refuse(f"{name} has no order; compare it with =, != or in", token)
+        listed = operator in ("in", "not in")
+        if listed and not self._take("(", "["):
+            self._refuse("expected ( and a list of values after `in`")
+        values = [self._value(name, column.kind)]
+        while listed and self._take(","):
+            values.append(self._value(name, column.kind))
+        if listed and not self._take(")", "]"):
+            self._refuse("expected , or )")
+        return Condition(name, _NEGATED[operator] if negated else operator, tuple(values))
 
     def _column(self) -> str:
         token = self._next()
+        name = token.text
         if token.kind == "quoted":
-            name = token.text[1:-1].replace('""', '"')
-        elif token.kind == "word" and token.text.lower() not in ("and", "or", "in", "not"):
-            name = token.text
-        else:
+            name = name[1:-1].replace('""', '"')
+        elif token.kind != "word" or name.lower() in ("and", "or", "in", "not"):
             self._refuse("expected the name of a column", token)
         if name not in self.columns:
             near = difflib.get_close_matches(name.lower(), [known.lower() for known in self.columns], 1, 0.5)
-            known = ", ".join(self.columns) or "none"
-            hint = next((f"; did you mean {real}?" for real in self.columns if near and real.lower() == near[0]), "")
-            raise FilterError(f"Filter: no column {name!r}{hint} (columns: {known})")
+            hint = next((f"; did you mean {real}?" for real in self.columns if real.lower() in near), "")
+            raise FilterError(f"Filter: no column {name!r}{hint} (columns: {', '.join(self.columns) or 'none'})")
         return name
 
-    def _values(self, name: str, column: Column) -> tuple[Value, ...]:
-        if not self._take("(", "["):
-            self._refuse("expected ( and a list of values after `in`")
-        values = [self._value(name, column)]
-        while self._take(","):
-            values.append(self._value(name, column))
-        if not self._take(")", "]"):
-            self._refuse("expected , or )")
-        return tuple(values)
-
-    def _value(self, name: str, column: Column) -> Value:
+    def _value(self, name: str, kind: Kind) -> Value:
         token = self._next()
-        wanted = {
-            "text": "'text'",
-            "number": "a number",
-            "truth": "true or false",
-            "time": "'a date', such as '2017-06-13'",
-        }
-        if token.kind in ("text", "quoted") and column.kind in ("text", "time"):
+        if token.kind in ("text", "quoted") and kind in ("text", "time"):
             quote = token.text[0]
             text = token.text[1:-1].replace(quote * 2, quote)
-            return text if column.kind == "text" else self._time(text, token)
-        if token.kind == "number" and column.kind == "number":
+            if kind == "text":
+                return text
+            try:
+                time = datetime.fromisoformat(text)
+            except ValueError:
+                self._refuse("expected a date as of ISO 8601, such as '2017-06-13' or '2017-06-13T10:10:31'", token)
+            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        if token.kind == "number" and kind == "number":
             number = int(token.text) if re.fullmatch(r"[+-]?\d{1,18}", token.text) else float(token.text)
-            return number if abs(number) < float("inf") else self._refuse("a number that is too large", token)
-        if token.kind == "word" and column.kind == "truth" and token.text.lower() in ("true", "false"):
+            return number if math.isfinite(number) else self._refuse("a number that is too large", token)
+        if token.kind == "word" and kind == "truth" and token.text.lower() in ("true", "false"):
             return token.text.lower() == "true"
-        self._refuse(f"{name} is compared with {wanted[column.kind]}, not with {token.text or 'nothing'}", token)
-
-    def _time(self, text: str, token: _Token) -> datetime:
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            self._refuse("expected a date as of ISO 8601, such as '2017-06-13' or '2017-06-13T10:10:31'", token)
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-
-
-def columns_in(where: Where) -> list[str]:
-    """Name the columns that a filter looks at.
-
-    Args:
-        where: The filter.
-
-    Returns:
-        Each once, in order.
-    """
-    if isinstance(where, Condition):
-        return [where.column]
-    return list(dict.fromkeys(name for part in where.parts for name in columns_in(part)))
+        self._refuse(f"{name} is compared with {_EXPECTED[kind]}, not with {token.text or 'nothing'}", token)
 
 
 def mask_of(where: Where, table: pa.Table) -> NDArray[np.bool_]:
-    """Say which rows of a table a filter keeps.
-
-    Args:
-        where: The filter.
-        table: With the columns that it looks at.
-
-    Returns:
-        (N,) true where the filter is fulfilled.
-    """
+    """Which rows of a table a filter keeps: (N,) true where it is fulfilled."""
     if isinstance(where, Joined):
         joint = np.logical_and if where.word == "and" else np.logical_or
         return joint.reduce([mask_of(part, table) for part in where.parts])
     column = table.column(where.column).combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # older pyarrow, or no rows
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        return _known(_matches(column, where.operator, where.values))
-    operator = {"=": "in", "!=": "not in"}.get(where.operator, where.operator)
-    held = _known(_matches(pc.list_flatten(column), "in", where.values))
+    if not _is_list(column.type):
+        return _matches(column, where.operator, where.values)
+    held = _matches(pc.list_flatten(column), "in", where.values)
     holds = np.zeros(len(column), dtype=bool)
     holds[np.asarray(pc.list_parent_indices(column))[held]] = True
-    return holds if operator == "in" else ~holds & np.asarray(column.is_valid())
+    return holds if where.operator in ("=", "in") else ~holds & np.asarray(column.is_valid())
 
 
-def _matches(column: pa.Array, operator: str, values: Sequence[Value]) -> pa.Array:
+def _matches(column: pa.Array, operator: str, values: Sequence[Value]) -> NDArray[np.bool_]:
+    constants = _constants(values, column.type)
     if operator in _COMPARE:
-        return _COMPARE[operator](column, _scalar(values[0], column.type))
-    kinds = {scalar.type for scalar in (_scalar(value, column.type) for value in values)}
-    kind = column.type if kinds == {column.type} else next(iter(kinds - {column.type}))
-    found = pc.is_in(column.cast(kind), value_set=pa.array([_plain(value, kind) for value in values], kind))
-    return pc.if_else(column.is_valid(), found if operator == "in" else pc.invert(found), None)
+        return np.asarray(pc.fill_null(_COMPARE[operator](column, constants[0]), False), dtype=bool)
+    found = np.asarray(pc.is_in(column.cast(constants.type), value_set=constants), dtype=bool)
+    return found if operator == "in" else ~found & np.asarray(column.is_valid())
 
 
-def _scalar(value: Value, kind: pa.DataType) -> pa.Scalar:
-    """A constant in a type in which comparing with the column changes neither."""
-    if isinstance(value, datetime):
-        return pa.scalar(value, pa.timestamp("us", tz=getattr(kind, "tz", None)))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return (
-            pa.scalar(float(value))
-            if isinstance(value, float) or pa.types.is_floating(kind)
-            else pa.scalar(value, pa.int64())
-        )
-    return pa.scalar(value, kind)
-
-
-def _plain(value: Value, kind: pa.DataType) -> Value:
-    return float(value) if pa.types.is_floating(kind) and not isinstance(value, (str, datetime)) else value
-
-
-def _known(found: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
+def _constants(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
+    """Constants in a type in which comparing them with a column of a kind changes neither."""
+    if isinstance(values[0], datetime):
+        return pa.array(values, pa.timestamp("us", tz=getattr(kind, "tz", None)))
+    if pa.types.is_floating(kind) or any(isinstance(value, float) for value in values):
+        return pa.array([float(value) for value in values], pa.float64())  # type: ignore[arg-type]
+    return pa.array(values, pa.int64() if pa.types.is_integer(kind) else kind)
 
 
 def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str:
-    """Write a filter as an expression of Milvus.
+    """Write a filter of a table of this schema as an expression of Milvus, whose constants are typed and escaped.
 
-    Args:
-        where: The filter.
-        names: Milvus field by column. Beside it a truth field of the same name and `_known` says whether the value is known.
-        schema: Of the table.
-
-    Returns:
-        The expression. Its field names are those of `names`, its constants are typed and escaped.
+    `names` are Milvus' fields by column; beside each a truth field of the same name and `_known` says whether the value is known.
     """
     if isinstance(where, Joined):
         return f" {where.word} ".join(f"({milvus_of(part, names, schema)})" for part in where.parts)
     field, kind = names[where.column], schema.field(where.column).type
     known = f"{field}_known == true"
-    if pa.types.is_integer(kind):
-        where = _with_whole_numbers(where)
-    constants = [_milvus_constant(value) for value in where.values]
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    operator, values = _with_whole_numbers(where) if pa.types.is_integer(kind) else (where.operator, where.values)
+    constants = [_milvus_constant(value) for value in values]
+    if _is_list(kind):
         held = " or ".join(f"array_contains({field}, {constant})" for constant in constants)
-        return f"{known} and not ({held})" if where.operator in ("!=", "not in") else f"{known} and ({held})"
-    if where.operator in ("in", "not in"):
+        return f"{known} and not ({held})" if operator in ("!=", "not in") else f"{known} and ({held})"
+    if operator in ("in", "not in"):
         if not constants:
-            return known if where.operator == "not in" else f"{known} and {field}_known == false"
-        if any(isinstance(value, float) for value in where.values):  # a list of Milvus has one type
-            constants = [repr(float(value)) for value in where.values]  # type: ignore[arg-type]
-        return f"{known} and {field} {where.operator} [{', '.join(constants)}]"
-    return f"{known} and {field} {'==' if where.operator == '=' else where.operator} {constants[0]}"
+            return known if operator == "not in" else f"{known} and {field}_known == false"
+        if any(isinstance(value, float) for value in values):  # a list of Milvus has one type
+            constants = [repr(float(value)) for value in values]  # type: ignore[arg-type]
+        return f"{known} and {field} {operator} [{', '.join(constants)}]"
+    return f"{known} and {field} {'==' if operator == '=' else operator} {constants[0]}"
 
 
-def _with_whole_numbers(where: Condition) -> Condition:
-    """The same condition on a column of whole numbers, whose constants Milvus wants whole."""
-    value = where.values[0]
-    if where.operator in ("=", "!=", "in", "not in"):
-        whole = tuple(int(item) for item in where.values if not isinstance(item, float) or item.is_integer())  # type: ignore[arg-type]
-        return Condition(where.column, {"=": "in", "!=": "not in"}.get(where.operator, where.operator), whole)
-    if not isinstance(value, float) or value.is_integer():
-        return Condition(where.column, where.operator, (int(value),))  # type: ignore[arg-type]
-    if where.operator.startswith("<"):
-        return Condition(where.column, "<=", (math.floor(value),))
-    return Condition(where.column, ">=", (math.ceil(value),))
+def _with_whole_numbers(where: Condition) -> tuple[str, tuple[Value, ...]]:
+    """Operator and constants of the same condition on a column of whole numbers, whose constants Milvus wants whole."""
+    numbers: list[Any] = list(where.values)
+    if where.operator[0] not in "<>":  # a fraction equals none of them
+        whole = tuple(int(number) for number in numbers if number == int(number))
+        return {"=": "in", "!=": "not in"}.get(where.operator, where.operator), whole
+    if numbers[0] == int(numbers[0]):
+        return where.operator, (int(numbers[0]),)
+    return ("<=", (math.floor(numbers[0]),)) if where.operator[0] == "<" else (">=", (math.ceil(numbers[0]),))
 
 
 def milvus_time(value: date) -> int:

@@ -1,88 +1,79 @@
-"""Three ways to find an archive's nearest rows, behind one interface: exact, faiss, Milvus.
+"""What every index of an archive does, whichever it is.
 
 The truth is the archive's vectors and table. An index holds nothing that is not in them, and can be thrown away and built again.
 Whatever finds the candidates, the final ranking is by the same float64 product of the same vectors, so scores agree to the bit.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from csmae_hf.files import Entry
 from csmae_hf.search.filter_language import Where
 from csmae_hf.search.vectors import IntArray, Vectors
-
-BACKENDS = ("exact", "faiss", "milvus")
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """A filter, in both forms in which an index may want it.
-
-    Attributes:
-        where: The filter.
-        rows: The archive's rows that it keeps, ascending.
-    """
+    """A filter, in both forms in which an index may want it: the conditions, and the rows that they keep, ascending."""
 
     where: Where
     rows: IntArray
 
 
 class Found(NamedTuple):
-    """What an index found.
+    """What an index found."""
 
-    Attributes:
-        scores: (Q, k) float32, highest first; -inf where there is nothing.
-        rows: (Q, k) int64 rows of the archive; -1 where there is nothing.
-        exact: Whether nothing nearer can have been missed.
+    scores: NDArray[np.float32]  # (Q, k), highest first; -inf where there is nothing
+    rows: IntArray  # (Q, k) of the archive; -1 where there is nothing
+    exact: bool  # whether nothing nearer can have been missed
+
+
+class ArchiveIndex(ABC):
+    """Finds the nearest rows of one sensor of an archive.
+
+    A further index is a subclass in a file of its own, named in `csmae_hf.search.build_index.INDEXES`. Its `parameters` are what is
+    stored of it with an archive: JSON that `open` builds it from again.
     """
-
-    scores: NDArray[np.float32]
-    rows: IntArray
-    exact: bool
-
-
-class ArchiveIndex(Protocol):
-    """Finds the nearest rows of one sensor of an archive."""
 
     backend: ClassVar[str]
     parameters: dict[str, Any]
 
+    @classmethod
+    def build(cls, vectors: Vectors, tiles: pa.Table, **options: Any) -> "ArchiveIndex":
+        """Index (N, D) float32 unit vectors, whose metadata are the rows of `tiles`; options are those of the class."""
+        return cls(vectors, **options)  # type: ignore[call-arg]
+
+    @classmethod
+    def open(
+        cls, described: Mapping[str, Any], folder: Path, vectors: Vectors, tiles: pa.Table, token: str, uri: str
+    ) -> "ArchiveIndex":
+        """Open an index as `open_index` does; ImportError without its package, ConnectionError without a server that it needs."""
+        return cls.build(vectors, tiles, **described["parameters"])
+
+    def tune(self, recall: Callable[[], float], sensor: str) -> None:
+        """Raise the effort until `recall()`, the lowest of any direction to the sensor, is enough; ValueError if it never is."""
+        return
+
+    def write(self, folder: Path, sensor: str) -> Entry | None:
+        """Write what `open` reads to a file of an archive; None where the parameters say all."""
+        return None
+
+    @abstractmethod
     def add(self, vectors: Vectors, tiles: pa.Table) -> None:
-        """Put rows after those that are there.
+        """Put (M, D) float32 unit vectors, and their metadata in the columns of the archive, after those that are there."""
 
-        Args:
-            vectors: (M, D) float32 unit vectors.
-            tiles: Their metadata, in the columns of the archive.
-        """
-
+    @abstractmethod
     def remove(self, rows: IntArray) -> None:
-        """Take rows out; those after them move up.
+        """Take rows, ascending numbers, out; those after them move up."""
 
-        Args:
-            rows: Row numbers, ascending.
-        """
-
+    @abstractmethod
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
-        """Find the nearest rows.
-
-        Args:
-            queries: (Q, D) float32 unit vectors.
-            k: Results per query; any number of at least 1.
-            selection: Rows among which to look; None for all.
-
-        Returns:
-            Scores and rows, (Q, k).
-        """
-
-
-def padded(scores: NDArray[np.float32], rows: IntArray, k: int, exact: bool) -> Found:
-    """Fill up results of fewer than k columns with nothing."""
-    short = k - scores.shape[1]
-    if short <= 0:
-        return Found(scores, rows, exact)
-    edges = ((0, 0), (0, short))
-    return Found(np.pad(scores, edges, constant_values=-np.inf), np.pad(rows, edges, constant_values=-1), exact)
+        """Find the k rows, of all or of a selection, nearest to each query; these are (Q, D) float32 unit vectors, k at least 1."""

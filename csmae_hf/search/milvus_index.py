@@ -7,8 +7,10 @@ results under a filter. On a server it is HNSW, whose narrow filters the server 
 
 import hashlib
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,15 +18,21 @@ import pyarrow as pa
 import torch
 
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.filter_language import Column, columns_of, milvus_of, milvus_time
+from csmae_hf.search.filter_language import columns_of, milvus_of, milvus_time
 from csmae_hf.search.ids import ID, TileRows
-from csmae_hf.search.index import Found, Selection
+from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.nearest import rerank
 from csmae_hf.search.vectors import IntArray, Vectors
 
 logger = logging.getLogger(__name__)
 
+MILVUS_URI = "CSMAE_MILVUS_URI"
+"""The variable of the environment that names the Milvus of archives whose own is not in their folder."""
+
 VECTOR = "embed"
+
+_UNKNOWN: dict[str, Any] = {"text": "", "number": 0, "truth": False, "time": 0}
+"""By kind of a column: what stands for a value that is not known, and is marked so beside it."""
 
 _INSERT_ROWS = 1000
 _QUERY_ROWS = 64
@@ -35,7 +43,7 @@ _MOST_RESULTS = 16_384
 _PROBES = 16
 
 
-class MilvusIndex:
+class MilvusIndex(ArchiveIndex):
     """Candidates by Milvus, ranking by the vectors.
 
     Args:
@@ -47,10 +55,7 @@ class MilvusIndex:
         effort: Width of the search in HNSW.
         token: Of the server, where it wants one. It is never written down.
 
-    Raises:
-        ImportError: If pymilvus is missing, or for a path milvus-lite.
-        ValueError: If the URI holds a password, or metadata does not fit into Milvus.
-        ConnectionError: If there is no server.
+    Metadata that does not fit into Milvus are a ValueError; for the rest see `connect`.
     """
 
     backend: ClassVar[str] = "milvus"
@@ -64,23 +69,41 @@ class MilvusIndex:
         effort: int = 128,
         token: str = "",
     ):
-        self.vectors = vectors
-        self.tiles = tiles
-        self._rows = TileRows()
-        self.client = connect(uri, token)
-        self.embedded = is_embedded(uri)
+        self.vectors, self.tiles, self._rows = vectors, tiles, TileRows()
+        self.client, self.embedded = connect(uri, token), is_embedded(uri)
         name = collection or collection_name(vectors, tiles)
         self.parameters: dict[str, Any] = {"uri": uri, "collection": name, "effort": effort}
-        self.fields = {column: f"c{place}" for place, column in enumerate(columns_of(tiles.schema))}
+        self.columns = columns_of(tiles.schema)
+        self.fields = {column: f"c{place}" for place, column in enumerate(self.columns)}
         complete = self._is_complete()
         if not complete and self.client.has_collection(name) and name != (own := collection_name(vectors, tiles)):
             logger.warning("Collection %s holds something else and is left alone; %s is used.", name, own)
             self.parameters["collection"] = own
             complete = self._is_complete()
         if not complete:
+            # One that is there has a hash of these vectors as its name: it holds a part of them, left by a crash.
             if self.client.has_collection(self.collection):
-                self.drop()  # its name is a hash of these vectors: it holds a part of them, left by a crash
+                self.client.drop_collection(self.collection)
             self._create()
+
+    @classmethod
+    def build(cls, vectors: Vectors, tiles: pa.Table, **options: Any) -> "MilvusIndex":
+        """See [`ArchiveIndex.build`]."""
+        return cls(vectors, tiles, **options)
+
+    @classmethod
+    def open(
+        cls, described: Mapping[str, Any], folder: Path, vectors: Vectors, tiles: pa.Table, token: str, uri: str
+    ) -> "MilvusIndex":
+        """See [`ArchiveIndex.open`]. What an archive says, which may come from anybody, never makes this machine talk to another."""
+        named = described["parameters"]["uri"]
+        address = uri or _file_within(folder, named) or os.environ.get(MILVUS_URI)
+        if not address:
+            raise ConnectionError(
+                f"it names {named}, which is not a database in the archive's folder, and nothing is connected to "
+                f"because an archive says so. If you know it: set {MILVUS_URI}={named}, or Archive.load(..., uri=...)."
+            )
+        return cls(vectors, tiles, **{**described["parameters"], "uri": address}, token=token)
 
     @property
     def collection(self) -> str:
@@ -90,8 +113,7 @@ class MilvusIndex:
     def add(self, vectors: Vectors, tiles: pa.Table) -> None:
         """See [`ArchiveIndex.add`]."""
         self._insert(vectors, tiles)
-        self.vectors = self.vectors.extend(vectors)
-        self.tiles = pa.concat_tables([self.tiles, tiles])
+        self.vectors, self.tiles = self.vectors.extend(vectors), pa.concat_tables([self.tiles, tiles])
 
     def remove(self, rows: IntArray) -> None:
         """See [`ArchiveIndex.remove`]."""
@@ -109,51 +131,37 @@ class MilvusIndex:
         expression = "" if selection is None else milvus_of(selection.where, self.fields, self.tiles.schema)
         rows_by_id = self._rows.of(self.tiles)
         found = torch.full((len(queries), max(count, k)), -1, dtype=torch.int64)
+        options = {} if self.embedded else {"ef": max(int(self.parameters["effort"]), 2 * count)}
         for start in range(0, len(queries), _QUERY_ROWS):
-            for place, ids in enumerate(self._search_ids(queries[start : start + _QUERY_ROWS], count, expression)):
-                known = [rows_by_id[name] for name in ids if name in rows_by_id]
+            answers = self.client.search(
+                self.collection,
+                data=queries[start : start + _QUERY_ROWS].numpy().tolist(),
+                anns_field=VECTOR,
+                limit=count,
+                filter=expression,
+                search_params={"metric_type": "IP", "params": options},
+            )
+            for place, hits in enumerate(answers):
+                known = [rows_by_id[str(hit[ID])] for hit in hits if str(hit[ID]) in rows_by_id]
                 found[start + place, : len(known)] = torch.tensor(known, dtype=torch.int64)
         scores, rows = rerank(queries, self.vectors, found, k)
         return Found(scores.numpy(), rows.numpy(), self.embedded)
-
-    def drop(self) -> None:
-        """Remove the collection."""
-        self.client.drop_collection(self.collection)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.client.close()
-
-    def _search_ids(self, queries: torch.Tensor, count: int, expression: str) -> Iterator[list[str]]:
-        options = {} if self.embedded else {"ef": max(int(self.parameters["effort"]), 2 * count)}
-        answers = self.client.search(
-            self.collection,
-            data=queries.numpy().tolist(),
-            anns_field=VECTOR,
-            limit=count,
-            filter=expression,
-            search_params={"metric_type": "IP", "params": options},
-        )
-        for hits in answers:
-            yield [str(hit[ID]) for hit in hits]
 
     def _is_complete(self) -> bool:
         """Whether the collection is there with as many rows, and knows a sample of them by their vectors."""
         from pymilvus import MilvusException
 
+        total = len(self.vectors)
         if not self.client.has_collection(self.collection):
             return False
         self.client.load_collection(self.collection)
-        count = self.client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"]
-        if count == len(self.vectors):
-            rows = np.unique(np.linspace(0, count - 1, _PROBES).astype(np.int64)) if count else np.empty(0, np.int64)
-            vectors = self.vectors[torch.from_numpy(rows)] if count else torch.empty(0, self.vectors.width)
-            try:
-                best = self.search(vectors, 1).scores if count else np.ones(1)
-            except (MilvusException, KeyError):
-                return False  # of another width, or with other fields
-            return bool((best > 1 - 1e-5).all())
-        return False
+        if self.client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"] != total:
+            return False
+        rows = np.unique(np.linspace(0, total - 1, min(total, _PROBES)).astype(np.int64))
+        try:
+            return bool((self.search(self.vectors[torch.from_numpy(rows)], 1).scores > 1 - 1e-5).all())
+        except (MilvusException, KeyError):
+            return False  # of another width, or with other fields
 
     def _create(self) -> None:
         from pymilvus import DataType
@@ -162,61 +170,54 @@ class MilvusIndex:
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=_MOST_TEXT)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=self.vectors.width)
-        for column, (kind, many) in columns_of(self.tiles.schema).items():
-            size = {"max_length": _MOST_TEXT} if kind == "text" else {}
-            field = self.fields[column]
-            if many:
-                schema.add_field(field, DataType.ARRAY, element_type=kinds[kind], max_capacity=_MOST_ITEMS, **size)
-            else:
-                schema.add_field(field, DataType.INT64 if self._is_whole(column) else kinds[kind], **size)
-            schema.add_field(f"{field}_known", DataType.BOOL)
+        for column, (kind, many) in self.columns.items():
+            size: dict[str, Any] = {"max_length": _MOST_TEXT} if kind == "text" else {}
+            size |= {"element_type": kinds[kind], "max_capacity": _MOST_ITEMS} if many else {}
+            whole = pa.types.is_integer(self.tiles.schema.field(column).type)
+            form = DataType.ARRAY if many else DataType.INT64 if whole else kinds[kind]
+            schema.add_field(self.fields[column], form, **size)
+            schema.add_field(f"{self.fields[column]}_known", DataType.BOOL)
         index = self.client.prepare_index_params()
-        if self.embedded:
-            index.add_index(VECTOR, index_type="FLAT", metric_type="IP")
-        else:
-            index.add_index(VECTOR, index_type="HNSW", metric_type="IP", params={"M": 32, "efConstruction": 200})
+        hnsw: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 200}}
+        index.add_index(VECTOR, metric_type="IP", **({"index_type": "FLAT"} if self.embedded else hnsw))
         self.client.create_collection(self.collection, schema=schema, index_params=index, consistency_level="Strong")
         logger.info("Sending %d vectors to Milvus.", len(self.vectors))
         self._insert(self.vectors, self.tiles)
         if not self.embedded:
-            self.client.flush(
-                self.collection
-            )  # seals what is there, so that it is indexed; a server allows this seldom
+            # seals what is there, so that it is indexed; a server allows this seldom
+            self.client.flush(self.collection)
         self.client.load_collection(self.collection)
 
-    def _is_whole(self, column: str) -> bool:
-        kind = self.tiles.schema.field(column).type
-        return pa.types.is_integer(kind) or pa.types.is_temporal(kind)
-
     def _insert(self, vectors: Vectors, tiles: pa.Table) -> None:
-        columns = columns_of(self.tiles.schema)
         for start in range(0, len(vectors), _INSERT_ROWS):
             rows = tiles.slice(start, _INSERT_ROWS).to_pylist()
-            embeds = vectors[start : start + _INSERT_ROWS].numpy().tolist()
-            data = [
-                {ID: row[ID], VECTOR: embed, **self._fields_of(row, columns)}
-                for row, embed in zip(rows, embeds, strict=True)
-            ]
+            embeds = vectors[start : start + _INSERT_ROWS].tolist()
+            data = [{VECTOR: embed, **self._fields_of(row)} for row, embed in zip(rows, embeds, strict=True)]
             self.client.insert(self.collection, data)
 
-    def _fields_of(self, row: Mapping[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        for name, (kind, many) in columns.items():
-            value = row[name]
-            fields[f"{self.fields[name]}_known"] = value is not None
-            plain = [_plain(item, kind) for item in value or ()] if many else _plain(value, kind)
-            if isinstance(plain, str) and len(plain.encode()) > _MOST_TEXT:
+    def _fields_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = {ID: row[ID]}
+        for name, (kind, many) in self.columns.items():
+            held = (row[name] or ()) if many else [row[name]]
+            values = [
+                _UNKNOWN[kind] if value is None else milvus_time(value) if kind == "time" else value for value in held
+            ]
+            if not many and kind == "text" and len(str(values[0]).encode()) > _MOST_TEXT:
                 raise ValueError(
                     f"Column {name} of tile {row[ID]} has more than {_MOST_TEXT} bytes, the most that Milvus takes."
                 )
-            fields[self.fields[name]] = plain
+            fields[self.fields[name]] = values if many else values[0]
+            fields[f"{self.fields[name]}_known"] = row[name] is not None
         return fields
 
 
-def _plain(value: Any, kind: str) -> Any:
-    if value is None:
-        return {"text": "", "number": 0, "truth": False, "time": 0}[kind]
-    return milvus_time(value) if kind == "time" else value
+def _file_within(folder: Path, uri: str) -> str | None:
+    """The database of embedded Milvus that a URI names, as an absolute path; None where it is not in the folder of the archive."""
+    home = folder.resolve()
+    for path in (Path(uri).resolve(), home / Path(uri).name):  # the folder may have been moved since
+        if uri.endswith(".db") and path.exists() and home in path.resolve().parents:
+            return str(path)
+    return None
 
 
 def is_embedded(uri: str) -> bool:
@@ -225,19 +226,9 @@ def is_embedded(uri: str) -> bool:
 
 
 def connect(uri: str, token: str = "") -> Any:
-    """Connect to Milvus.
+    """Connect a `pymilvus.MilvusClient` to a server, or to a path ending in `.db`.
 
-    Args:
-        uri: Of a server, or a path ending in `.db`.
-        token: Of the server.
-
-    Returns:
-        A `pymilvus.MilvusClient`.
-
-    Raises:
-        ImportError: With how to install it.
-        ValueError: If the URI holds a password, or a path does not end in `.db`.
-        ConnectionError: If there is no server.
+    A URI with a password, or a path of another ending, is a ValueError; no server is a ConnectionError, no package an ImportError.
     """
     if re.match(r"[a-z]+://[^/]*@", uri, re.IGNORECASE):
         raise ValueError(
@@ -258,15 +249,7 @@ def connect(uri: str, token: str = "") -> Any:
 
 
 def collection_name(vectors: Vectors, tiles: pa.Table) -> str:
-    """Name a collection by what it holds, so that no two archives share one.
-
-    Args:
-        vectors: (N, D).
-        tiles: With the column `id`.
-
-    Returns:
-        `csmae_` and a hash.
-    """
+    """`csmae_` and a hash of the vectors, (N, D), and ids of a collection, so that no two archives share one."""
     total = hashlib.sha256()
     for chunk in vectors.chunks():
         total.update(chunk.contiguous().numpy().data)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from csmae_hf.metrics.scores import IntArray, check_k, checked_exclude
+from csmae_hf.metrics.labels import IntArray, check_k, checked_exclude
 from csmae_hf.search.products import products
 from csmae_hf.search.vectors import Vectors
 
@@ -46,16 +46,9 @@ def top_k(
     Candidates come from a chunked float32 product of unit vectors; the last word has a float64 product of the candidates, rounded
     to float32. So identical embeds get identical scores wherever they lie in the archive, and ties go to the lower index.
 
-    Args:
-        query_embeds: (Q, D) embeds of the queries, of any length; they are scaled to unit length in float32.
-        archive_embeds: (N, D) embeds of the archive.
-        k: Results per query.
-        exclude: (Q,) archive index that a query must not find (its own tile), -1 for none; or None.
-        device: Where the product runs; default the CPU.
-        progress: Show a bar on the terminal when the search takes more than 2 seconds.
-
-    Returns:
-        Cosine similarities (Q, k) float32, highest first, and archive indices (Q, k) int64.
+    Embeds of queries (Q, D) and archive (N, D) are of any length, scaled to unit length in float32; `exclude` (Q,) is an archive index
+    that a query must not find (its own tile), -1 for none; the product runs on `device`. Cosine similarities (Q, k) float32, highest
+    first, come with archive indices (Q, k) int64. A bar shows progress where the search takes more than 2 seconds.
 
     Raises:
         ValueError: Embeds are zero or not finite (counted), the shapes disagree, or k is larger than the archive available to a query.
@@ -81,100 +74,56 @@ def nearest(
 ) -> tuple[NDArray[np.float32], IntArray]:
     """Find the k rows of an archive of unit vectors nearest to each query, exactly, whatever the precision of the candidates' product.
 
-    In float16 or bfloat16 the product is cheaper on a GPU and finds more candidates than are needed. Where the k-th of them, ranked in
-    float64, is not better than anything left out could be (`SCORE_ERROR`), the query is searched again in float32.
-
-    Args:
-        query: (Q, D) float32 unit vectors.
-        archive: (N, D) float32 unit vectors, in memory or memory-mapped.
-        k: Results per query.
-        exclude: (Q,) archive row that a query must not find, -1 for none; or None.
-        device: Where the product runs; default the CPU.
-        precision: Type of the product that finds candidates.
-        progress: Show a bar on the terminal when the search takes more than 2 seconds.
-
-    Returns:
-        Cosine similarities (Q, k) float32, highest first, and archive rows (Q, k) int64; equal scores by row.
-
-    Raises:
-        ValueError: k is larger than the archive available to a query.
+    Queries (Q, D) and the archive (N, D) are float32 unit vectors, in memory or memory-mapped; the rest is as of `top_k`. In float16
+    or bfloat16 the product is cheaper on a GPU and finds more candidates than are needed. Where the k-th of them, ranked in float64,
+    is not better than anything left out could be (`SCORE_ERROR`), the query is searched again in float32.
     """
     left_out = checked_exclude(exclude, len(query), len(archive))
     check_k(k, len(archive), left_out)
-    scores = np.empty((len(query), k), dtype=np.float32)
-    indices = np.empty((len(query), k), dtype=np.int64)
+    scores = torch.empty((len(query), k))
+    indices = torch.empty((len(query), k), dtype=torch.int64)
+    least = min(k + _RERANK_MARGIN, len(archive))
+    count = least if precision == torch.float32 else min(k + _LOW_PRECISION_MARGIN, len(archive))
     with tqdm(total=len(query), desc="searching", unit="query", delay=2, disable=not progress) as bar:
         for start in range(0, len(query), _QUERY_CHUNK):
             rows = slice(start, min(start + _QUERY_CHUNK, len(query)))
-            own = torch.from_numpy(left_out[rows])
-            best_scores, best_indices = _nearest_of_chunk(query[rows], archive, k, own, device, precision)
-            scores[rows], indices[rows] = best_scores.numpy(), best_indices.numpy()
+            asked, own = query[rows], torch.from_numpy(left_out[rows])
+            candidates, worst = _candidates(asked, archive, count, device, precision)
+            scores[rows], indices[rows] = rerank(asked, archive, candidates, k, exclude=own)
+            if precision != torch.float32 and count < len(archive):
+                unsure = (scores[rows, -1] < worst + SCORE_ERROR[precision]).nonzero()[:, 0]
+                if len(unsure):
+                    again, _ = _candidates(asked[unsure], archive, least, device, torch.float32)
+                    found = rerank(asked[unsure], archive, again, k, exclude=own[unsure])
+                    scores[start + unsure], indices[start + unsure] = found
             bar.update(rows.stop - rows.start)
-    return scores, indices
-
-
-def _nearest_of_chunk(
-    query: torch.Tensor,
-    archive: torch.Tensor | Vectors,
-    k: int,
-    own: torch.Tensor,
-    device: str | torch.device | None,
-    precision: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    margin = _RERANK_MARGIN if precision == torch.float32 else _LOW_PRECISION_MARGIN
-    count = min(k + margin, len(archive))
-    candidates, worst = _candidates(query, archive, count, device, precision)
-    scores, indices = rerank(query, archive, candidates, k, exclude=own)
-    if precision == torch.float32 or count == len(archive):
-        return scores, indices
-    unsure = scores[:, -1] < worst + SCORE_ERROR[precision]
-    if unsure.any():
-        again = _candidates(query[unsure], archive, min(k + _RERANK_MARGIN, len(archive)), device, torch.float32)[0]
-        scores[unsure], indices[unsure] = rerank(query[unsure], archive, again, k, exclude=own[unsure])
-    return scores, indices
+    return scores.numpy(), indices.numpy()
 
 
 def unit_vectors(embeds: Embeds, name: str) -> torch.Tensor:
-    """Scale embeds to unit length.
+    """Scale embeds, (N, D) of any float type, to unit length in float32 on the CPU.
 
-    Args:
-        embeds: (N, D) array or tensor of any float type.
-        name: What they are, for the error.
-
-    Returns:
-        (N, D) float32 on the CPU, every row of length 1.
-
-    Raises:
-        ValueError: Not a matrix of floats with at least one row, or rows that are zero or not finite, with their number.
+    What is no matrix of floats with at least one row, or has rows that are zero or not finite, is a ValueError that counts them.
     """
     if not isinstance(embeds, torch.Tensor):
-        embeds = torch.from_numpy(
-            np.require(embeds, requirements=["C", "W"])
-        )  # torch warns of read-only (mapped) arrays
+        # torch warns of read-only (mapped) arrays
+        embeds = torch.from_numpy(np.require(embeds, requirements=["C", "W"]))
     tensor = embeds.detach().cpu()
     if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
         raise ValueError(
             f"The {name} embeds have shape {tuple(tensor.shape)} and type {tensor.dtype}; expected floats of shape (tiles, width) "
             "with at least one tile."
         )
-    lengths = torch.linalg.vector_norm(
-        tensor, dim=1, keepdim=True, dtype=torch.float64
-    )  # (N, 1); float32 would overflow
-    _check_lengths(lengths[:, 0], name)
+    lengths = torch.linalg.vector_norm(tensor, dim=1, keepdim=True, dtype=torch.float64)  # float32 would overflow
+    broken, zero = ~lengths[:, 0].isfinite(), lengths[:, 0] == 0
+    if (broken | zero).any():
+        first = (broken | zero).nonzero()[:5, 0].tolist()
+        raise ValueError(
+            f"Of {len(lengths)} {name} embeds {int(broken.sum())} are not finite and {int(zero.sum())} are zero (first rows: "
+            f"{first}); neither has a direction to search in. Check the tiles of these rows and the model that embedded them."
+        )
     pieces = zip(tensor.split(_ARCHIVE_CHUNK), lengths.split(_ARCHIVE_CHUNK), strict=True)  # bounds the float64 copy
     return torch.cat([(piece / length).float() for piece, length in pieces])
-
-
-def _check_lengths(lengths: torch.Tensor, name: str) -> None:
-    broken = ~lengths.isfinite()
-    zero = lengths == 0
-    if not (broken | zero).any():
-        return
-    first = (broken | zero).nonzero()[:5, 0].tolist()
-    raise ValueError(
-        f"Of {len(lengths)} {name} embeds {int(broken.sum())} are not finite and {int(zero.sum())} are zero (first rows: {first}); "
-        "neither has a direction to search in. Check the tiles of these rows and the model that embedded them."
-    )
 
 
 def _candidates(
@@ -186,12 +135,19 @@ def _candidates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
     query = query.to(device, precision)
-    room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)) if query.device.type == "cpu" else 0)
+    on_cpu = query.device.type == "cpu"
+    # On a CPU scores are written into memory that was used before, a few rows at a time, so that what is copied fits into the cache.
+    # Fresh memory, which the system fills with zeros page by page, took longer than all else where a filter keeps some rows.
+    room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)) if on_cpu else 0)
+    step = max(1, _BLOCK_NUMBERS // archive.shape[1])
     best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):
         stop = min(start + _ARCHIVE_CHUNK, len(archive))
-        scores = _scores(query, archive, start, stop, room)
+        scores = room[:, : stop - start] if on_cpu else query @ archive[start:stop].to(query).T
+        for first in range(start, stop, step) if on_cpu else ():
+            last = min(first + step, stop)
+            scores[:, first - start : last - start] = products(query, archive[first:last].to(query))
         places = _stable_top(scores, min(count, stop - start))
         # Earlier chunks first: a lower place is a lower archive index among equal scores.
         merged_scores = torch.cat([best_scores, scores.gather(1, places)], dim=1)
@@ -199,23 +155,6 @@ def _candidates(
         places = _stable_top(merged_scores, min(count, merged_scores.shape[1]))
         best_scores, best_indices = merged_scores.gather(1, places), merged_indices.gather(1, places)
     return best_indices.cpu(), best_scores[:, -1].float().cpu()
-
-
-def _scores(
-    query: torch.Tensor, archive: torch.Tensor | Vectors, start: int, stop: int, room: torch.Tensor
-) -> torch.Tensor:
-    """(q, stop - start) scores of the rows from `start` to `stop`, on a CPU written into `room`, (q, stop - start or more).
-
-    There a few rows at a time: what must be copied fits into the cache, and into memory that was used before. Fresh memory, which
-    the system fills with zeros page by page, took longer than all else where a filter keeps some rows.
-    """
-    if query.device.type != "cpu":
-        return query @ archive[start:stop].to(query).T
-    scores, rows = room[:, : stop - start], max(1, _BLOCK_NUMBERS // archive.shape[1])
-    for first in range(start, stop, rows):
-        last = min(first + rows, stop)
-        scores[:, first - start : last - start] = products(query, archive[first:last].to(query))
-    return scores
 
 
 def rerank(
@@ -228,15 +167,9 @@ def rerank(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rank candidates by a float64 product, rounded to float32; ties go to the lower archive row.
 
-    Args:
-        query: (Q, D) float32 unit vectors.
-        archive: (N, D) float32 unit vectors.
-        candidates: (Q, C) archive rows, C at least k, each once; -1 for none.
-        k: Results per query.
-        exclude: (Q,) row that a query must not find, -1 for none; or None.
-
-    Returns:
-        Scores (Q, k) float32 and rows (Q, k) int64, highest first; where there are fewer, -inf and -1 at the end.
+    Queries (Q, D) and the archive (N, D) are float32 unit vectors; candidates (Q, C) are rows of it, C at least k, each once, -1 for
+    none; `exclude` (Q,) is a row that a query must not find, -1 for none. Scores (Q, k) float32 and rows (Q, k) int64 come highest
+    first; where there are fewer, -inf and -1 at the end.
     """
     # None goes last, and rows ascend, so that place and row agree among ties.
     none = candidates < 0
@@ -267,17 +200,13 @@ def _stable_top(scores: torch.Tensor, k: int) -> torch.Tensor:
     places = places[:, :k]
     tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
     for start in range(0, len(tied), _TIED_ROWS):
+        # all scores above the edge, filled up with the first that equal it
         rows = tied[start : start + _TIED_ROWS]
-        places[rows] = _first_of_ties(scores[rows], values[rows, k - 1], k)
+        edge = values[rows, k - 1 : k]
+        above, equal = scores[rows] > edge, scores[rows] == edge
+        left = k - above.sum(dim=1, keepdim=True)
+        kept = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= left))
+        places[rows] = kept.nonzero()[:, 1].view(len(rows), k)
     places = places.sort(dim=1).values
     order = scores.gather(1, places).sort(dim=1, descending=True, stable=True).indices
     return places.gather(1, order)
-
-
-def _first_of_ties(scores: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:
-    """(r, k) places, ascending: all scores above the edge, filled up with the first that equal it."""
-    above = scores > edge[:, None]
-    equal = scores == edge[:, None]
-    room = k - above.sum(dim=1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= room))
-    return kept.nonzero()[:, 1].view(len(scores), k)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from csmae_hf.data.bands import open_source
-from csmae_hf.data.tile import Tile
+from csmae_hf.data.pixel_column import Tile, open_source
 from csmae_hf.images.geotiff import Footprint, TiffFolder
 
 if TYPE_CHECKING:
@@ -27,50 +26,36 @@ _BAND_LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 
 
 def footprint_columns(dataset: "Dataset") -> dict[str, pa.Array]:
-    """Look up where the tiles of a dataset of GeoTIFFs lie.
-
-    Args:
-        dataset: As of `load_tiles`, or any other.
-
-    Returns:
-        The columns `COLUMNS`, of the first sensor that each tile has; none where pixels are not in GeoTIFFs or the columns are there.
-    """
-    sources = {
-        name: (source, dataset.with_format(None).cast_column(name, _keys_of(feature)))
-        for name, feature in dataset.features.items()
-        if isinstance(feature, Tile) and isinstance(source := open_source(feature.store), TiffFolder)
-    }
-    if not sources or set(COLUMNS) & set(dataset.column_names):
-        return {}
+    """The columns `COLUMNS` of a dataset, by each tile's first sensor; none where pixels are not in GeoTIFFs or they are there."""
     found: list[Footprint | None] = [None] * len(dataset)
-    for name, (source, keys) in sources.items():
-        for row, key in enumerate(keys.select_columns([name])[:][name]):
+    in_tiffs = False
+    for name, feature in dataset.features.items():
+        if not isinstance(feature, Tile) or not isinstance(source := open_source(feature.store), TiffFolder):
+            continue
+        if set(COLUMNS) & set(dataset.column_names):
+            return {}
+        in_tiffs = True
+        undecoded = Tile(feature.store, feature.sensor, feature.bands, decode=False)
+        keys = dataset.with_format(None).cast_column(name, undecoded).select_columns([name])[:][name]
+        for row, key in enumerate(keys):
             if found[row] is None and key is not None:
                 found[row] = source.footprint(key)
-    values = [tuple(place) if place is not None else (None,) * len(COLUMNS) for place in found]
-    kinds = [pa.string(), *[pa.float64()] * 4]
+    if not in_tiffs:
+        return {}
     return {
-        name: pa.array([value[number] for value in values], kind)
-        for number, (name, kind) in enumerate(zip(COLUMNS, kinds, strict=True))
+        name: pa.array(
+            [None if place is None else place[number] for place in found], pa.float64() if number else pa.string()
+        )
+        for number, name in enumerate(COLUMNS)
     }
-
-
-def _keys_of(feature: Tile) -> Tile:
-    return Tile(feature.store, feature.sensor, feature.bands, decode=False)
 
 
 def geometry_of(tile: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Say where a tile lies.
+    """Where a tile lies by its metadata, as a GeoJSON polygon or point in degrees; None where nothing is known.
 
-    Args:
-        tile: Its metadata. Of use are the columns `COLUMNS`; `longitude` and `latitude`, or `lon` and `lat`; and `id` or `s1_id`,
-            where it is a name of BigEarthNet v2, which holds the tile of the Sentinel-2 grid and the place in it, good to 60 m.
-
-    Returns:
-        A GeoJSON polygon or point, in degrees; None where nothing is known.
-
-    Raises:
-        ImportError: If rasterio, which knows coordinate systems, is missing.
+    Of use are the columns `COLUMNS`; `longitude` and `latitude`, or `lon` and `lat`; and `id` or `s1_id`, where it is a name of
+    BigEarthNet v2, which holds the tile of the Sentinel-2 grid and the place in it, good to 60 m. Without rasterio, which knows
+    coordinate systems, it is an ImportError.
     """
     bounds = [tile.get(name) for name in COLUMNS]
     if None not in bounds:
@@ -86,15 +71,10 @@ def geometry_of(tile: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def grid_footprint(name: str) -> Footprint | None:
-    """Read where a tile lies out of its name.
+    """Bounds of a tile in UTM by its name; None where that says nothing.
 
-    Args:
-        name: As of BigEarthNet v2, such as `S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43`: the 100 km square of the Military
-            Grid Reference System, and the tile's column from its left and row from its upper edge. Sentinel-2's own grid is up to
-            60 m off.
-
-    Returns:
-        Bounds in UTM; None where the name says nothing.
+    A name of BigEarthNet v2, such as `S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43`, holds the 100 km square of the Military
+    Grid Reference System, and the tile's column from its left and row from its upper edge. Sentinel-2's own grid is up to 60 m off.
     """
     match = _GRID_NAME.search(name)
     if match is None:

@@ -27,25 +27,15 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of an index in one direction under one filter.
-
-    Attributes:
-        query_sensor: Sensor of the queries.
-        archive_sensor: Sensor of the archive.
-        share: Share of the rows that the filter keeps; 1 without a filter.
-        kept: Rows that it keeps.
-        queries: Queries asked.
-        k: Results of each that count.
-        recall: Share of the exact results found; a result equally near counts.
-    """
+    """Recall of an index in one direction under one filter."""
 
     query_sensor: str
     archive_sensor: str
-    share: float
-    kept: int
+    share: float  # of the rows that the filter keeps; 1 without a filter
+    kept: int  # rows that it keeps
     queries: int
-    k: int
-    recall: float
+    k: int  # results of each query that count
+    recall: float  # share of the exact results found; a result equally near counts
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON takes it."""
@@ -53,29 +43,13 @@ class Recall:
 
 
 def with_buckets(tiles: pa.Table, ids: Iterable[str]) -> pa.Table:
-    """Add the column `BUCKET` to metadata.
-
-    Args:
-        tiles: Metadata of tiles.
-        ids: Their ids.
-
-    Returns:
-        The table with the column, as its last.
-    """
+    """Metadata of tiles of these ids with the column `BUCKET`, as the last."""
     buckets = pa.array([zlib.crc32(name.encode()) % 1000 for name in ids], pa.int16())
     return tiles.append_column(BUCKET, buckets)
 
 
 def bucket_filter(share: float, tiles: pa.Table) -> Selection | None:
-    """Make a filter that keeps a share of the rows.
-
-    Args:
-        share: One of `SHARES`.
-        tiles: With the column `BUCKET`.
-
-    Returns:
-        The filter; None for all rows.
-    """
+    """A filter that keeps a share of the rows of a table with the column `BUCKET`; None for all of them."""
     if share == 1:
         return None
     limit = round(1000 * share)
@@ -93,42 +67,29 @@ def measure_recall(
     shares: Iterable[float] = SHARES,
     k: int = RECALL_AT,
 ) -> list[Recall]:
-    """Compare an index with exact search.
+    """Compare an index with exact search of the same vectors, for each sensor of queries and each share of rows that a filter keeps.
 
-    Args:
-        index: Of the archive's sensor.
-        exact: The exact index of the same vectors.
-        queries: (Q, D) unit vectors by sensor.
-        archive_sensor: The archive's sensor.
-        tiles: The archive's metadata, with the column `BUCKET`.
-        own: (Q,) row of each query's own tile, which does not count as found; None where there is none.
-        shares: Shares of rows that filters keep.
-        k: Results that count.
-
-    Returns:
-        One for each sensor of queries and each share; those whose filter keeps no row are left out.
+    Queries are (Q, D) unit vectors by sensor, and `own` (Q,) the rows of their own tiles, which do not count as found; the metadata
+    have the column `BUCKET`. A filter that keeps no row is left out.
     """
     measured = []
+    selections = [(share, bucket_filter(share, tiles)) for share in shares]
     for sensor, vectors in queries.items():
-        for share in shares:
-            selection = bucket_filter(share, tiles)
+        left_out = np.full(len(vectors), -1) if own is None else own
+        for share, selection in selections:
             kept = tiles.num_rows if selection is None else len(selection.rows)
             if not kept:
                 continue
             wanted = min(k, kept)
+            # one more than wanted, as a query's own tile does not count
             ours, truth = (side.search(vectors, wanted + 1, selection) for side in (index, exact))
-            found = [
-                _found(ours.scores[place], ours.rows[place], truth.scores[place], truth.rows[place], mine, wanted)
-                for place, mine in enumerate(own if own is not None else [-1] * len(vectors))
-            ]
+            found = []
+            for place, mine in enumerate(left_out):
+                scores, best = (
+                    side.scores[place][(side.rows[place] >= 0) & (side.rows[place] != mine)] for side in (ours, truth)
+                )
+                best = best[:wanted]
+                # found is what is as near as the last of the exact results, whichever of equals it is
+                found.append(float((scores[: len(best)] >= best[-1]).sum() / len(best)) if len(best) else 1.0)
             measured.append(Recall(sensor, archive_sensor, share, kept, len(vectors), k, float(np.mean(found))))
     return measured
-
-
-def _found(ours: Any, our_rows: IntArray, truth: Any, true_rows: IntArray, own: int, k: int) -> float:
-    """The share of a query's exact results that were found: those as near as the k-th, whichever of equals they are."""
-    exact = truth[(true_rows != own) & (true_rows >= 0)][:k]
-    if not len(exact):
-        return 1.0
-    near = ours[(our_rows != own) & (our_rows >= 0)][: len(exact)] >= exact[-1]
-    return float(near.sum() / len(exact))

@@ -30,37 +30,21 @@ class _Part(NamedTuple):
             return self.tensor[start:stop]
         return self.tensor.index_select(0, torch.from_numpy(self.rows[start:stop]))
 
-    def select(self, rows: IntArray) -> "_Part":
-        return _Part(self.tensor, rows if self.rows is None else self.rows[rows])
-
 
 class Vectors:
-    """Rows of one or more float32 matrices as one matrix, which is never made as a whole.
+    """Rows of float32 matrices (N_i, D), one after another, as one matrix, which is never made as a whole.
 
-    Args:
-        parts: Matrices (N_i, D) float32, whose rows follow one another.
-        width: D, where there is no part to tell it.
-
-    Raises:
-        ValueError: If the widths differ.
+    The width D is given where there is no part to tell it; widths that differ are a ValueError.
     """
 
-    def __init__(self, parts: Sequence[torch.Tensor] = (), width: int | None = None):
-        self._set([_Part(part, None) for part in parts], width)
-
-    def _set(self, parts: Sequence[_Part], width: int | None) -> None:
-        widths = {part.tensor.shape[1] for part in parts} | ({width} if width is not None else set())
+    def __init__(self, parts: "Sequence[torch.Tensor | _Part]" = (), width: int | None = None):
+        held = [part if isinstance(part, _Part) else _Part(part, None) for part in parts]
+        widths = {part.tensor.shape[1] for part in held} | ({width} if width is not None else set())
         if len(widths) != 1:
             raise ValueError(f"Vectors have the widths {sorted(widths)}; expected one width for all.")
         self.width: int = widths.pop()
-        self._parts = [part for part in parts if len(part)]
+        self._parts = [part for part in held if len(part)]
         self._starts = np.cumsum([0, *map(len, self._parts)])
-
-    @classmethod
-    def _of(cls, parts: Sequence[_Part], width: int) -> "Vectors":
-        vectors = cls.__new__(cls)
-        vectors._set(parts, width)
-        return vectors
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -93,40 +77,19 @@ class Vectors:
         return taken.reshape(*rows.shape, self.width)
 
     def select(self, rows: IntArray) -> "Vectors":
-        """Look at some rows; nothing is copied.
-
-        Args:
-            rows: (M,) row numbers, ascending.
-
-        Returns:
-            Those rows.
-        """
+        """Look at some rows, (M,) numbers, ascending; nothing is copied."""
         edges = np.searchsorted(rows, self._starts)
-        parts = [
-            part.select(rows[edges[place] : edges[place + 1]] - self._starts[place])
-            for place, part in enumerate(self._parts)
-        ]
-        return Vectors._of(parts, self.width)
+        parts = []
+        for place, part in enumerate(self._parts):
+            own = rows[edges[place] : edges[place + 1]] - self._starts[place]
+            parts.append(_Part(part.tensor, own if part.rows is None else part.rows[own]))
+        return Vectors(parts, self.width)
 
     def extend(self, other: "Vectors") -> "Vectors":
-        """Put other rows after these; nothing is copied.
-
-        Args:
-            other: (M, D).
-
-        Returns:
-            (N + M, D).
-        """
-        return Vectors._of([*self._parts, *other._parts], self.width if self.width == other.width else -1)
+        """Put other rows, (M, D), after these; nothing is copied."""
+        return Vectors([*self._parts, *other._parts], self.width if self.width == other.width else -1)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[torch.Tensor]:
-        """Go through all rows.
-
-        Args:
-            rows: The most to copy at a time.
-
-        Yields:
-            (n, D), in order.
-        """
+        """Go through all rows in order, (n, D) at a time, of which `rows` are the most."""
         for start in range(0, len(self), rows):
             yield self[start : start + rows]

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -16,47 +16,42 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.parallel import default_workers
+from csmae_hf.files import write_atomically
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
 ARGUMENTS_NAME = "arguments.yaml"
 """File of a run, and of each of its checkpoints, that says what it was made with."""
 
 
+def option(default: Any, text: str, choices: Iterable[str] = ()) -> Any:
+    """A field of an argument class: its default, its help, and the values it may have where they are few."""
+    return field(default=default, metadata={"help": text, **({"choices": list(choices)} if choices else {})})
+
+
 @dataclass
 class ModelArguments:
     """What is trained."""
 
-    model_name: str = field(
-        default="csmae",
-        metadata={
-            "help": "csmae, or the baseline mae: one uni-modal MAE a sensor, no weights shared, no term between sensors.",
-            "choices": ["csmae", "mae"],
-        },
+    model_name: str = option(
+        "csmae",
+        "csmae, or the baseline mae: one uni-modal MAE a sensor, no weights shared, no term between sensors.",
+        ("csmae", "mae"),
     )
-    variant: str | None = field(
-        default=None,
-        metadata={
-            "help": "Common or Specific Encoder, Common or Specific Decoder; none is sesd, or what model_name_or_path is.",
-            "choices": list(VARIANTS),
-        },
+    variant: str | None = option(
+        None,
+        "Common or Specific Encoder, Common or Specific Decoder; none is sesd, or what model_name_or_path is.",
+        VARIANTS,
     )
-    size: str | None = field(
-        default=None,
-        metadata={
-            "help": "Size of the encoder, as of a ViT; none is base, or what model_name_or_path is.",
-            "choices": list(SIZES),
-        },
+    size: str | None = option(
+        None, "Size of the encoder, as of a ViT; none is base, or what model_name_or_path is.", SIZES
     )
-    model_overrides: dict | str | None = field(
-        default=None,
-        metadata={"help": 'Any further field of CSMAEConfig, in JSON: \'{"hidden_size": 96, "mask_ratio": 0.6}\'.'},
+    model_overrides: dict | str | None = option(  # noqa: RUF009
+        None, 'Any further field of CSMAEConfig, in JSON: \'{"hidden_size": 96, "mask_ratio": 0.6}\'.'
     )
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "Start from this checkpoint's weights (folder or Hub id). Where variant, size or overrides make another "
-            "architecture, from those that fit; warm_start.json lists them."
-        },
+    model_name_or_path: str | None = option(
+        None,
+        "Start from this checkpoint's weights (folder or Hub id). Where variant, size or overrides make another "
+        "architecture, from those that fit; warm_start.json lists them.",
     )
 
 
@@ -64,123 +59,89 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on."""
 
-    data: str | None = field(
-        default=None,
-        metadata={
-            "help": "BigEarthNet LMDB, or the folder that holds it and its metadata, or a folder of GeoTIFF tiles. Default: the "
-            "synthetic sample archive, generated at ./sample_archive if it is not there."
-        },
+    data: str | None = option(
+        None,
+        "BigEarthNet LMDB, or the folder that holds it and its metadata, or a folder of GeoTIFF tiles. Default: the "
+        "synthetic sample archive, generated at ./sample_archive if it is not there.",
     )
-    metadata: str | None = field(
-        default=None, metadata={"help": "Metadata table, where it does not lie beside the LMDB (v2: parquet, v1: CSV)."}
+    metadata: str | None = option(None, "Metadata table, where it does not lie beside the LMDB (v2: parquet, v1: CSV).")
+    subset: str | None = option(None, "BEN-14K or BEN-270K. Default: all tiles of the split.")
+    splits: str | None = option(None, "Folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB.")
+    missing: str = option(
+        "error",
+        "What to do if more than 1 %% of the tiles that the metadata names are not in the LMDB.",
+        ("error", "drop"),
     )
-    subset: str | None = field(default=None, metadata={"help": "BEN-14K or BEN-270K. Default: all tiles of the split."})
-    splits: str | None = field(
-        default=None, metadata={"help": "Folder of train.csv, val.csv and test.csv (v1), where not beside the LMDB."}
-    )
-    missing: str = field(
-        default="error",
-        metadata={
-            "help": "What to do if more than 1 %% of the tiles that the metadata names are not in the LMDB.",
-            "choices": ["error", "drop"],
-        },
-    )
-    train_split: str = field(default="train", metadata={"help": "Split to train on; 'all' for every tile."})
-    eval_split: str = field(
-        default="validation", metadata={"help": "Split to report the loss on; 'all' for every tile."}
-    )
-    max_train_tiles: int | None = field(default=None, metadata={"help": "Train on the first so many tiles only."})
-    max_eval_tiles: int | None = field(default=None, metadata={"help": "Evaluate on the first so many tiles only."})
-    flips: bool = field(
-        default=True, metadata={"help": "Flip tiles at random, both sensors of a place together (p 0.5, both axes)."}
-    )
+    train_split: str = option("train", "Split to train on; 'all' for every tile.")
+    eval_split: str = option("validation", "Split to report the loss on; 'all' for every tile.")
+    max_train_tiles: int | None = option(None, "Train on the first so many tiles only.")
+    max_eval_tiles: int | None = option(None, "Evaluate on the first so many tiles only.")
+    flips: bool = option(True, "Flip tiles at random, both sensors of a place together (p 0.5, both axes).")
 
 
 @dataclass
 class CSMAETrainingArguments(TrainingArguments):
     """Transformers' training arguments with the paper's recipe as defaults."""
 
-    output_dir: str = field(default="runs/csmae", metadata={"help": "Where checkpoints and the final model go."})
-    num_train_epochs: float = field(default=150, metadata={"help": "Passes over the training split."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Tiles a step and process."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Tiles an evaluation step and process."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
-    adam_beta1: float = field(default=0.9, metadata={"help": "First beta of AdamW."})
-    adam_beta2: float = field(default=0.95, metadata={"help": "Second beta of AdamW."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW, on all parameters."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
-    warmup_steps: float = field(
-        default=10 / 150, metadata={"help": "Steps of linear warm-up; below 1 a share of all steps (10 of 150 epochs)."}
+    output_dir: str = option("runs/csmae", "Where checkpoints and the final model go.")
+    num_train_epochs: float = option(150, "Passes over the training split.")
+    per_device_train_batch_size: int = option(128, "Tiles a step and process.")
+    per_device_eval_batch_size: int = option(128, "Tiles an evaluation step and process.")
+    learning_rate: float = option(1e-4, "Peak learning rate of AdamW.")
+    adam_beta1: float = option(0.9, "First beta of AdamW.")
+    adam_beta2: float = option(0.95, "Second beta of AdamW.")
+    weight_decay: float = option(0.05, "Weight decay of AdamW, on all parameters.")
+    lr_scheduler_type: str = option("cosine", "Schedule after the warm-up.")
+    warmup_steps: float = option(10 / 150, "Steps of linear warm-up; below 1 a share of all steps (10 of 150 epochs).")
+    eval_strategy: str = option("epoch", "When to evaluate: no, steps or epoch.")
+    save_strategy: str = option("epoch", "When to save a checkpoint: no, steps, epoch or best.")
+    save_total_limit: int | None = option(2, "Checkpoints to keep.")
+    logging_steps: float = option(50, "Steps between two lines of the log.")
+    prediction_loss_only: bool = option(
+        True, "In evaluation keep the loss only; the predictions of a whole split fill any memory."
     )
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
+    max_grad_norm: float = option(0.0, "Clip the gradient's norm to this; 0, as in the paper, for never.")
+    precision: str = option(
+        "auto",
+        "Precision of the matrix products. auto: bf16 where the hardware is fast at it, fp16 with loss scaling on "
+        "other GPUs, fp32 elsewhere.",
+        PRECISIONS,
     )
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    prediction_loss_only: bool = field(
-        default=True,
-        metadata={"help": "In evaluation keep the loss only; the predictions of a whole split fill any memory."},
+    resume_from_checkpoint: str | None = option(
+        None, "Go on from a checkpoint: its folder, or 'last' for the last complete one in output_dir."
     )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip the gradient's norm to this; 0, as in the paper, for never."}
+    auto_resume: bool = option(
+        False, "Go on from the last complete checkpoint in output_dir, or begin where there is none."
     )
-    precision: str = field(
-        default="auto",
-        metadata={
-            "help": "Precision of the matrix products. auto: bf16 where the hardware is fast at it, fp16 with loss scaling on "
-            "other GPUs, fp32 elsewhere.",
-            "choices": list(PRECISIONS),
-        },
+    on_device_preprocessing: bool | None = option(
+        None,
+        "Resample and standardise tiles on the device rather than in the processes that read them; a third of the "
+        "bytes to move. Default: where the device is no CPU.",
     )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={"help": "Go on from a checkpoint: its folder, or 'last' for the last complete one in output_dir."},
+    peak_tflops: float | None = option(
+        None,
+        "What one device can do at best, in 10^12 operations a second, for the utilisation in the log. Default: the "
+        "data sheet's for known GPUs, else measured.",
     )
-    auto_resume: bool = field(
-        default=False,
-        metadata={"help": "Go on from the last complete checkpoint in output_dir, or begin where there is none."},
+    dataloader_num_workers: int = option(  # None only until it is initialised
+        None,
+        "Processes that read tiles, for each training process; 0 reads in the training process. Default: on a CPU 0, "
+        "else a training process's share of the cores but one, 8 at most.",
     )
-    on_device_preprocessing: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Resample and standardise tiles on the device rather than in the processes that read them; a third of the "
-            "bytes to move. Default: where the device is no CPU."
-        },
+    dataloader_persistent_workers: bool = option(
+        True, "Keep these processes from epoch to epoch, rather than start them anew."
     )
-    peak_tflops: float | None = field(
-        default=None,
-        metadata={
-            "help": "What one device can do at best, in 10^12 operations a second, for the utilisation in the log. Default: "
-            "the data sheet's for known GPUs, else measured."
-        },
-    )
-    dataloader_num_workers: int = field(  # type: ignore[assignment]  # None only until it is initialised
-        default=None,
-        metadata={
-            "help": "Processes that read tiles, for each training process; 0 reads in the training process. Default: on a CPU 0, "
-            "else a training process's share of the cores but one, 8 at most."
-        },
-    )
-    dataloader_persistent_workers: bool = field(
-        default=True, metadata={"help": "Keep these processes from epoch to epoch, rather than start them anew."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Has no effect: a loss that is NaN or infinite stops the run."}
-    )
+    logging_nan_inf_filter: bool = option(False, "Has no effect: a loss that is NaN or infinite stops the run.")
     given: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # as written, for `arguments.yaml`
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator takes what it needs by name."})
-    seed: int = field(default=42, metadata={"help": "Seed of weights, order, flips and masks."})
+    remove_unused_columns: bool = option(False, "The collator takes what it needs by name.")
+    seed: int = option(42, "Seed of weights, order, flips and masks.")
 
-    eyes_tiles: int = field(
-        default=1000,
-        metadata={"help": "Tiles of eval_split on which retrieval is measured at each evaluation; 0 looks at nothing."},
+    eyes_tiles: int = option(
+        1000, "Tiles of eval_split on which retrieval is measured at each evaluation; 0 looks at nothing."
     )
-    eyes_k: int = field(default=10, metadata={"help": "Results per query of that retrieval."})
-    eyes_pictures: int = field(
-        default=6, metadata={"help": "Tiles in the picture of reconstructions at each evaluation; 0 draws none."}
-    )
-    eyes_every: int = field(default=1, metadata={"help": "Look at every so many evaluations only."})
+    eyes_k: int = option(10, "Results per query of that retrieval.")
+    eyes_pictures: int = option(6, "Tiles in the picture of reconstructions at each evaluation; 0 draws none.")
+    eyes_every: int = option(1, "Look at every so many evaluations only.")
 
     def __post_init__(self) -> None:
         for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):
@@ -190,27 +151,6 @@ class CSMAETrainingArguments(TrainingArguments):
             self.greater_is_better = not is_lower_better(self.metric_for_best_model)
         if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
             self.fsdp = self.fsdp.lower() == "true" or None  # type: ignore[assignment]
-        self._choose_precision()
-        self._choose_loading(default_device_type(self.use_cpu))
-        super().__post_init__()
-        if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
-            os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
-        self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
-
-    def _choose_loading(self, device_type: str) -> None:
-        """Decide how batches come to the device: from processes of their own, and without the host waiting for each copy."""
-        if self.dataloader_num_workers is None:
-            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-            self.dataloader_num_workers = 0 if device_type == "cpu" else loading_workers(default_workers(), processes)
-        if not self.dataloader_num_workers:
-            self.dataloader_persistent_workers = False  # torch refuses it
-        if self.accelerator_config is None and device_type != "cpu":
-            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
-
-    def _choose_precision(self) -> None:
-        """Decide on a precision, and tell it to Transformers in its own words."""
         if self.bf16 or self.fp16:  # Transformers' own options
             asked = "bf16" if self.bf16 else "fp16"
             if self.precision not in ("auto", asked):
@@ -220,18 +160,24 @@ class CSMAETrainingArguments(TrainingArguments):
         self.precision = choose_precision(self.precision, device_type)
         self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
         self.use_cpu = self.use_cpu or device_type == "cpu"  # else Transformers refuses bf16 there
+        if self.dataloader_num_workers is None:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            self.dataloader_num_workers = 0 if device_type == "cpu" else loading_workers(default_workers(), processes)
+        if not self.dataloader_num_workers:
+            self.dataloader_persistent_workers = False  # torch refuses it
+        if self.accelerator_config is None and device_type != "cpu":
+            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}  # the host waits for no copy
+        super().__post_init__()
+        self.run_name = self.run_name or Path(str(self.output_dir)).resolve().name  # else trackers make one up
+        if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
+            os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
+        self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
 
 
 def loading_workers(cores: int, processes: int) -> int:
-    """How many processes read tiles for each training process that has a device of its own.
-
-    Args:
-        cores: Of this machine that may be used.
-        processes: Training processes on this machine.
-
-    Returns:
-        From 1 to 8; each reads several thousand tiles a second.
-    """
+    """How many processes (1 to 8) read tiles for each training process of a machine; each reads several thousand a second."""
     return min(8, max(1, cores // processes - 1))
 
 
@@ -251,31 +197,11 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
     """Keeps the description's lines, and says every default."""
 
 
-def _show_own_arguments_only(parser: argparse.ArgumentParser) -> None:
-    """Hide from the help what a newcomer need not read: most of the 150 arguments of the Trainer."""
-    own = {
-        "help",
-        *CSMAETrainingArguments.__annotations__,
-        "max_steps",
-    }
-    own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}
-    for action in parser._actions:
-        if action.dest not in own:
-            action.help = argparse.SUPPRESS
-
-
 Arguments = tuple[ModelArguments, DataArguments, CSMAETrainingArguments]
 
 
 def parse_arguments(argv: Sequence[str], description: str | None = None) -> Arguments:
-    """Parse a command line: an optional YAML file first, then `--name value` pairs that override it.
-
-    Args:
-        argv: The command line without the program's name.
-        description: Shown by `--help`.
-
-    Returns:
-        Model, data and training arguments.
+    """Parse a command line without the program's name: an optional YAML file, then `--name value` pairs that override it.
 
     Raises:
         FileNotFoundError: If the YAML file is not there.
@@ -288,8 +214,12 @@ def parse_arguments(argv: Sequence[str], description: str | None = None) -> Argu
     parser.epilog = f"{HELP_ALL} also lists everything of transformers.TrainingArguments, all of which is accepted."
     if HELP_ALL in argv:
         argv = ["--help"]
-    else:
-        _show_own_arguments_only(parser)
+    else:  # hide what a newcomer need not read: most of the 150 arguments of the Trainer
+        own = {"help", "max_steps", *CSMAETrainingArguments.__annotations__}
+        own |= {entry.name for group in (ModelArguments, DataArguments) for entry in dataclasses.fields(group)}
+        for action in parser._actions:
+            if action.dest not in own:
+                action.help = argparse.SUPPRESS
     if argv and not argv[0].startswith("-"):
         argv = [*yaml_to_argv(Path(argv[0]), known_names()), *argv[1:]]
     namespace, unknown = parser.parse_known_args(argv)
@@ -310,15 +240,16 @@ def resolved_arguments(
 ) -> dict[str, Any]:
     """Collect what a run was made with: this package's arguments all, the Trainer's others where they were given.
 
-    Returns:
-        Values by name, which written as YAML can be passed again. Where a choice was left to the machine, such as the
-        precision, it is the one that was made; that a run was resumed is left out.
+    Written as YAML they can be passed again. Where a choice was left to the machine, such as the precision, it is the one that
+    was made; that a run was resumed is left out.
     """
-    own: list[tuple[Any, str]] = [
-        (group, entry.name) for group in (model_args, data_args) for entry in dataclasses.fields(group)
-    ]
+    groups = (model_args, data_args)
+    own: list[tuple[Any, str]] = [(group, entry.name) for group in groups for entry in dataclasses.fields(group)]
     own += [(training_args, name) for name in CSMAETrainingArguments.__annotations__ if name != "given"]
-    resolved = {**training_args.given, **{name: _plain(getattr(group, name)) for group, name in own}}
+    resolved = dict(training_args.given)
+    for group, name in own:
+        value = getattr(group, name)
+        resolved[name] = value.value if isinstance(value, Enum) else value
     left_out = ("resume_from_checkpoint", "auto_resume")
     return {name: value for name, value in resolved.items() if value is not None and name not in left_out}
 
@@ -326,31 +257,17 @@ def resolved_arguments(
 def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
     """Write arguments as a YAML file that can be passed again."""
     text = yaml.safe_dump(resolved, sort_keys=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"# What this run was made with, every choice resolved: pass this file to repeat it.\n{text}")
+    write_atomically(
+        path, f"# What this run was made with, every choice resolved: pass this file to repeat it.\n{text}"
+    )
 
 
 def changed_arguments(path: Path, resolved: dict[str, Any]) -> list[str]:
-    """Compare the arguments of a resumed run with those that it began with.
-
-    Args:
-        path: As [`save_arguments`] wrote it.
-        resolved: Of the resumed run.
-
-    Returns:
-        `name: before -> now` for each that differs.
-    """
+    """Say `name: before -> now` for each argument of a resumed run that is not as [`save_arguments`] wrote it at the beginning."""
     before = yaml.safe_load(path.read_text()) if path.is_file() else {}
     names = dict.fromkeys([*before, *resolved]) if before else {}
-    return [
-        f"{name}: {before.get(name)} -> {resolved.get(name)}"
-        for name in names
-        if before.get(name) != resolved.get(name)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value
+    pairs = {name: (before.get(name), resolved.get(name)) for name in names}
+    return [f"{name}: {was} -> {now}" for name, (was, now) in pairs.items() if was != now]
 
 
 def known_names() -> list[str]:
@@ -360,14 +277,7 @@ def known_names() -> list[str]:
 
 
 def yaml_to_argv(path: Path, known: Sequence[str]) -> list[str]:
-    """Read a YAML file of arguments as a command line.
-
-    Args:
-        path: The file: a mapping of argument names to values.
-        known: The names there are.
-
-    Returns:
-        The command line; empty values are left out.
+    """Read a YAML file, a mapping of known argument names to values, as a command line; empty values are left out.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -388,7 +298,8 @@ def yaml_to_argv(path: Path, known: Sequence[str]) -> list[str]:
             continue
         if value is False and name.endswith("_strategy"):
             value = "no"  # which YAML reads as false where it is not quoted
-        argv += [f"--{name}", *_to_words(value)]
+        words = [json.dumps(value)] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        argv += [f"--{name}", *map(str, words)]
     return argv
 
 
@@ -419,11 +330,3 @@ def parse_overrides(value: dict | str | None) -> dict[str, Any]:
             meant = f": did you mean {near[0]!r}?" if near else ", see its documentation."
             raise ValueError(f"model_overrides names {name!r}, which CSMAEConfig does not have{meant}")
     return overrides
-
-
-def _to_words(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [json.dumps(value)]
-    if isinstance(value, list):
-        return [str(entry) for entry in value]
-    return [str(value)]

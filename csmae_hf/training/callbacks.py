@@ -1,33 +1,34 @@
-"""What a callback of a pre-training run may know, and how what it measures can choose the best model."""
+"""Callbacks of a run: what they may know, how what one measures can choose the best model, and the stop on SIGTERM."""
 
+import logging
+import signal
+import threading
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from image_processing_csmae import CSMAEImageProcessor
 
+logger = logging.getLogger(__name__)
+
+AGREE_EVERY = 10
+"""Steps between two checks whether any process was asked to stop, where there are several: they must stop at one step."""
+
 
 @dataclass
 class Run:
-    """What a callback may need to know of a run.
-
-    Attributes:
-        model_args: What is trained.
-        data_args: What it is trained on.
-        training_args: How.
-        processor: Turns bands into tensors.
-        train: Tiles to train on, with the columns `id` and one for each sensor.
-        evaluation: Tiles to evaluate on, all columns; None where nothing is evaluated.
-    """
+    """What a callback may need to know of a run."""
 
     model_args: ModelArguments
     data_args: DataArguments
     training_args: CSMAETrainingArguments
     processor: CSMAEImageProcessor
-    train: Dataset
-    evaluation: Dataset | None
+    train: Dataset  # with the columns `id` and one for each sensor
+    evaluation: Dataset | None  # all columns; None where nothing is evaluated
 
 
 class EvaluationCallback(TrainerCallback):
@@ -49,3 +50,60 @@ class EvaluationCallback(TrainerCallback):
             Values by name, without the prefix `eval_`.
         """
         raise NotImplementedError(f"{type(self).__name__} must say what it measures.")
+
+
+class TrackioByStep:
+    """The module `trackio` as Transformers' callback knows it, told the step too: else its x axis counts the lines of the log."""
+
+    def __init__(self, trackio: Any):
+        self.trackio = trackio
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trackio, name)
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Log metrics at their `train/global_step`."""
+        self.trackio.log(metrics, step=metrics.get("train/global_step"))
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, as cluster schedulers send before they kill, saves a checkpoint after the step in hand and ends the training."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.stopped = False
+        self._handler: Any = None
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Begin to listen; only the main thread can."""
+
+        def ask(number: int, frame: Any) -> None:
+            logger.warning("SIGTERM: saving a checkpoint after this step, then stopping.")
+            self.asked = True
+
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, ask)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask the Trainer to save and stop, at the same step in every process."""
+        asked = self.asked
+        if args.world_size > 1:
+            asked = False
+            if state.global_step % AGREE_EVERY == 0:
+                count = torch.tensor(float(self.asked), device=args.device)
+                torch.distributed.all_reduce(count)
+                asked = bool(count.item())
+        if asked:
+            control.should_save = control.should_training_stop = self.stopped = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Skip what an epoch's end would do: there is little time, and the checkpoint is saved."""
+        if self.stopped:
+            control.should_save = control.should_evaluate = False
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Stop listening."""
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from csmae_hf.files import sync, write_atomically
 from csmae_hf.training.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -22,32 +21,18 @@ _LEAST_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_st
 
 
 def seal_checkpoint(folder: Path, step: int) -> None:
-    """Mark a checkpoint as complete, after all of it has reached the disk.
-
-    Args:
-        folder: The checkpoint.
-        step: Its step.
-    """
+    """Mark the checkpoint of a step as complete, after all of it has reached the disk."""
     files = {}
-    for path in _files(folder):
-        _flush(path)
-        files[str(path.relative_to(folder))] = path.stat().st_size
-    unsealed = folder / f"{SEAL_NAME}.part"
-    unsealed.write_text(json.dumps({"step": step, "files": files}, indent=1))
-    _flush(unsealed)
-    unsealed.rename(folder / SEAL_NAME)
-    _flush(folder)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith(SEAL_NAME):
+            sync(path)
+            files[str(path.relative_to(folder))] = path.stat().st_size
+    sync(folder)
+    write_atomically(folder / SEAL_NAME, json.dumps({"step": step, "files": files}, indent=1))
 
 
 def checkpoint_problem(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint.
-
-    Args:
-        folder: The checkpoint.
-
-    Returns:
-        The problem; None where there is none. A checkpoint without a seal, such as another program's, has one in any case.
-    """
+    """Say what is wrong with a checkpoint, if anything; without a seal, such as another program's, it always is."""
     seal = folder / SEAL_NAME
     if not seal.is_file():
         return f"it has no {SEAL_NAME}: saving it was interrupted"
@@ -65,14 +50,7 @@ def checkpoint_problem(folder: Path) -> str | None:
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Find the last complete checkpoint of a run; warn of later ones that are not.
-
-    Args:
-        output_dir: Folder of the run.
-
-    Returns:
-        The checkpoint; None where there is none.
-    """
+    """Find the last complete checkpoint of a run, if any; warn of later ones that are not."""
     for folder in reversed(_checkpoints(output_dir)):
         problem = checkpoint_problem(folder)
         if problem is None:
@@ -82,15 +60,9 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 
 def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path | None:
-    """Find the checkpoint to go on from.
+    """Find the checkpoint to go on from; None for a new run.
 
-    Args:
-        output_dir: Folder of the run.
-        requested: `last`, the path of a checkpoint, or None.
-        auto: Whether to go on from the last complete checkpoint where there is one.
-
-    Returns:
-        The checkpoint; None for a new run.
+    `requested` is `last`, the path of a checkpoint, or None; `auto` goes on from the last complete one where there is one.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no complete one.
@@ -106,7 +78,18 @@ def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path 
             )
         return found
     if requested is not None and requested.lower() not in ("none", "false"):
-        return _named_checkpoint(Path(requested))
+        folder = Path(requested)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"No checkpoint {folder}: give a folder {_PREFIX}N, or 'last' for the last of the run."
+            )
+        if (folder / SEAL_NAME).is_file():
+            problem = checkpoint_problem(folder)
+        else:  # another program's has no seal, so its files are looked at
+            problem = next(filter(None, (_file_problem(folder / name) for name in _LEAST_FILES)), None)
+        if problem:
+            raise CheckpointError(f"Cannot resume from {folder}: {problem}. 'last' finds the last one that is whole.")
+        return folder
     found = last_checkpoint(output_dir)
     if found is not None and not auto:
         raise FileExistsError(
@@ -117,12 +100,9 @@ def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path 
 
 
 def prune_checkpoints(output_dir: Path, keep: int | None, best: str | None) -> None:
-    """Delete the oldest complete checkpoints; what is not complete does not count, and is nobody's spare.
+    """Delete the oldest complete checkpoints but for so many (None or less than 1: all) and the best one.
 
-    Args:
-        output_dir: Folder of the run, which has just saved a checkpoint.
-        keep: How many to keep; None or less than 1 for all.
-        best: One to keep in any case.
+    What is not complete does not count, and is nobody's spare.
     """
     complete = [folder for folder in _checkpoints(output_dir) if (folder / SEAL_NAME).is_file()]
     if keep is None or keep < 1 or not complete:
@@ -147,19 +127,6 @@ def describe_failed_save(folder: Path, error: Exception) -> str:
     )
 
 
-def _named_checkpoint(folder: Path) -> Path:
-    """Check a checkpoint that was asked for by its path; another program's has no seal, so its files are looked at."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"No checkpoint {folder}: give a folder {_PREFIX}N, or 'last' for the last of the run.")
-    if (folder / SEAL_NAME).is_file():
-        problem = checkpoint_problem(folder)
-    else:
-        problem = next(filter(None, (_file_problem(folder / name) for name in _LEAST_FILES)), None)
-    if problem:
-        raise CheckpointError(f"Cannot resume from {folder}: {problem}. 'last' finds the last one that is whole.")
-    return folder
-
-
 def _file_problem(path: Path) -> str | None:
     """Say what is wrong with one file of a checkpoint, by what it is."""
     if not path.is_file():
@@ -171,32 +138,13 @@ def _file_problem(path: Path) -> str | None:
         if path.suffix == ".json":
             json.loads(path.read_text())
             return None
-        return None if zipfile.is_zipfile(path) else f"{path.name} is cut short"
     except (SafetensorError, ValueError) as error:
         return f"{path.name} cannot be read ({error})"
+    return None if zipfile.is_zipfile(path) else f"{path.name} is cut short"
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:
     """All checkpoint folders of a run, the earliest first."""
-    if not output_dir.is_dir():
-        return []
-    numbered = [path for path in output_dir.glob(f"{_PREFIX}*") if path.is_dir() and _step(path) is not None]
-    return sorted(numbered, key=lambda path: _step(path) or 0)
-
-
-def _step(folder: Path) -> int | None:
-    number = folder.name.removeprefix(_PREFIX)
-    return int(number) if number.isdecimal() else None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(SEAL_NAME))
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    folders = [path for path in output_dir.glob(f"{_PREFIX}*") if path.is_dir()]
+    numbers = {path: number for path in folders if (number := path.name.removeprefix(_PREFIX)).isdecimal()}
+    return sorted(numbers, key=lambda path: int(numbers[path]))

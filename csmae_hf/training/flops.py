@@ -1,51 +1,22 @@
-"""Floating-point operations that the mathematics of CSMAE needs: matrix products and convolutions, as PyTorch counts them.
+"""Floating-point operations of a training step, as PyTorch counts those of the model without storage (meta tensors).
 
-Patches that are masked cost the encoder nothing, each decoder runs for each source it is wanted for, heads predict what is
-counted. What activation checkpointing computes twice counts once, as is the convention for utilisation (Chowdhery et al.,
-arXiv 2204.02311).
+Masked patches cost the encoder nothing, each decoder runs for each source it is wanted for, heads predict what is counted. What
+activation checkpointing computes twice counts once, as is the convention for utilisation (Chowdhery et al., arXiv 2204.02311).
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from configuration_csmae import CSMAEConfig
-from modeling_csmae import make_masks
+from modeling_csmae import CSMAEForPreTraining
 
 Counts = Mapping[frozenset[str], float]
-
-
-def block_flops(tokens: int, width: int, intermediate: int) -> int:
-    """Operations of one transformer block on one sequence: projections, attention, feed-forward layer."""
-    projections = 2 * tokens * width * 4 * width
-    attention = 2 * 2 * tokens * tokens * width
-    return projections + attention + 2 * 2 * tokens * width * intermediate
-
-
-def visible_patches(config: CSMAEConfig, sensors: Sequence[str]) -> dict[str, int]:
-    """Count the patches that pre-training leaves visible of each sensor's image, as the model's own masks do."""
-    noise = {sensor: torch.zeros(1, config.num_patches) for sensor in sensors}
-    masks = make_masks(noise, config.masking, config.mask_ratio)
-    return {sensor: mask.visible.shape[1] for sensor, mask in masks.items()}
-
-
-def encoder_flops(config: CSMAEConfig, sensor: str, visible: int) -> tuple[int, int]:
-    """Operations of encoding one image: of the patch embedding, and of the blocks."""
-    embedding = 2 * config.num_patches * config.hidden_size * config.patch_size**2 * len(config.sensors[sensor])
-    block = block_flops(1 + visible, config.hidden_size, config.intermediate_size or 0)
-    return embedding, config.num_hidden_layers * block
-
-
-def trunk_flops(config: CSMAEConfig, visible: int) -> int:
-    """Operations of a decoder on one image's tokens, without its heads."""
-    width, tokens = config.decoder_hidden_size, 1 + config.num_patches
-    block = block_flops(tokens, width, config.decoder_intermediate_size or 0)
-    return 2 * (1 + visible) * config.hidden_size * width + config.decoder_num_hidden_layers * block
-
-
-def head_flops(config: CSMAEConfig, target: str, patches: int) -> int:
-    """Operations of predicting some patches of one image."""
-    return 2 * patches * config.decoder_hidden_size * config.patch_size**2 * len(config.sensors[target])
 
 
 def training_flops(config: CSMAEConfig, counts: Counts, gathered: int = 1) -> float:
@@ -53,27 +24,40 @@ def training_flops(config: CSMAEConfig, counts: Counts, gathered: int = 1) -> fl
 
     Args:
         config: The model's.
-        counts: Images by sensor and by pair of sensors, as of `terms.count_rows`.
+        counts: Images by sensor and by pair of sensors, as of `loss_terms.count_rows`.
         gathered: Processes from which negatives are gathered, each with as many images.
 
     Returns:
-        Three times the forward pass (each matrix product has two in the backward pass), less the patch embedding's gradient
-        of the pixels, which nobody needs.
+        The sum over the samples of what each needs with the sensors it has, and NT-Xent, which compares all with all.
     """
-    given = [sensor for sensor in config.sensors if frozenset({sensor}) in counts]
-    visible = visible_patches(config, given)
-    total = 0.0
-    for source in given:
-        images = counts[frozenset({source})]
-        embedding, blocks = encoder_flops(config, source, visible[source])
-        total += images * (2 * embedding + 3 * blocks)
-        wanted = [target for target in given if (config.umr_weight if source == target else config.cmr_weight)]
-        trunks = len(wanted) if config.decoder_type == "specific" else min(1, len(wanted))
-        total += 3 * images * trunks * trunk_flops(config, visible[source])
-        for target in wanted:
-            counted = config.num_patches - visible[source if config.cmr_target == "source" else target]
-            total += 3 * counts[frozenset({source, target})] * head_flops(config, target, counted)
-    if config.mim_weight:
-        pairs = [count for sensors, count in counts.items() if len(sensors) == 2]
-        total += sum(3 * 2 * (2 * gathered * count) ** 2 * config.hidden_size for count in pairs)
-    return total
+    sensors = tuple(sensor for sensor in config.sensors if frozenset({sensor}) in counts)
+    key = config.to_json_string(use_diff=False)
+    pairs = {pair: counts[frozenset(pair)] for pair in itertools.combinations(sensors, 2)}
+    nt_xent = sum(_nt_xent_flops(config, gathered * count) for count in pairs.values())
+    if len(set(counts.values())) == 1:  # every sample has every sensor
+        return counts[frozenset(sensors[:1])] * _sample_flops(key, sensors) + nt_xent
+    alone = {sensor: _sample_flops(key, (sensor,)) for sensor in sensors}
+    together = sum(count * (_sample_flops(key, (a, b)) - alone[a] - alone[b]) for (a, b), count in pairs.items())
+    return sum(counts[frozenset({sensor})] * alone[sensor] for sensor in sensors) + together + nt_xent
+
+
+def _nt_xent_flops(config: CSMAEConfig, pairs: float) -> float:
+    """Operations of the similarities of 2 embeds of each of so many pairs, and of the two products of their gradient."""
+    return 3 * 2 * (2 * pairs) ** 2 * config.hidden_size if config.mim_weight else 0
+
+
+@lru_cache(maxsize=64)
+def _sample_flops(config_json: str, sensors: tuple[str, ...]) -> float:
+    """Operations of the forward and backward pass of one sample that has these sensors, without NT-Xent."""
+    config = CSMAEConfig.from_dict(json.loads(config_json))
+    if len(sensors) == 1 and not config.umr_weight:
+        return 0  # nothing to learn from
+    with torch.device("meta"):
+        model: Any = CSMAEForPreTraining._from_config(config, attn_implementation="eager").to("meta")  # all is counted
+        size = (config.image_size, config.image_size)
+        images = {sensor: torch.empty(1, len(config.sensors[sensor]), *size) for sensor in sensors}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.train()(**images)
+    pixels = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
+    # a product has two in the backward pass; but nobody needs the gradient of the pixels
+    return 3 * counter.get_total_flops() - pixels - len(sensors) * (len(sensors) - 1) / 2 * _nt_xent_flops(config, 1)

@@ -32,12 +32,7 @@ def build_model(model_args: ModelArguments, report_folder: Path | None = None) -
     With `model_name_or_path` and neither a variant nor a size nor a baseline named, the architecture is the checkpoint's. Otherwise it
     is the one named, and of the weights those are loaded that fit; see [`warm_start`].
 
-    Args:
-        model_args: What is trained.
-        report_folder: Where to list what was loaded; None writes nothing.
-
-    Returns:
-        The model.
+    What was loaded is listed in `report_folder`, if one is given.
 
     Raises:
         ValueError: If the overrides name no field of `CSMAEConfig` or contradict each other, or nothing of the checkpoint fits.
@@ -56,14 +51,7 @@ def build_model(model_args: ModelArguments, report_folder: Path | None = None) -
 
 
 def model_config(model_args: ModelArguments, overrides: dict[str, Any]) -> CSMAEConfig:
-    """Say which architecture the arguments ask for.
-
-    Args:
-        model_args: What is trained.
-        overrides: Fields of the configuration that win over variant and size; the baseline's own win over them.
-
-    Returns:
-        The configuration.
+    """Say which architecture the arguments ask for; overrides win over variant and size, the baseline's own fields over them.
 
     Raises:
         FileNotFoundError: If there is no checkpoint where one is named.
@@ -86,15 +74,7 @@ def model_config(model_args: ModelArguments, overrides: dict[str, Any]) -> CSMAE
 
 
 def build_processor(model_args: ModelArguments, config: CSMAEConfig) -> CSMAEImageProcessor:
-    """Build the processor of a model: with the checkpoint's statistics and orientation, where it goes on from one that has them.
-
-    Args:
-        model_args: What is trained.
-        config: Of the model.
-
-    Returns:
-        The processor.
-    """
+    """Build the processor of a model: with the checkpoint's statistics and orientation, where it goes on from one that has them."""
     if model_args.model_name_or_path:
         try:
             return CSMAEImageProcessor.from_pretrained(

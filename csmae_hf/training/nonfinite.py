@@ -2,69 +2,67 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from csmae_hf.files import write_atomically
 from csmae_hf.training.errors import NonFiniteLossError
-from csmae_hf.training.waiting import Readback
 
 FOLDER = "non_finite"
 
 
+@dataclass
 class UnreadLoss:
     """The loss of a batch, before the host has looked at it: on a GPU it is still being computed.
 
     Ask after the backward pass was begun and before the optimiser's step. Then the GPU has work while the host waits for the
     loss, and nothing is learned from one that is not finite.
-
-    Args:
-        loss: Of the batch.
-        losses: Its terms by name.
-        batch: What the model was given: images by sensor as they went in, `noise` and perhaps `present`.
-        ids: Of the batch's tiles.
-        run: Folder of the run, in which the batch is saved.
-        step: That the batch belongs to, counted from 1.
-        process: This process's number.
     """
 
-    def __init__(
-        self,
-        loss: torch.Tensor,
-        losses: Mapping[str, torch.Tensor],
-        batch: Mapping[str, Any],
-        ids: Sequence[str] | None,
-        run: Path,
-        step: int,
-        process: int,
-    ):
-        self._finite = Readback(torch.isfinite(loss.detach()).all())
-        self._loss = loss.detach()
-        self._losses = {name: value.detach() for name, value in losses.items()}
-        self._batch, self._ids = batch, list(ids or [])
-        self._run, self._step, self._process = run, step, process
+    loss: torch.Tensor
+    losses: Mapping[str, torch.Tensor]  # its terms by name
+    batch: Mapping[
+        str, Any
+    ]  # what the model was given: images by sensor as they went in, `noise` and perhaps `present`
+    ids: Sequence[str] | None  # of the tiles
+    run: Path  # folder in which the batch is saved
+    step: int  # counted from 1
+    process: int
+
+    def __post_init__(self) -> None:
+        self.loss = self.loss.detach()
+        self.losses = {name: value.detach() for name, value in self.losses.items()}
+        self._finite, self._arrived = torch.isfinite(self.loss).all(), None
+        if self.loss.device.type == "cuda":
+            self._finite = self._finite.to("cpu", non_blocking=True)  # into page-locked memory, which torch sees to
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(self.loss.device))
 
     def refuse_non_finite(self) -> None:
-        """Stop the run if the loss is not finite.
+        """Stop the run if the loss is not finite; waits for the loss, not for what the device was given later.
 
         Raises:
             NonFiniteLossError: With the step, the tiles and the file of the batch.
         """
-        if self._finite.wait():
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        if self._finite:
             return
-        terms = {name: value.item() for name, value in self._losses.items()}
-        path = self._run / FOLDER / f"step-{self._step}-process-{self._process}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_flat(self._batch), path)
+        terms = {name: value.item() for name, value in self.losses.items()}
+        ids = list(self.ids or [])
+        path = self.run / FOLDER / f"step-{self.step}-process-{self.process}.safetensors"
+        write_atomically(path, save(_flat(self.batch)))
         losses = {name: str(value) for name, value in terms.items()}
-        facts = {"step": self._step, "process": self._process, "ids": self._ids, "losses": losses}
-        path.with_suffix(".json").write_text(json.dumps(facts, indent=1))
-        shown = ", ".join(self._ids[:8]) or "of unknown names"
-        more = f" and {len(self._ids) - 8} more" if len(self._ids) > 8 else ""
+        facts = {"step": self.step, "process": self.process, "ids": ids, "losses": losses}
+        write_atomically(path.with_suffix(".json"), json.dumps(facts, indent=1))
+        shown = ", ".join(ids[:8]) or "of unknown names"
+        more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
         raise NonFiniteLossError(
-            f"The loss of step {self._step} is {self._loss.mean().item()} (process {self._process}; "
+            f"The loss of step {self.step} is {self.loss.mean().item()} (process {self.process}; "
             f"{', '.join(f'{name} {value:.4g}' for name, value in terms.items())}). "
             f"Tiles of the batch: {shown}{more}. The batch as the model saw it is in {path}, all names beside it. Nothing was "
             "learned from it and checkpoints are as they were: look at the tiles, or go on from the last checkpoint with a lower "

@@ -1,6 +1,5 @@
 """Curves of a run as pictures, from its `trainer_state.json` alone: while it trains, at its end, and any time after."""
 
-import argparse
 import json
 import logging
 import os
@@ -8,29 +7,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from csmae_hf.visualize import draw_curves
+from csmae_hf.charts import Curve, curves, save_chart
 
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "trainer_state.json"
 PLOTS_FOLDER = "plots"
 
-Curve = tuple[list[float], list[float]]
+FORMATS = ("png", "svg", "pdf")
 
-_TERMS = ("umr_", "cmr_", "mim", "mde")
+_TERMS = {
+    "umr_": "{0} from itself",
+    "cmr_": "{1} from {0}",
+    "mim": "MIM, between sensors",
+    "mde": "MDE, between sensors",
+}
+"""Terms of the loss by the beginning of their name, in words; `cmr_s1_s2` is S2 reconstructed from S1."""
 
 
 def find_state(run: str | os.PathLike[str]) -> Path:
-    """Find the newest state of a run.
+    """The newest state of a run: of its output folder or one of its checkpoints the one most steps ahead, or the file that is named.
 
-    Args:
-        run: The run's output folder, one of its checkpoints, or a `trainer_state.json` itself.
-
-    Returns:
-        Of the state in the folder and those in its checkpoints, the one that is most steps ahead.
-
-    Raises:
-        FileNotFoundError: If there is none.
+    FileNotFoundError where there is none.
     """
     path = Path(run)
     if path.is_file():
@@ -45,16 +43,9 @@ def find_state(run: str | os.PathLike[str]) -> Path:
 
 
 def read_curves(state: str | os.PathLike[str]) -> dict[str, Curve]:
-    """Read everything that a run logged more than as a sum at its end.
+    """Steps and values of everything that a run logged more than as a sum at its end, by name.
 
-    Args:
-        state: A `trainer_state.json`.
-
-    Returns:
-        Steps and values by name; of a step that was logged twice, as after a resumption, the last.
-
-    Raises:
-        ValueError: If the file is no state of the Trainer.
+    Of a step that was logged twice, as after a resumption, the last counts. ValueError where the file is no state of the Trainer.
     """
     content = _read(Path(state))
     if not isinstance(content.get("log_history"), list):
@@ -67,12 +58,15 @@ def read_curves(state: str | os.PathLike[str]) -> dict[str, Curve]:
     return {name: (list(points), list(points.values())) for name, points in values.items()}
 
 
-def plot_run(run: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
+def plot_run(
+    run: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, file_format: str = "png"
+) -> list[Path]:
     """Draw the curves of a run.
 
     Args:
         run: As of [`find_state`].
         output: Folder of the pictures; default `plots` beside the state's run.
+        file_format: One of `FORMATS`; those but `png` stay sharp at any size.
 
     Returns:
         The pictures: losses in training and in evaluation, learning rate, retrieval, effective rank, and distances of embeds; of each
@@ -85,12 +79,12 @@ def plot_run(run: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     """
     state = find_state(run)
     folder = Path(output) if output is not None else (Path(run) if Path(run).is_dir() else state.parent) / PLOTS_FOLDER
-    curves = read_curves(state)
     paths = []
-    for name, title, y_label, chosen in _charts(curves):
-        if chosen:
-            log = y_label == "loss" and all(value > 0 for _, values in chosen.values() for value in values)
-            paths.append(draw_curves(chosen, folder / f"{name}.png", title=title, y_label=y_label, log=log))
+    for name, title, y_label, drawn in _charts(read_curves(state)):
+        if drawn:
+            log = y_label == "loss" and all(value > 0 for _, values in drawn.values() for value in values)
+            figure = curves({title: drawn}, x_label="step", y_label=y_label, log=log)
+            paths.append(save_chart(figure, folder / f"{name}.{file_format}"))
     if not paths:
         raise ValueError(f"{state} has logged nothing to draw yet: wait for logging_steps, or make it smaller.")
     return paths
@@ -106,44 +100,46 @@ def plot_finished_run(run: str | os.PathLike[str]) -> None:
     logger.info("Curves: %s", ", ".join(str(path) for path in paths))
 
 
-def _charts(curves: Mapping[str, Curve]) -> Iterable[tuple[str, str, str, dict[str, Curve]]]:
+def _charts(logged: Mapping[str, Curve]) -> Iterable[tuple[str, str, str, dict[str, Curve]]]:
     """File, title, name of the values, and curves of every chart."""
-    yield "losses", "Training losses", "loss", _losses(curves, "")
-    yield "eval_losses", "Validation losses", "loss", _losses(curves, "eval_")
-    rate = {name: curves[name] for name in ("learning_rate",) if name in curves}
+    looks = {name.removeprefix("eval_"): curve for name, curve in logged.items() if name.startswith("eval_")}
+    yield "losses", "Training losses", "loss", _losses(logged)
+    yield "eval_losses", "Validation losses", "loss", _losses(looks)
+    rate = {"learning rate": logged["learning_rate"]} if "learning_rate" in logged else {}
     yield "learning_rate", "Learning rate", "learning rate", rate
-    named = {
-        name.removeprefix("eval_"): curve for name, curve in curves.items() if name.startswith("eval_") and curve[0]
-    }
-    directions = {
-        _direction(name.removeprefix("f1_of_means_")): curve
-        for name, curve in named.items()
-        if name.startswith("f1_of_means_")
-    }
+    retrieval = _begin_with(looks, "f1_of_means_", " → ")
     summary = {"f1_of_means": "mean of all", "random_f1_of_means": "random order"}
-    retrieval = {**directions, **{label: named[name] for name, label in summary.items() if name in named}}
+    retrieval |= {label: looks[name] for name, label in summary.items() if name in looks}
     yield "retrieval", "Retrieval on a part of the validation split", "F1 of mean P and R", retrieval
-    ranks = {name.rpartition("_")[2]: named[name] for name in named if name.startswith("effective_rank_")}
+    ranks = _begin_with(looks, "effective_rank_")
     yield "effective_rank", "Directions that embeds vary along", "effective rank", ranks
-    distances = {name: named[name] for name in named if name.startswith(("spread_", "gap_", "alignment_"))}
-    yield (
-        "distances",
-        "How far apart embeds lie",
-        "distance",
-        {name.replace("_", " ", 1): distances[name] for name in distances},
-    )
+    distances: dict[str, Curve] = {}
+    for kind in ("spread", "alignment", "gap"):
+        found = _begin_with(looks, f"{kind}_", ", ")
+        distances |= {f"{kind} {sensors}": curve for sensors, curve in found.items()}
+    yield "distances", "How far apart embeds lie", "distance", distances
 
 
-def _losses(curves: Mapping[str, Curve], prefix: str) -> dict[str, Curve]:
+def _losses(logged: Mapping[str, Curve]) -> dict[str, Curve]:
     """The loss and its terms, in the same order in every chart."""
-    names = [name.removeprefix(prefix) for name in curves if name.startswith(prefix)]
-    terms = [name for kind in _TERMS for name in sorted(names) if name.startswith(kind)]
-    total = {"total": curves[f"{prefix}loss"]} if "loss" in names else {}
-    return total | {name: curves[f"{prefix}{name}"] for name in terms}
+    drawn = {"total": logged["loss"]} if "loss" in logged else {}
+    for kind, words in _TERMS.items():
+        for name in sorted(name for name in logged if name.startswith(kind)):
+            rest = name.removeprefix(kind).upper()
+            sensors = [rest] if kind == "umr_" else rest.split("_")
+            drawn[words.format(*sensors) if len(sensors) <= 2 else name] = logged[
+                name
+            ]  # sensors may have a _ in their names
+    return drawn
 
 
-def _direction(pair: str) -> str:
-    return " → ".join(pair.split("_"))
+def _begin_with(looks: Mapping[str, Curve], kind: str, between: str = "") -> dict[str, Curve]:
+    """The curves of a kind, by their sensors."""
+    return {
+        between.join(name.removeprefix(kind).upper().split("_")): curve
+        for name, curve in looks.items()
+        if name.startswith(kind)
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -153,30 +149,3 @@ def _read(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def add_plot_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add `plot` to the sub-commands of a parser.
-
-    Args:
-        subparsers: What `add_subparsers` returned.
-
-    Returns:
-        The command's parser; it sets `run`.
-    """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "plot",
-        help="draw the curves of a pre-training run",
-        description="Draw losses, learning rate, retrieval and diagnostics over the steps of a run, from its trainer_state.json; "
-        "of a run that still trains, from its newest checkpoint's.",
-    )
-    folder = "the run's output_dir, one of its checkpoints, or a trainer_state.json"
-    parser.add_argument("folder", type=Path, metavar="RUN", help=folder)
-    parser.add_argument("--output", type=Path, help="folder of the pictures (default: RUN/plots)")
-    parser.set_defaults(run=_run_plot)
-    return parser
-
-
-def _run_plot(arguments: argparse.Namespace) -> None:
-    for path in plot_run(arguments.folder, arguments.output):
-        logger.info("%s", path)

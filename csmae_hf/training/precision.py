@@ -9,14 +9,9 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
 def choose_precision(requested: str, device_type: str) -> str:
-    """Choose the precision of a run.
+    """Choose the precision of a run: `bf16`, `fp16` (with loss scaling) or `fp32`.
 
-    Args:
-        requested: `auto`, `bf16`, `fp16` or `fp32`.
-        device_type: Such as `cuda` or `cpu`.
-
-    Returns:
-        `bf16`, `fp16` (with loss scaling) or `fp32`. `auto` heeds `accelerate launch --mixed_precision`, then the hardware.
+    `auto` heeds `accelerate launch --mixed_precision`, then the hardware.
 
     Raises:
         ValueError: If fp16 is asked for on a CPU, which has no loss scaling.

@@ -2,16 +2,17 @@
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
+from csmae_hf.cpu import keep_freed_memory, speed_up
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import Missing
-from csmae_hf.host_memory import keep_freed_memory
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
@@ -22,14 +23,13 @@ from csmae_hf.training.arguments import (
     resolved_arguments,
     save_arguments,
 )
-from csmae_hf.training.callbacks import Run
+from csmae_hf.training.callbacks import Run, StopOnSigterm
 from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
 from csmae_hf.training.errors import CheckpointError, InterruptedRunError
-from csmae_hf.training.eyes import build_eyes
-from csmae_hf.training.interrupt import StopOnSigterm
 from csmae_hf.training.models import build_model, build_processor
+from csmae_hf.training.monitoring import build_monitoring
 from csmae_hf.training.plots import plot_finished_run
-from csmae_hf.training.publish import publish_run, take_hub_request
+from csmae_hf.training.push_at_end import publish_run, take_hub_request
 from csmae_hf.training.resume import refuse_changed_arguments
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
@@ -38,15 +38,12 @@ logger = logging.getLogger(__name__)
 
 
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
-    """Pre-train a model and save it with its processor and code.
+    """Pre-train a model and save it with its processor and code, in the folder returned.
 
     Args:
         model_args: What is trained.
         data_args: What it is trained on.
         training_args: How.
-
-    Returns:
-        The folder of the trained model.
 
     Raises:
         FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
@@ -60,12 +57,14 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
     model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
+    if training_args.device.type == "cpu":
+        speed_up(model, torch.bfloat16 if training_args.bf16 else torch.float32)
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
-        train = load_tiles(data_args, data_args.train_split, data_args.max_train_tiles)
+        train = load_split(data_args, data_args.train_split, data_args.max_train_tiles)
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
-            evaluation = load_tiles(data_args, data_args.eval_split, data_args.max_eval_tiles)
+            evaluation = load_split(data_args, data_args.eval_split, data_args.max_eval_tiles)
     columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
     run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
     on_device = training_args.on_device_preprocessing
@@ -80,38 +79,35 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         flips=data_args.flips,
         callbacks=build_callbacks(run),
     )
+    if training_args.dataloader_drop_last and not len(trainer.get_train_dataloader()):
+        raise ValueError(
+            f"Nothing to train on: {len(train)} training tiles make no full batch of per_device_train_batch_size = "
+            f"{training_args.per_device_train_batch_size} for each of {training_args.world_size} processes, and "
+            f"dataloader_drop_last leaves out the others. Give --per_device_train_batch_size "
+            f"{max(len(train) // training_args.world_size, 1)} at most, more tiles, or --dataloader_drop_last false."
+        )
     resolved = resolved_arguments(model_args, data_args, training_args)
     if checkpoint is not None:
         refuse_changed_arguments(checkpoint, trainer, resolved)
         trainer.accelerator.wait_for_everyone()  # before the main process writes what the others may still read
     if training_args.should_save:
-        record_arguments(output_dir, resolved, resumed=checkpoint is not None)
+        record = output_dir / ARGUMENTS_NAME
+        changed = changed_arguments(record, resolved) if checkpoint is not None else []
+        if changed:
+            logger.warning("Other arguments than the run began with, which count from here on: %s", "; ".join(changed))
+        save_arguments(record, resolved)
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
 
 
 def build_callbacks(run: Run) -> list[TrainerCallback]:
-    """Make the callbacks of a run.
-
-    Args:
-        run: The run.
-
-    Returns:
-        The callbacks, in the order in which they are to be called.
-    """
-    return [*build_eyes(run.evaluation, run.processor, run.training_args)]
+    """Make the callbacks of a run, in the order in which they are to be called."""
+    return [*build_monitoring(run.evaluation, run.processor, run.training_args)]
 
 
 def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
-    """Train, from a checkpoint or from the beginning, and save the model with its processor and code.
-
-    Args:
-        trainer: Ready to train.
-        checkpoint: To go on from.
-
-    Returns:
-        The folder of the trained model.
+    """Train, from a checkpoint or from the beginning, and save the model with its processor and code in the folder returned.
 
     Raises:
         InterruptedRunError: If the run was asked to stop before its end.
@@ -148,16 +144,7 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
     return output_dir
 
 
-def record_arguments(output_dir: Path, resolved: dict[str, Any], resumed: bool) -> None:
-    """Save what a run is made with beside it; of a resumed one, say what has changed."""
-    path = output_dir / ARGUMENTS_NAME
-    changed = changed_arguments(path, resolved) if resumed else []
-    if changed:
-        logger.warning("Other arguments than the run began with, which count from here on: %s", "; ".join(changed))
-    save_arguments(path, resolved)
-
-
-def load_tiles(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
+def load_split(data_args: DataArguments, split: str, limit: int | None) -> Dataset:
     """Load a split of the archive that the arguments name."""
     return load_data_or_sample(
         data_args.data,

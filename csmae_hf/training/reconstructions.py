@@ -14,7 +14,7 @@ from csmae_hf.visualize import Image, abbreviate, common_limits, draw_image_grid
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, patchify, unpatchify
 
-_NOT_SHOWN = 0.82
+_NOT_SHOWN = np.float32(0.82)
 """Grey of patches that are hidden, or that no loss term looks at."""
 
 _FALSE_COLOR_BANDS = {"B08", "B04", "B03"}
@@ -24,15 +24,9 @@ PixelBands = dict[str, NDArray[np.float32]]
 
 
 def restore_bands(image: torch.Tensor, processor: CSMAEImageProcessor, sensor: str) -> PixelBands:
-    """Undo what the processor did to one image: standardisation and, where it is set, transposition.
+    """Undo what the processor did to one (C, H, W) image: standardisation and, where it is set, transposition.
 
-    Args:
-        image: (C, H, W) standardised.
-        processor: That standardised it.
-        sensor: Whose image it is.
-
-    Returns:
-        (H, W) float32 by band, in the unit of the archive: dB or digital numbers.
+    The result is (H, W) float32 by band, in the unit of the archive: dB or digital numbers.
     """
     pixels = image.detach().float().cpu().numpy()
     if processor.transpose:
@@ -46,17 +40,10 @@ def restore_bands(image: torch.Tensor, processor: CSMAEImageProcessor, sensor: s
 def restore_prediction(
     prediction: torch.Tensor, images: torch.Tensor, patch_size: int, norm_pixel_loss: bool = False
 ) -> torch.Tensor:
-    """Put predicted patches together to images that are standardised like the model's input.
+    """Put predicted patches, (B, L, P * P * C), together to (B, C, H, W) images that are standardised like the model's input.
 
-    Args:
-        prediction: (B, L, P * P * C) as the model returns it.
-        images: (B, C, H, W) true images of the target sensor.
-        patch_size: Edge of a patch, pixels.
-        norm_pixel_loss: Whether the model predicts patches standardised by their own mean and variance; those of the truth are put
-            back, as He et al. (arXiv 2111.06377) show theirs.
-
-    Returns:
-        (B, C, H, W).
+    With `norm_pixel_loss` the model predicts patches standardised by their own mean and variance: those of the true images are put
+    back, as He et al. (arXiv 2111.06377) show theirs.
     """
     if norm_pixel_loss:
         truth = patchify(images, patch_size)
@@ -104,80 +91,51 @@ def draw_reconstructions(
         ValueError: If there is no tile, or the processor refuses one.
         ImportError: If matplotlib is missing.
     """
-    config = model.config
-    device = next(model.parameters()).device
+    config, device = model.config, next(model.parameters()).device
     given = {sensor: [tile[sensor] for tile in tiles] for sensor in config.sensors}
     inputs = {sensor: image.to(device) for sensor, image in processor(**given, return_tensors="pt").items()}
     outputs = model(**inputs, output_predictions=True, return_loss=False)
-    hidden = {
-        sensor: patch_pixels(mask, config.patch_size, config.image_size) for sensor, mask in outputs.masks.items()
-    }
+    hidden = {}
+    for sensor, mask in outputs.masks.items():
+        pixels = patch_pixels(mask, config.patch_size, config.image_size)
+        hidden[sensor] = (pixels.transpose(-1, -2) if processor.transpose else pixels).cpu().numpy()
     restored = {
         (source, target): restore_prediction(
             outputs.predictions[source][target].float(), inputs[target], config.patch_size, config.norm_pixel_loss
         )
-        for source, target in _pairs(config.sensors)
+        for source, target in [*((sensor, sensor) for sensor in config.sensors), *permutations(config.sensors, 2)]
         if target in outputs.predictions[source]
     }
-    rows = []
-    for place in range(len(tiles)):
+    rows, row_titles = [], []
+    for place, tile in enumerate(tiles):
         truth = {sensor: restore_bands(image[place], processor, sensor) for sensor, image in inputs.items()}
-        shown = {sensor: _as_shown(mask[place], processor) for sensor, mask in hidden.items()}
-        row = [picture for sensor in truth for picture in _pictures(truth[sensor])]
-        row += [_grey(_picture(truth[sensor], truth[sensor]), ~shown[sensor]) for sensor in truth]
-        for (source, target), images in restored.items():
-            counted = shown[source if config.cmr_target == "source" else target]
-            predicted = _picture(restore_bands(images[place], processor, target), truth[target])
-            if source == target:
-                row.append(np.where(counted[..., None], predicted, _picture(truth[target], truth[target])))
+        shown: dict[str, Image] = {}
+        for sensor, bands in truth.items():
+            if set(bands) >= _FALSE_COLOR_BANDS:
+                shown[f"{sensor.upper()}\ntrue colour"] = _picture(bands, bands)
+                shown[f"{sensor.upper()}\nfalse colour"] = false_color(bands)
             else:
-                row.append(_grey(predicted, counted))
-        rows.append(row)
-    first = {sensor: restore_bands(image[0], processor, sensor) for sensor, image in inputs.items()}
-    titles = [name for sensor in first for name in _titles(sensor, first[sensor])]
-    titles += [f"{sensor.upper()}\nmasked" for sensor in first]
-    titles += [f"{source.upper()} → {target.upper()}" for source, target in restored]
-    words = [_row_title(tile, label_names) for tile in tiles]
-    return draw_image_grid(rows, titles, path, row_titles=words, title=title)
-
-
-def _pairs(sensors: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Ordered pairs of sensors, each with itself first."""
-    return [(sensor, sensor) for sensor in sensors] + list(permutations(sensors, 2))
-
-
-def _as_shown(mask: torch.Tensor, processor: CSMAEImageProcessor) -> NDArray[np.bool_]:
-    pixels: NDArray[np.bool_] = mask.cpu().numpy()
-    return pixels.T if processor.transpose else pixels
-
-
-def _has_false_color(bands: PixelBands) -> bool:
-    return set(bands) >= _FALSE_COLOR_BANDS
-
-
-def _titles(sensor: str, bands: PixelBands) -> list[str]:
-    name = sensor.upper()
-    return [f"{name}\ntrue colour", f"{name}\nfalse colour"] if _has_false_color(bands) else [name]
-
-
-def _pictures(bands: PixelBands) -> list[Image]:
-    return [_picture(bands, bands), *([false_color(bands)] if _has_false_color(bands) else [])]
+                shown[sensor.upper()] = _picture(bands, bands)
+        for sensor, bands in truth.items():
+            shown[f"{sensor.upper()}\nmasked"] = _choose(~hidden[sensor][place], _picture(bands, bands), _NOT_SHOWN)
+        for (source, target), images in restored.items():
+            counted = hidden[source if config.cmr_target == "source" else target][place]
+            predicted = _picture(restore_bands(images[place], processor, target), truth[target])
+            elsewhere = _picture(truth[target], truth[target]) if source == target else _NOT_SHOWN
+            shown[f"{source.upper()} → {target.upper()}"] = _choose(counted, predicted, elsewhere)
+        rows.append(list(shown.values()))
+        labels = [abbreviate(label_names[number]) for number in tile.get("labels") or [] if number < len(label_names)]
+        words = ", ".join(labels[:_LABELS_SHOWN] + ["…"] * (len(labels) > _LABELS_SHOWN))
+        row_titles.append("   ".join(filter(None, [str(tile.get("id") or ""), words])))
+    return draw_image_grid(rows, list(shown), path, row_titles=row_titles, title=title)
 
 
 def _picture(bands: PixelBands, truth: PixelBands) -> Image:
     """The picture of some bands, stretched as that of the truth: by fixed limits where the sensor has them, else by the truth's."""
-    return to_rgb(bands, limits=None if _has_fixed_limits(truth) else common_limits([truth]))
+    has_fixed_limits = {"VV", "VH"} <= set(truth) or {"B02", "B03", "B04"} <= set(truth)
+    return to_rgb(bands, limits=None if has_fixed_limits else common_limits([truth]))
 
 
-def _has_fixed_limits(bands: PixelBands) -> bool:
-    return {"VV", "VH"} <= set(bands) or {"B02", "B03", "B04"} <= set(bands)
-
-
-def _grey(rgb: Image, shown: NDArray[np.bool_]) -> Image:
-    return np.where(shown[..., None], rgb, np.float32(_NOT_SHOWN))
-
-
-def _row_title(tile: Mapping[str, Any], label_names: Sequence[str]) -> str:
-    labels = [abbreviate(label_names[number]) for number in tile.get("labels") or [] if number < len(label_names)]
-    more = ["…"] if len(labels) > _LABELS_SHOWN else []
-    return "   ".join(filter(None, [str(tile.get("id") or ""), ", ".join(labels[:_LABELS_SHOWN] + more)]))
+def _choose(pixels: NDArray[np.bool_], rgb: Image, elsewhere: Image | np.float32) -> Image:
+    """One picture on some pixels, (H, W), and another or a grey elsewhere."""
+    return np.where(pixels[..., None], rgb, elsewhere)

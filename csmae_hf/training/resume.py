@@ -36,17 +36,11 @@ def refuse_changed_arguments(checkpoint: Path, trainer: CSMAETrainer, resolved: 
     Arguments that act on what follows only, such as clipping, precision or when to save, may change. So may the number of
     processes, where the effective batch size stays, and the number of steps, where the schedule does not depend on it.
 
-    Args:
-        checkpoint: To go on from.
-        trainer: Ready to train.
-        resolved: Its arguments, as `resolved_arguments` gives them.
-
     Raises:
         ValueError: If an argument differs; the message names each with both values.
     """
-    record = next(
-        (path for folder in (checkpoint, checkpoint.parent) if (path := folder / ARGUMENTS_NAME).is_file()), None
-    )
+    places = (checkpoint / ARGUMENTS_NAME, checkpoint.parent / ARGUMENTS_NAME)
+    record = next((path for path in places if path.is_file()), None)
     if record is None:
         logger.warning(
             "%s has no %s: make sure that learning rate, schedule and batch size are those it was trained with, "
@@ -54,7 +48,10 @@ def refuse_changed_arguments(checkpoint: Path, trainer: CSMAETrainer, resolved: 
             checkpoint,
             ARGUMENTS_NAME,
         )
-    defaults = _defaults()
+    groups = (TrainingArguments, ModelArguments, DataArguments, CSMAETrainingArguments)
+    entries = [entry for group in groups for entry in dataclasses.fields(group)]
+    # what a record leaves out, since it has the Trainer's arguments only where they were given
+    defaults = {entry.name: entry.default for entry in entries if entry.default is not dataclasses.MISSING}
     now = {**defaults, **resolved}
     before = {**defaults, **(yaml.safe_load(record.read_text()) or {})} if record is not None else now
     refused = [_change(name, before, now) for name in _SETTLED if before.get(name) != now.get(name)]
@@ -76,7 +73,7 @@ def _changed_batch(
     args = trainer.args
     processes = len(list(checkpoint.glob(WINDOW_NAME.format(process="*")))) or args.world_size
     rows_before = (state.get("train_batch_size") or before[_BATCH[0]]) * processes
-    rows_now = trainer._train_batch_size * args.world_size
+    rows_now = trainer.train_batch_size * args.world_size
     accumulation_before, accumulation_now = before[_BATCH[1]], args.gradient_accumulation_steps
     same = rows_before * accumulation_before == rows_now * accumulation_now
     if same and (accumulation_before == accumulation_now or not trainer.model_config.mim_weight):
@@ -113,10 +110,3 @@ def _changed_length(
 
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"{name}: {before.get(name)} -> {now.get(name)}"
-
-
-def _defaults() -> dict[str, Any]:
-    """Values of what a record leaves out, since it has the Trainer's arguments only where they were given."""
-    groups = (TrainingArguments, ModelArguments, DataArguments, CSMAETrainingArguments)
-    entries = [entry for group in groups for entry in dataclasses.fields(group)]
-    return {entry.name: entry.default for entry in entries if entry.default is not dataclasses.MISSING}

@@ -23,15 +23,9 @@ _MEASURE_SECONDS = 0.1
 
 
 def peak_flops(device: torch.device, precision: str, tflops: float | None = None) -> tuple[float, str]:
-    """Say how fast a device could be at best.
+    """Say how many operations a second a device could do at best, in a precision, and where that number is from.
 
-    Args:
-        device: The device.
-        precision: `bf16`, `fp16` or `fp32`.
-        tflops: The peak in 10^12 operations a second, where known.
-
-    Returns:
-        Operations a second, and where the number is from.
+    It is `tflops` (10^12 operations a second) where given, else the data sheet's, else that of the best of several matrix products.
     """
     if tflops is not None:
         return tflops * 1e12, "given"
@@ -40,11 +34,6 @@ def peak_flops(device: torch.device, precision: str, tflops: float | None = None
         for part, known in PEAK_TFLOPS_16_BIT.items():
             if part in name:
                 return known * 1e12, f"data sheet of {part}"
-    return _measured_flops(device, precision), "measured with one large matrix product"
-
-
-def _measured_flops(device: torch.device, precision: str) -> float:
-    """Time a matrix product, the best of several."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     size = 1024 if device.type == "cpu" else 8192
     generator = torch.Generator().manual_seed(0)  # its own: measuring must not move the run's random numbers
@@ -57,7 +46,7 @@ def _measured_flops(device: torch.device, precision: str) -> float:
         matrix @ matrix
         synchronize(device)
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 2 * size**3 / best, "measured with one large matrix product"
 
 
 def synchronize(device: torch.device) -> None:
@@ -69,9 +58,7 @@ def synchronize(device: torch.device) -> None:
 class Throughput:
     """Counts tiles and operations against the time spent training, without evaluations and checkpoints.
 
-    Args:
-        peak: Operations a second that one process's device could do.
-        clock: Seconds.
+    `peak` is the operations a second that one process's device could do, `clock` gives seconds.
     """
 
     def __init__(self, peak: float, clock: Callable[[], float] = time.perf_counter):
@@ -99,15 +86,10 @@ class Throughput:
         self._flops += flops
 
     def rates(self, reduce: Callable[[torch.Tensor], torch.Tensor], processes: int) -> dict[str, float]:
-        """Take the rates since the last call and begin a new stretch.
+        """Take the rates since the last call, and begin a new stretch; `reduce` adds a tensor up over the processes.
 
-        Args:
-            reduce: Adds a tensor up over the processes.
-            processes: How many there are.
-
-        Returns:
-            `samples_per_second` of all processes, and `mfu`, the share of the devices' peak that the model's own operations
-            make up.
+        They are `samples_per_second` of all processes, and `mfu`, the share of the devices' peak that the model's own operations
+        make up.
         """
         seconds = self._clock() - self._began - self._paused
         samples, flops = reduce(torch.tensor([self._samples, self._flops / self.peak], dtype=torch.float32)).tolist()

@@ -4,7 +4,7 @@ everything, whole checkpoints, and a stop at a loss that is not finite."""
 import logging
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.integrations import TrackioCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from csmae_hf.training.arguments import ARGUMENTS_NAME
-from csmae_hf.training.callbacks import EvaluationCallback
+from csmae_hf.training.callbacks import EvaluationCallback, TrackioByStep
 from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
+from csmae_hf.training.loss_terms import LossTerms, count_rows
 from csmae_hf.training.nonfinite import UnreadLoss
-from csmae_hf.training.randomness import EVALUATION_SEED, draw_flips_and_noise, flip_together
-from csmae_hf.training.rng import preserved_rng
+from csmae_hf.training.randomness import draw_flips_and_noise, flip_together, preserved_generators
 from csmae_hf.training.sharding import shard_on_cpu
-from csmae_hf.training.terms import LossTerms, count_rows
 from csmae_hf.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
@@ -33,21 +33,38 @@ logger = logging.getLogger(__name__)
 WINDOW_NAME = "log_window_{process}.pt"
 """File of a checkpoint with the losses since the last line of the log, by process."""
 
+PRIVATE_API = {
+    "transformers.Trainer._run_epoch": "overridden: a run that was finished when it was resumed would train a step more",
+    "transformers.Trainer._prepare_inputs": "overridden: bands at their own resolutions are resampled on the device",
+    "transformers.Trainer._save_checkpoint": "overridden: a checkpoint is sealed when it is whole, and only then others deleted",
+    "transformers.Trainer._save": "overridden: sharding gives the model another class, whose code would be saved",
+    "transformers.Trainer._get_output_dir": "read: the folder that the checkpoint goes to",
+    "transformers.Trainer._train_batch_size": "read: tiles a step and process, which auto_find_batch_size may lower",
+    "transformers.Trainer._initial_global_step": "read: the step that training began after",
+    "transformers.Trainer._tr_loss": "kept and restored: the loss since the last line of the log",
+    "transformers.Trainer._total_loss_scalar": "restored: what the mean loss of the run is taken of",
+    "transformers.Trainer._globalstep_last_logged": "kept and restored: the step of the last line of the log",
+    "accelerate.PartialState._shared_state": "written: Accelerate shards on GPUs only",
+    "argparse.ArgumentParser._actions": "read: the help shows the options of this package only",
+    "torch.cpu._is_avx512_bf16_supported": "read: before PyTorch could name its capabilities",
+    "torch.cpu._is_amx_tile_supported": "read: before PyTorch could name its capabilities",
+    "transformers.integrations.TrackioCallback._trackio": "replaced: it would count the lines of the log in place of the steps",
+}
+"""What this room uses or overrides of others' private parts, and why; a release may rename any of it."""
+
 
 class CSMAETrainer(Trainer):
     """Trains [`CSMAEForPreTraining`].
 
     Batches hold images by sensor, standardised or as `TileCollator(native=True)` stacks them, perhaps `present`, and perhaps
-    `ids`, the tiles' names, which are for messages only.
-
-    Args:
-        *args: As of `Trainer`.
-        flips: Whether to flip training tiles at random.
-        **kwargs: As of `Trainer`.
+    `ids`, the tiles' names, which are for messages only. The arguments are those of `Trainer`, and whether to flip at random.
     """
 
     def __init__(self, *args: Any, flips: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TrackioCallback):
+                callback._trackio = TrackioByStep(callback._trackio)
         self.flips = flips
         self.model_config = self.accelerator.unwrap_model(self.model).config
         self._model_class = type(self.model)
@@ -55,7 +72,7 @@ class CSMAETrainer(Trainer):
         self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
-        self._step, self._batches_of_step, self._eval_batches = -1, 0, 0
+        self._step, self._batches_of_step = -1, 0
 
     def create_accelerator_and_postprocess(self) -> None:
         """Set up Accelerate, with sharding where it is asked for, on CPUs too."""
@@ -94,7 +111,7 @@ class CSMAETrainer(Trainer):
         """Compute the loss of a batch and remember its terms for the log."""
         ids: Any = inputs.get("ids")
         batch = {name: value for name, value in inputs.items() if name != "ids"}
-        batch = self._training_batch(batch) if model.training else self._evaluation_batch(batch)
+        batch = self._training_batch(batch) if model.training else batch  # the model itself masks alike in evaluation
         outputs = model(**batch, output_predictions=not self.args.prediction_loss_only)
         loss, losses = outputs["loss"], outputs["losses"]
         (self._terms if model.training else self._eval_terms).add(losses, count_rows(batch, self.model_config))
@@ -117,22 +134,15 @@ class CSMAETrainer(Trainer):
             images = flip_together(images, flips)
         return {**batch, **images, "noise": noise}
 
-    def _evaluation_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Draw the masks of an evaluation batch, the same every time and in every run."""
-        first_row = self._first_row(self._eval_batches, self.args.eval_batch_size)
-        self._eval_batches += 1
-        return {**batch, "noise": self._draw(batch, EVALUATION_SEED, 0, first_row)[1]}
-
     def _first_row(self, batches_before: int, batch_size: int) -> int:
         return (batches_before * self.args.world_size + self.args.process_index) * batch_size
 
-    def _draw(
-        self, batch: Mapping[str, Any], seed: int, step: int, first_row: int
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        images = self._images(batch)
-        first, config = next(iter(images.values())), self.model_config
-        place = (seed, step, first_row, len(first))
-        flips, noise = draw_flips_and_noise(*place, config.sensors, config.num_patches, first.device)
+    def _draw(self, batch: Mapping[str, Any], seed: int, step: int, first_row: int) -> tuple[torch.Tensor, Any]:
+        """Flips and noise by sensor, of the sensors that the batch has."""
+        images, config = self._images(batch), self.model_config
+        rows, device = len(next(iter(images.values()))), next(iter(images.values())).device
+        place = (seed, step, first_row, rows)
+        flips, noise = draw_flips_and_noise(*place, config.sensors, config.num_patches, device)
         return flips, {sensor: noise[sensor] for sensor in images}
 
     def _images(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +161,11 @@ class CSMAETrainer(Trainer):
     def first_step(self) -> int:
         """Step that training began after: 0, or the checkpoint's."""
         return self._initial_global_step
+
+    @property
+    def train_batch_size(self) -> int:
+        """Tiles of a training step on one process."""
+        return self._train_batch_size
 
     # The log
 
@@ -171,6 +186,10 @@ class CSMAETrainer(Trainer):
                 logs.update(self.throughput.rates(self._reduce, self.args.world_size))
         super().log(logs, *args, **kwargs)
 
+    def _untimed(self) -> AbstractContextManager[None]:
+        """Leave out of the speed what is done inside."""
+        return self.throughput.paused() if self.throughput is not None else nullcontext()
+
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         """Add up over the processes."""
         return self.accelerator.reduce(values.to(self.args.device), reduction="sum")
@@ -179,7 +198,7 @@ class CSMAETrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as the Trainer does; the time does not count as training."""
-        with self.throughput.paused() if self.throughput is not None else nullcontext():
+        with self._untimed():
             return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(
@@ -191,8 +210,7 @@ class CSMAETrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate, add each loss term, and let each [`EvaluationCallback`] add what it measures."""
-        self._eval_batches = 0
-        with preserved_rng():
+        with preserved_generators():
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
@@ -202,7 +220,7 @@ class CSMAETrainer(Trainer):
 
     def _callback_metrics(self) -> dict[str, float]:
         """What the callbacks measure, by the main process, the same on all: they must agree on which model is best."""
-        sources = [callback for callback in self.callback_handler.callbacks if isinstance(callback, EvaluationCallback)]
+        sources = [each for each in self.callback_handler.callbacks if isinstance(each, EvaluationCallback)]
         metrics: dict[str, float] = {}
         if sources and (self.args.process_index == 0 or self.is_fsdp_enabled or self.is_deepspeed_enabled):
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -215,33 +233,34 @@ class CSMAETrainer(Trainer):
     # Checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint as the Trainer does, but whole or not at all; the time does not count as training."""
-        with self.throughput.paused() if self.throughput is not None else nullcontext():
-            self._save_whole_checkpoint(model, trial)
-
-    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, seal it when every process has written its part, and only then delete older ones."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete before the seal
-        try:
-            if self.args.should_save and folder.exists():  # what an interrupted save has left
-                shutil.rmtree(folder)
+        with self._untimed():
+            try:
+                if self.args.should_save and folder.exists():  # what an interrupted save has left
+                    shutil.rmtree(folder)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                window = {
+                    "loss": self._tr_loss.cpu(),
+                    "last_logged": self._globalstep_last_logged,
+                    "terms": self._terms.sums.cpu(),
+                }
+                torch.save(window, folder / WINDOW_NAME.format(process=self.args.process_index))
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    record = folder.parent / ARGUMENTS_NAME
+                    if record.is_file():  # the checkpoint may be resumed from elsewhere
+                        shutil.copyfile(record, folder / ARGUMENTS_NAME)
+                    seal_checkpoint(folder, self.state.global_step)
+                    prune_checkpoints(folder.parent, keep, self.state.best_model_checkpoint)
+            except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
+                shutil.rmtree(folder, ignore_errors=True)  # it would keep the disk full
+                raise CheckpointError(describe_failed_save(folder, error)) from error
+            finally:
+                self.args.save_total_limit = keep
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            torch.save(self._window(), folder / WINDOW_NAME.format(process=self.args.process_index))
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                record = folder.parent / ARGUMENTS_NAME
-                if record.is_file():  # the checkpoint may be resumed from elsewhere
-                    shutil.copyfile(record, folder / ARGUMENTS_NAME)
-                seal_checkpoint(folder, self.state.global_step)
-                prune_checkpoints(folder.parent, keep, self.state.best_model_checkpoint)
-        except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
-            shutil.rmtree(folder, ignore_errors=True)  # it would keep the disk full
-            raise CheckpointError(describe_failed_save(folder, error)) from error
-        finally:
-            self.args.save_total_limit = keep
-        self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model under its own class: sharding gives it another, whose code would be saved in place of ours."""
@@ -252,35 +271,22 @@ class CSMAETrainer(Trainer):
         finally:
             self.model.__class__ = sharded_class
 
-    def _window(self) -> dict[str, Any]:
-        """What the next line of the log is made of so far."""
-        return {
-            "loss": self._tr_loss.cpu(),
-            "last_logged": self._globalstep_last_logged,
-            "terms": self._terms.sums.cpu(),
-        }
-
     def restore_window(self, checkpoint: Path) -> None:
-        """Go on with the line of the log that a checkpoint was saved in the middle of.
-
-        Args:
-            checkpoint: The checkpoint; it may be of another number of processes.
-        """
-        windows = [
-            torch.load(path, weights_only=True) for path in sorted(checkpoint.glob(WINDOW_NAME.format(process="*")))
-        ]
+        """Go on with the line of the log that a checkpoint, perhaps of other processes, was saved in the middle of."""
+        paths = sorted(checkpoint.glob(WINDOW_NAME.format(process="*")))
+        windows = {path.name: torch.load(path, weights_only=True) for path in paths}
         if not windows:
             return
         me, device = self.args.process_index, self.args.device
         if len(windows) == self.args.world_size:
-            mine = torch.load(checkpoint / WINDOW_NAME.format(process=me), weights_only=True)
+            mine = windows[WINDOW_NAME.format(process=me)]
             loss, terms = mine["loss"], mine["terms"]
         else:
-            loss = torch.stack([window["loss"] for window in windows]).mean()
-            terms = torch.stack([window["terms"] for window in windows]).sum(dim=0) * (me == 0)
+            loss = torch.stack([window["loss"] for window in windows.values()]).mean()
+            terms = torch.stack([window["terms"] for window in windows.values()]).sum(dim=0) * (me == 0)
         self._tr_loss += loss.to(device)
         self._total_loss_scalar -= self._reduce(self._tr_loss).item() / self.args.world_size  # of steps not run here
-        self._globalstep_last_logged = windows[0]["last_logged"]
+        self._globalstep_last_logged = next(iter(windows.values()))["last_logged"]
         self._terms.sums += terms.to(device)
 
     # The optimiser

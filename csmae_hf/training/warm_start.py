@@ -28,19 +28,12 @@ _SENSORS_OWN = re.compile(r"csmae\.embeddings\.(?P<embedding>\w+)\.|.*\.heads\.(
 
 @dataclass
 class WarmStart:
-    """What a warm start did.
+    """What a warm start did."""
 
-    Attributes:
-        checkpoint: Where the weights came from.
-        loaded: For each tensor of the model that was loaded, the checkpoint's tensor that it came from.
-        not_loaded: For each tensor that kept its initial values, why.
-        unused: The checkpoint's tensors that the model has no place for.
-    """
-
-    checkpoint: str
-    loaded: dict[str, str] = field(default_factory=dict)
-    not_loaded: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
+    checkpoint: str  # where the weights came from
+    loaded: dict[str, str] = field(default_factory=dict)  # the checkpoint's tensor that each of the model's came from
+    not_loaded: dict[str, str] = field(default_factory=dict)  # why a tensor kept its initial values
+    unused: list[str] = field(default_factory=list)  # the checkpoint's tensors that the model has no place for
 
     def summary(self) -> str:
         """Say it in a few lines: the counts, and which modules were not loaded."""
@@ -74,9 +67,6 @@ def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTrainin
         checkpoint: Folder or Hub id, of any CSMAE class.
         config: Architecture to build.
 
-    Returns:
-        The model and the list of what was and was not loaded. Of a pre-training checkpoint of the same architecture everything is.
-
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the checkpoint lacks some of its own encoder's tensors, or nothing of it fits.
@@ -96,11 +86,7 @@ def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTrainin
         )
     bands = source.config.sensors
     fitting = {sensor for sensor, names in config.sensors.items() if set(names) <= set(bands.get(sensor, ()))}
-    kept = {
-        sensor: config.sensors[sensor] if sensor in fitting else bands[sensor]
-        for sensor in config.sensors
-        if sensor in bands
-    }
+    kept = {name: own if name in fitting else bands[name] for name, own in config.sensors.items() if name in bands}
     if kept and kept != bands:
         source.keep_bands(kept)
     model = CSMAEForPreTraining(config)
@@ -116,15 +102,9 @@ def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTrainin
 
 
 def source_name(name: str, source: CSMAEConfig, target: CSMAEConfig) -> str | None:
-    """Find the checkpoint's tensor that means the same as a tensor of the model.
+    """Name the tensor of a `source` checkpoint that means the same as one of a `target` model.
 
-    Args:
-        name: Of the model's tensor.
-        source: The checkpoint's configuration.
-        target: The model's.
-
-    Returns:
-        Its name, which the checkpoint may still not have, or None where nothing of the kind can exist.
+    The checkpoint may still not have it; None where nothing of the kind can exist.
     """
     if match := _OWN_BLOCK.fullmatch(name):
         place = int(match["block"])
@@ -162,7 +142,8 @@ def _plan(
         elif origin not in weights or origin in absent:
             report.not_loaded[name] = "the checkpoint has none"
         elif weights[origin].shape != tensor.shape:
-            report.not_loaded[name] = f"shape {_shape(tensor)}, in the checkpoint {_shape(weights[origin])}"
+            shapes = [" x ".join(map(str, each.shape)) or "scalar" for each in (tensor, weights[origin])]
+            report.not_loaded[name] = f"shape {shapes[0]}, in the checkpoint {shapes[1]}"
         else:
             report.loaded[name] = origin
     for name in list(report.loaded):
@@ -172,10 +153,6 @@ def _plan(
             del report.loaded[name]
     report.unused = sorted(set(weights) - set(absent) - set(report.loaded.values()))
     return report
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
 def _module_of(name: str) -> str:

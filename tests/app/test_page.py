@@ -11,7 +11,7 @@ from explorers import make_archive
 from served import Served, browser, outside
 
 from csmae_hf.data.load import load_data
-from csmae_hf.evaluation.options import RetrievalOptions
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 
 pytest.importorskip("gradio", reason="no gradio: pip install csmae-hf[app]")

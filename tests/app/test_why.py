@@ -4,7 +4,8 @@ import torch
 from tiny_models import TWO_SENSORS, build, tiny_config
 
 from csmae_hf import CSMAEForPreTraining, CSMAEImageProcessor, CSMAEModel
-from csmae_hf.app.why import _shifted_noise, load_reconstructor, patch_similarity, patch_tokens, reconstruct
+from csmae_hf.app.explorer import load_reconstructor
+from csmae_hf.app.why import patch_similarity, patch_tokens, reconstruct, shifted_noise
 from csmae_hf.training.reconstructions import restore_bands, restore_prediction
 
 SIZE = 16
@@ -24,38 +25,37 @@ def processor(**options):
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 def test_every_patch_is_hidden_at_least_once(ratio):
-    model = build(CSMAEForPreTraining, tiny_config(mask_ratio=ratio))
     passes = int(np.ceil(1 / ratio))
-    noise = _shifted_noise(model, passes, ["s1", "s2"])["s1"]
+    noise = shifted_noise(16, passes, ["s1", "s2"])["s1"]
     hidden = noise.argsort(dim=1).argsort(dim=1) >= int(16 * (1 - ratio))
     assert hidden.any(dim=0).all()
 
 
 def test_a_prediction_is_the_mean_over_the_passes_on_which_a_loss_counts():
     model, made_by, images = build(CSMAEForPreTraining, tiny_config()), processor(), tile()
-    made = reconstruct(model, made_by, images, "s2", "s1")
+    predicted, error = reconstruct(model, made_by, images, "s2", "s1")
     inputs = made_by(**images)
     total, count = torch.zeros(1, 16, 4 * 4 * 2), torch.zeros(1, 16, 1)
     for row in range(2):  # of one pass at a time
-        noise = {name: values[row : row + 1] for name, values in _shifted_noise(model, 2, ["s1", "s2"]).items()}
+        noise = {name: values[row : row + 1] for name, values in shifted_noise(16, 2, ["s1", "s2"]).items()}
         with torch.no_grad():
             out = model(**inputs, noise=noise, output_predictions=True)
         counted = out.masks["s2" if model.config.cmr_target == "source" else "s1"][..., None]
         total, count = total + out.predictions["s2"]["s1"] * counted, count + counted
     image = restore_prediction(total / count, inputs["s1"], 4)
     expected = restore_bands(image[0], made_by, "s1")
-    for band, pixels in made.predicted.items():
+    for band, pixels in predicted.items():
         np.testing.assert_allclose(pixels, expected[band], rtol=1e-4, atol=1e-4)
-    assert made.error == pytest.approx(float((image - inputs["s1"]).square().mean().sqrt()), rel=1e-4)
+    assert error == pytest.approx(float((image - inputs["s1"]).square().mean().sqrt()), rel=1e-4)
 
 
 def test_the_truth_has_no_part_in_the_prediction():
     model, made_by, images = build(CSMAEForPreTraining, tiny_config()), processor(), tile()
-    alone = reconstruct(model, made_by, {"s2": images["s2"]}, "s2", "s1")
-    beside = reconstruct(model, made_by, images, "s2", "s1")
-    assert alone.error is None
+    alone, error = reconstruct(model, made_by, {"s2": images["s2"]}, "s2", "s1")
+    beside, _ = reconstruct(model, made_by, images, "s2", "s1")
+    assert error is None
     for band in TWO_SENSORS["s1"]:
-        np.testing.assert_allclose(alone.predicted[band], beside.predicted[band], atol=1e-4)
+        np.testing.assert_allclose(alone[band], beside[band], atol=1e-4)
 
 
 def test_a_prediction_of_standardised_patches_needs_the_truth():

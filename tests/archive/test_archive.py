@@ -12,7 +12,6 @@ from transformers import PreTrainedConfig
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf import CSMAEModel
-from csmae_hf.archive import tiles
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import publish, read_manifest
 from csmae_hf.embedding.embed import embed_dataset
@@ -228,10 +227,10 @@ def test_what_was_liked_draws_a_query_and_what_was_not_repels_it(built, units):
         built.search(None, sensor="s2", unlike=["tile_0003"])
 
 
-@pytest.mark.parametrize("block", [2048, 50, 1])
-def test_one_broken_tile_among_many_is_left_out_and_named(block, model, processor, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(tiles, "_BLOCK", block)
-    archive = Archive.build(model, processor, make_dataset(200, broken=[150]), sensor=["s1", "s2"])
+@pytest.mark.parametrize("batch_size", [256, 50, 1])
+def test_one_broken_tile_among_many_is_left_out_and_named(batch_size, model, processor, tmp_path, caplog):
+    broken = make_dataset(200, broken=[150])
+    archive = Archive.build(model, processor, broken, sensor=["s1", "s2"], batch_size=batch_size)
     assert len(archive) == 199
     assert "tile_0150" not in archive.ids
     assert "B03" in archive.unreadable["tile_0150"]

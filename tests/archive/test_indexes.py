@@ -1,6 +1,7 @@
 """Archives with an index: it follows the archive's changes, is stored with it, and says what it may miss."""
 
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -157,13 +158,36 @@ def test_a_lost_faiss_package_costs_speed_and_nothing_else(archive, tmp_path, mo
     pytest.importorskip("faiss", reason="pip install faiss-cpu")
     archive.use_index("faiss", effort=20)
     archive.save(tmp_path / "archive")
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    monkeypatch.setitem(sys.modules, "faiss", None)
     loaded = Archive.load(tmp_path / "archive")
     assert (
         "faiss index is not used, search is exact: The faiss index needs faiss: pip install 'csmae-hf[faiss]'"
         in caplog.text
     )
     assert loaded.search("tile 5", sensor="s1", archive_sensor="s2").exact
+
+
+def test_an_index_that_was_not_opened_stays_with_the_archive_until_it_changes(archive, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("faiss", reason="pip install faiss-cpu")
+    archive.use_index("faiss", effort=20)
+    expected = archive.search("tile 5", sensor="s1", archive_sensor="s2")
+    archive.save(tmp_path / "archive")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "faiss", None)
+        lost = Archive.load(tmp_path / "archive")
+        assert not for_publication(lost).recall, "what is given away is searched exactly"
+        lost.save(tmp_path / "archive")
+        lost.save(tmp_path / "copy")
+    for folder in ("archive", "copy"):
+        loaded = Archive.load(tmp_path / folder)
+        assert {index.backend for index in loaded.indexes.values()} == {"faiss"}
+        assert loaded.search("tile 5", sensor="s1", archive_sensor="s2").ids == expected.ids
+        assert loaded.recall == archive.recall
+    changed = Archive.load(tmp_path / "copy", index=False)
+    changed.remove(["tile 7"])
+    assert "faiss index of s2 is not in use, so it cannot follow the change and is forgotten" in caplog.text
+    loaded = Archive.load(changed.save(tmp_path / "copy"))
+    assert ({index.backend for index in loaded.indexes.values()}, loaded.recall) == ({"exact"}, [])
 
 
 def test_an_alignment_is_applied_to_tiles_and_queries_and_goes_with_the_archive(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,12 +48,21 @@ def test_the_table_shows_what_a_row_has_and_nothing_where_it_has_nothing() -> No
     assert lines[3].startswith("| c | 0.5  |  |")
 
 
-def test_functions_are_called_in_turn_and_the_warm_up_does_not_count() -> None:
+def test_functions_are_called_in_turn_and_the_warm_up_does_not_count(monkeypatch) -> None:
     calls: list[str] = []
-    seconds = time_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, torch.device("cpu"), 2)
+    now = [100.0]
+    lasts = {"a": [0.5, 3.0, 2.0], "b": [90.0, 5.0, 7.0], "c": [0.25, 6.0, 4.0, 8.0]}
+
+    def called(name: str) -> None:
+        now[0] += lasts[name][calls.count(name)]
+        calls.append(name)
+
+    clock = SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: now[0])
+    monkeypatch.setattr("benchmarks.machine.time", clock)
+    seconds = time_in_turn({"a": lambda: called("a"), "b": lambda: called("b")}, torch.device("cpu"), 2)
     assert calls == ["a", "b"] * 3
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
-    assert best_seconds(lambda: calls.append("c"), torch.device("cpu"), repeats=3) < 0.1
+    assert seconds == {"a": [3.0, 2.0], "b": [5.0, 7.0]}
+    assert best_seconds(lambda: called("c"), torch.device("cpu"), repeats=3) == 4.0
     assert calls.count("c") == 4
 
 
@@ -63,14 +73,29 @@ def test_an_unknown_name_is_refused(capsys) -> None:
 
 
 def test_the_document_is_written(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "benchmarks.__main__.limit_rows", lambda device: [{"case": "limit", "ours": 1.0, "unit": "GB/s"}]
-    )
-    assert main(["gpu", "--json", str(tmp_path / "all.json")]) == 0  # no rows without a GPU
+    limit = {"case": "limit", "ours": 1.0, "unit": "GB/s"}
+    row = {
+        "case": "step",
+        "ours": 4.0,
+        "low": 3.0,
+        "high": 5.0,
+        "yardstick": 6.0,
+        "yardstick_name": "plain",
+        "unit": "s",
+    }
+    sizes = []
+    monkeypatch.setattr("benchmarks.__main__.limit_rows", lambda device: [limit])
+    monkeypatch.setattr("benchmarks.gpu.measure", lambda full: sizes.append(full) or [dict(row)])
+    assert main(["gpu", "--json", str(tmp_path / "all.json")]) == 0
     document = json.loads((tmp_path / "all.json").read_text())
-    assert document["benchmarks"] == {"gpu": []}
+    assert document["benchmarks"] == {"gpu": [{**row, "ratio": 1.5}]}
+    assert document["limits"] == [limit]
     assert document["machine"]["torch"] == torch.__version__
-    assert "## gpu" in capsys.readouterr().out
+    assert sizes == [False]
+    said = capsys.readouterr().out
+    assert "| limit | 1 GB/s |" in said
+    assert "## gpu" in said
+    assert "| step | 4 s | 3 to 5 | 6 s (plain) | 1.50 |  |  |" in said
 
 
 def test_idle_is_the_time_that_no_kernel_covers() -> None:

@@ -14,9 +14,12 @@ from tiny_models import build, tiny_config
 from configuration_csmae import DEFAULT_SENSORS
 from csmae_hf import CSMAEImageProcessor, CSMAEModel
 from csmae_hf.archive.archive import Archive
+from csmae_hf.archive.export import draw_hits
 from csmae_hf.bigearthnet import STORE_NAME
 from csmae_hf.commands.main import main
+from csmae_hf.data import dataset as dataset_module
 from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.store import TileStore
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.search.places import grid_footprint
 
@@ -135,6 +138,31 @@ def test_an_array_is_a_query_without_labels(folder, tiles, tmp_path, capsys):
     assert said.count(f"1     1.0000  {tiles['id'][4]}") == 3
     assert "two.npy [1] (s1)" in said
     assert (tmp_path / "grid.png").stat().st_size > 10_000
+
+
+def test_a_query_is_read_once_and_of_the_tiles_only_those_in_the_picture(folder, tiles, tmp_path, monkeypatch, capsys):
+    pixels = {band: np.asarray(values) for band, values in tiles[4]["s1"].items()}
+    np.savez(tmp_path / "query.npz", **pixels)
+    opened, read = [], set()
+    load, view = np.load, TileStore._value
+    monkeypatch.setattr(np, "load", lambda path, **options: opened.append(path) or load(path, **options))
+    monkeypatch.setattr(TileStore, "_value", lambda *given: read.add(given[2]) or view(*given))
+    for function in ("read_v1_store_rows", "read_v2_rows"):
+        monkeypatch.setattr(dataset_module, function, lambda *given: pytest.fail("all metadata were read"))
+    outs = [part for name in ("a.png", "b.png", "c.geojson") for part in ("--out", tmp_path / name)]
+    asked = ["--query", tmp_path / "query.npz", tiles["id"][7], "--sensor", "s1", "--in", "s2", "--k", "3"]
+    assert search(folder, *asked, *outs, "--format", "json") == 0
+    assert opened == [tmp_path / "query.npz"]
+    found = json.loads(capsys.readouterr().out)["queries"]
+    shown = {hit["id"] for query in found for hit in query["hits"]} | {tiles["id"][7]}
+    assert read <= shown | {row["s1_id"] for row in tiles if row["id"] in shown}
+    with Image.open(tmp_path / "a.png") as first, Image.open(tmp_path / "b.png") as second:
+        assert np.array_equal(np.asarray(first), np.asarray(second))
+    archive = Archive.load(folder / "archive")
+    hits = archive.search([str(tmp_path / "query.npz"), tiles["id"][7]], sensor="s1", archive_sensor="s2", k=3)
+    draw_hits(hits, tiles, tmp_path / "whole.png")  # of the whole data set, with its labels as classes
+    with Image.open(tmp_path / "a.png") as first, Image.open(tmp_path / "whole.png") as second:
+        assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
 @pytest.mark.parametrize(

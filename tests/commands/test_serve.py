@@ -7,8 +7,7 @@ import pytest
 import yaml
 from explorers import make_archive
 
-from csmae_hf.app.opening import open_explorer
-from csmae_hf.app.sample import NOTICE, sample_explorer
+from csmae_hf.app.opening import SAMPLE_NOTICE, open_explorer, sample_explorer
 from csmae_hf.commands.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +62,7 @@ def test_without_an_archive_a_sample_is_made_once(tmp_path, monkeypatch):
     tiny = '{"hidden_size": 32, "num_attention_heads": 2, "multi_sensor_encoder_depth": 1, "cross_sensor_encoder_depth": 1, '
     tiny += '"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}'
     first = sample_explorer(tiles=80, num_train_epochs=1, model_overrides=tiny)
-    assert first.notice == NOTICE
+    assert first.notice == SAMPLE_NOTICE
     assert len(first.archive) == 80
     assert len(first.evaluation["directions"]) == 4
     assert first.reconstructor() is not None

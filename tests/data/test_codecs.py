@@ -27,8 +27,8 @@ from csmae_hf.data.codecs import (
     detect_format,
     encode_safetensors,
 )
-from csmae_hf.data.pickles import MAX_PICKLE_OPERATIONS
 from csmae_hf.data.store import TileStore
+from csmae_hf.data.v1_pickles import MAX_PICKLE_OPERATIONS
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_missing_tiles_are_listed_in_a_file_that_is_named(
 
 
 def test_metadata_of_another_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="another archive"):
+    with pytest.raises(ValueError, match="another store"):
         load_bigearthnet(write_archive(tmp_path, more_rows(4)), missing="drop")
 
 

@@ -3,6 +3,7 @@
 import bz2
 import csv
 import functools
+import json
 import multiprocessing
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,11 @@ import pytest
 import safetensors.numpy
 from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, write_tiff
 
-from csmae_hf.bigearthnet import METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
+from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import encode as encode_module
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.encode import encode, stand_in_s1_key
+from csmae_hf.data.encode import encode, stand_in_key
 from csmae_hf.data.metadata import acquisition_time
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
@@ -175,14 +177,24 @@ def test_a_table_of_paths_is_encoded_and_images_without_a_name_of_their_own_get_
 def test_no_date_is_read_out_of_a_made_up_s1_key() -> None:
     name = "S2A_MSIL2A_20170613T101031_0_45"
     assert acquisition_time(name) is not None
-    assert acquisition_time(stand_in_s1_key(name)) is None
+    assert acquisition_time(stand_in_key("s1", name)) is None
 
 
 def test_sentinel_1_alone_makes_an_archive(shared_data: Path, tmp_path: Path) -> None:
     encode(shared_data / V1_EXAMPLES / "BigEarthNet-S1-Example", tmp_path / "out", workers=0)
-    data = load_bigearthnet(tmp_path / "out", sensors={"s1": None})
-    assert len(data) == 6
-    assert all(row["date_s1"] and row["date_s2"] is None and row["s1"]["VV"].shape == (120, 120) for row in data)
+    data = load_bigearthnet(tmp_path / "out")
+    folders = {path.name: path for path in (shared_data / V1_EXAMPLES / "BigEarthNet-S1-Example").iterdir()}
+    assert list(data["id"]) == list(data["s1_id"]) == sorted(folders)
+    assert "s2" not in data.column_names
+    for row in data:
+        moment = datetime.strptime(row["id"].split("_")[4], "%Y%m%dT%H%M%S")
+        assert (row["date_s1"], row["date_s2"], row["season"]) == (moment, None, None)
+        said = json.loads((folders[row["id"]] / f"{row['id']}_labels_metadata.json").read_text())["labels"]
+        known = {LABELS_43_TO_19.get(name, name) for name in said} - {None}
+        assert {LABELS[number] for number in row["labels"] or ()} == known
+        assert list(row["s1"]) == list(S1_BANDS)
+        for band, array in row["s1"].items():
+            np.testing.assert_array_equal(array, read_tiff(folders[row["id"]] / f"{row['id']}_{band}.tif"))
 
 
 # Interruptions
@@ -257,7 +269,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
     broken.unlink()
     broken.write_bytes(Path(real).read_bytes()[:500])
     command = [sys.executable, "-m", "csmae_hf.commands.main", "encode", str(source), str(out), "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     data = out / STORE_NAME / "data.mdb"
     while process.poll() is None and not (data.exists() and data.stat().st_size > 5_000_000):
         time.sleep(0.01)
@@ -271,7 +283,7 @@ def test_the_command_is_killed_with_its_workers_goes_on_and_reports_a_broken_fil
 
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert f"{2 * PAIRS - 1 - before} images encoded, {before} were there already" in again.stderr
+    assert f"{2 * PAIRS - 1 - before} images encoded, {before} were there already" in again.stdout
     assert f"{broken} cannot be read" in again.stderr
     assert "1 could not be encoded: see" in again.stderr
     assert "image/s" in again.stderr  # the progress bar
@@ -409,7 +421,7 @@ def test_the_archive_of_another_source_is_refused(shared_data: Path, tmp_path: P
 
 def test_two_processes_do_not_write_one_archive(shared_data: Path, tmp_path: Path) -> None:
     with (
-        archive_writer.ArchiveWriter(tmp_path / "out"),
+        archive_writer.StoreWriter(tmp_path / "out"),
         pytest.raises(StoreError, match="Another process is writing"),
     ):
         encode(shared_data / V1_EXAMPLES, tmp_path / "out", workers=0)
@@ -465,7 +477,7 @@ def test_an_unfinished_addition_is_verified_with_the_digests_it_has(shared_data:
     encode(tmp_path / "more", full, workers=0)
     values = stored(full)
     (added,) = [record for record in table(full, archive_writer.VALUES_NAME) if record["key"].endswith("0_3")][:1]
-    with archive_writer.ArchiveWriter(out) as writer:  # ended without finish, as by a kill
+    with archive_writer.StoreWriter(out) as writer:  # ended without finish, as by a kill
         writer.begin()
         writer.add(archive_writer.ValueRecord(**added), values[added["key"]])
     assert verify(out, workers=0)[1:] == (len(journalled) + 1, len(journalled) + 1, {})

@@ -33,14 +33,15 @@ def test_a_real_v1_archive_is_described_as_its_index_does(shared_data: Path) -> 
 
 
 def test_the_command_draws_16_tiles_of_both_sensors(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO")
     assert main(["info", str(shared_data / "bigearthnet_v2_reben_lmdb")]) == 0
-    assert "BigEarthNet v2 (safetensors)" in caplog.text
-    assert "values    64 in" in caplog.text
+    said = capsys.readouterr().out
+    assert "BigEarthNet v2 (safetensors)" in said
+    assert "values    64 in" in said
+    assert "picture   bigearthnet_v2_reben_lmdb_tiles.png\n" in said
     picture = np.asarray(Image.open(tmp_path / "bigearthnet_v2_reben_lmdb_tiles.png").convert("RGB")).astype(float)
     assert picture.shape[1] > 1500
     # eight columns and four rows of pictures: runs of paint between white gaps
@@ -71,18 +72,19 @@ def test_an_archive_that_is_not_there_is_said(tmp_path: Path, caplog: pytest.Log
 
 
 def test_the_other_commands_say_what_they_did(
-    shared_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level("INFO")
     source = shared_data / "bigearthnet_mm_v1_lmdb"
     assert main(["transcode", str(source), str(tmp_path / "out"), "--workers", "0"]) == 0
-    assert "156 images transcoded, 0 were there already" in caplog.text
+    assert "156 images transcoded, 0 were there already" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "out"), "--workers", "0"]) == 0
-    assert "156 values read, 156 of them compared with their SHA-256; 0 broken" in caplog.text
+    assert "156 values read, 156 of them compared with their SHA-256; 0 broken" in capsys.readouterr().out
     assert main(["encode", str(source), str(tmp_path / "none")]) == 2
     assert "No tiles in" in caplog.text
     assert main(["encode", str(source), str(tmp_path / "none"), "--bands", "VV,VH"]) == 2
     assert "expected such as s1=VV,VH" in caplog.text
     write_store(tmp_path / "broken", [("tile", b"no tile")])
     assert main(["verify", str(tmp_path / "broken"), "--workers", "0"]) == 1
-    assert "1 values read, no digests to compare with; 1 broken" in caplog.text
+    said = capsys.readouterr().out
+    assert said.startswith("tile: ")
+    assert "1 values read, no digests to compare with; 1 broken" in said

@@ -92,9 +92,8 @@ def test_parts_add_up_in_any_order() -> None:
 
 
 def test_the_command_saves_a_processor_that_uses_them(
-    shared_data: Path, tmp_path: Path, tiles: datasets.Dataset, caplog: pytest.LogCaptureFixture
+    shared_data: Path, tmp_path: Path, tiles: datasets.Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level("INFO")
     archive = str(shared_data / "bigearthnet_mm_v1_lmdb")
     assert main(["stats", archive, str(tmp_path / "out"), "--split", "all", "--sensors", "s2"]) == 0
     saved = CSMAEImageProcessor.from_pretrained(tmp_path / "out")
@@ -102,8 +101,9 @@ def test_the_command_saves_a_processor_that_uses_them(
     assert saved.band_mean == pytest.approx(expected.band_mean)
     assert saved.band_std == pytest.approx(expected.band_std)
     assert saved.band_mean["VV"] == BAND_MEAN["VV"], "S1 was left alone"
-    assert "preprocessor_config.json" in caplog.text
-    assert "B8A" in caplog.text
+    said = capsys.readouterr().out
+    assert f"Saved to {tmp_path / 'out' / 'preprocessor_config.json'}." in said
+    assert f"B8A   {expected.band_mean['B8A']:>12.4f}{expected.band_std['B8A']:>12.4f}" in said
     tiles.select(range(3)).save_to_disk(tmp_path / "dataset")
     assert main(["stats", str(tmp_path / "dataset"), str(tmp_path / "more"), "--processor", str(tmp_path / "out")]) == 0
     assert CSMAEImageProcessor.from_pretrained(tmp_path / "more").band_mean["VV"] != BAND_MEAN["VV"]

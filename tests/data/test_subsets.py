@@ -35,7 +35,7 @@ def test_all_pairs_are_told_apart_by_the_official_lists(all_rows: list[TileRow])
         None: 71_042,
     }
     assert len({row.country for row in all_rows}) == 10
-    assert all(row.s1_id and row.country for row in all_rows)
+    assert all(row.names.get("s1") and row.country for row in all_rows)
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_subset_has_the_published_counts(all_rows: list[TileRow], name: str) -
 def test_the_season_of_the_table_gives_another_count(all_rows: list[TileRow]) -> None:
     """14,717: the number that the season of the S1 date gives, which is why the rule goes by the S2 name."""
     serbia = [row for row in all_rows if row.split and row.country == "Serbia"]
-    s1_times = [acquisition_time(row.s1_id) for row in serbia]
+    s1_times = [acquisition_time(row.names.get("s1")) for row in serbia]
     assert sum(time.month in (6, 7, 8) for time in s1_times if time) == 14_717
 
 

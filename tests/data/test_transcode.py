@@ -18,7 +18,7 @@ from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data import transcode as transcode_module
 from csmae_hf.data.codecs import decode_value, encode_safetensors
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.encode import stand_in_s1_key
+from csmae_hf.data.encode import stand_in_key
 from csmae_hf.data.metadata import METADATA_SCHEMA
 from csmae_hf.data.store import TileStore
 from csmae_hf.data.transcode import transcode
@@ -82,7 +82,7 @@ def test_without_a_table_the_s1_images_get_stated_keys_and_no_date(v1: Path, tmp
     data = load_bigearthnet(tmp_path / "out")
     assert len(data) == 78
     for row in data:
-        assert row["s1_id"] == stand_in_s1_key(row["id"]) == "S1-of-" + row["id"].replace("_", "-")
+        assert row["s1_id"] == stand_in_key("s1", row["id"]) == "S1-of-" + row["id"].replace("_", "-")
         assert row["date_s1"] is None
         assert row["date_s2"] is not None
         assert row["labels"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from csmae_hf.data import v1_labels as labels
-from csmae_hf.data.cache import store_identity, write_atomically
+from csmae_hf.data.cache import store_identity
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import TileStore, write_store
 
@@ -82,15 +82,3 @@ def test_several_processes_may_remember_at_once(v1_store: Path, cache: Path) -> 
         process.join()
     assert [process.exitcode for process in running] == [0, 0, 0]
     assert not list((cache / "labels").glob(".*")), "no half-written file is left"
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("old")
-
-    def fail(path: Path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "file", fail)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

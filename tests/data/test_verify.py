@@ -11,7 +11,7 @@ import pytest
 from csmae_hf.bigearthnet import BAND_SIZE, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.store import DATA_FILE, TileStore, write_store
-from csmae_hf.data.store_writer import ArchiveWriter, make_record, metadata_table
+from csmae_hf.data.store_writer import StoreWriter, make_record, metadata_table
 from csmae_hf.data.verify import verify
 
 
@@ -30,7 +30,7 @@ def value(seed: int, bands: tuple[str, ...] = S1_BANDS) -> bytes:
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """An archive of 20 values with their digests."""
-    with ArchiveWriter(tmp_path / "archive") as writer:
+    with StoreWriter(tmp_path / "archive") as writer:
         for number in range(20):
             made = value(number, S2_BANDS if number % 2 else S1_BANDS)
             writer.add(make_record(f"tile_{number:02d}", made), made)

@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import datasets
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -18,14 +20,18 @@ from csmae_hf.bigearthnet import BAND_SIZE
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.evaluation import EVALUATE_MODULE
+from csmae_hf.evaluation.alignment_choice import AlignmentChoice
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
-from csmae_hf.evaluation.results import format_table, results_as_dict, write_results
+from csmae_hf.evaluation.html_report import Evaluation, write_report
+from csmae_hf.evaluation.results import results_as_dict, write_results
+from csmae_hf.evaluation.tables import format_table, write_summary
 from csmae_hf.metrics.labels import multi_hot
 from csmae_hf.metrics.random_baseline import expected_baseline
-from csmae_hf.metrics.ranking import SCORES
-from csmae_hf.metrics.scores import METRICS
+from csmae_hf.metrics.ranking import METRICS, Metric
 
 BANDS = {"s1": ["VH", "VV"], "s2": ["B02", "B03"]}
+FOUR = ("precision", "recall", "f1_of_means", "mean_pair_f1")
 CLASSES = [f"class {number}" for number in range(6)]
 
 
@@ -306,7 +312,7 @@ def test_every_direction_equals_the_protocol_by_loops(splits):
     for result in results:
         query, archive = embeds[result.query_sensor], embeds[result.archive_sensor]
         expected, ranked = measured_by_loops(query, archive, *rows, k=4)
-        assert [getattr(result, name) for name in METRICS] == pytest.approx(expected)
+        assert [result.scores[name] for name in FOUR] == pytest.approx(expected)
         assert result.query_rows.tolist() == rows[0]
         assert result.ranking.tolist() == ranked
         assert (result.n_queries, result.n_archive) == (len(rows[0]), len(rows[1]))
@@ -343,7 +349,7 @@ def test_sensors_with_different_tiles_are_joined_by_id():
     assert results["s1", "s2"].self_excluded == 5
     assert (results["s1", "s2"].n_queries, results["s1", "s2"].n_archive) == (40, 5)
     expected, _ = measured_by_loops(embeds["s1"], embeds["s2"], range(40), range(5), k=2)
-    assert [getattr(results["s1", "s2"], name) for name in METRICS] == pytest.approx(expected)
+    assert [results["s1", "s2"].scores[name] for name in FOUR] == pytest.approx(expected)
     for row, found in zip(results["s2", "s1"].query_rows, results["s2", "s1"].ranking, strict=True):
         assert keep[row] not in found
 
@@ -355,9 +361,8 @@ def test_the_baseline_is_that_of_the_same_labels_and_same_exclusion():
     for result in results:
         assert result.random.expected == expected_baseline(labels, labels, exclude=np.arange(40))
         assert result.random == results[0].random
-        assert result.random.mean.precision == pytest.approx(
-            result.random.expected.precision, abs=result.random.std.precision
-        )
+        random = result.random
+        assert random.mean["precision"] == pytest.approx(random.expected["precision"], abs=random.std["precision"])
 
 
 def test_random_embeds_score_like_a_random_order_and_good_ones_do_not():
@@ -365,9 +370,13 @@ def test_random_embeds_score_like_a_random_order_and_good_ones_do_not():
     random = evaluate_retrieval(embeds, query_split=None, archive_split=None, progress=False)
     knowing = {sensor: Embedded(one.labels.astype(np.float32), one.ids, one.labels) for sensor, one in embeds.items()}
     good = evaluate_retrieval(knowing, query_split=None, archive_split=None, progress=False)
-    for at_chance, above in zip(random, good, strict=True):
-        assert abs(at_chance.f1_of_means - at_chance.random.mean.f1_of_means) < 6 * at_chance.random.std.f1_of_means
-        assert above.f1_of_means - above.random.mean.f1_of_means > 30 * above.random.std.f1_of_means
+
+    def above_chance(result):
+        name = "f1_of_means"
+        return (result.scores[name] - result.random.mean[name]) / result.random.std[name]
+
+    assert max(abs(above_chance(result)) for result in random) < 6
+    assert min(above_chance(result) for result in good) > 30
 
 
 def test_same_seed_same_results():
@@ -417,7 +426,7 @@ def test_real_tiles_are_embedded_and_measured_in_four_directions(shared_data, fo
     for result in evaluate_retrieval(embeds, k=5, query_split=None, archive_split=None, progress=False):
         query, archive = embeds[result.query_sensor], embeds[result.archive_sensor]
         expected, _ = measured_by_loops(query, archive, result.query_rows, result.query_rows, k=5)
-        assert [getattr(result, name) for name in METRICS] == pytest.approx(expected, abs=0.005)  # near ties may swap
+        assert [result.scores[name] for name in FOUR] == pytest.approx(expected, abs=0.005)  # near ties may swap
         assert result.n_queries == result.self_excluded == len(dataset) - result.unlabelled_queries
 
 
@@ -431,9 +440,10 @@ def test_the_table_has_every_direction_and_the_random_order():
     assert [name in lines[0] for name in ("P@4", "R@4", "F1@4 of means", "mean pair F1@4")] == [True] * 4
     for line, result in zip(lines[2:6], results, strict=True):
         assert line.startswith(f"{result.query_sensor} -> {result.archive_sensor}")
-        assert line.split()[3:] == ["12", "13", *(f"{getattr(result, name):.4f}" for name in SCORES)]
+        assert line.split()[3:] == ["12", "13", *(f"{result.scores[name]:.4f}" for name in METRICS)]
     assert lines[6].startswith("random order")
-    assert f"{results[0].random.mean.f1_of_means:.4f} ±{results[0].random.std.f1_of_means:.4f}" in lines[6]
+    random = results[0].random
+    assert [f"{random.mean[name]:.4f} ±{random.std[name]:.4f}" in lines[6] for name in METRICS] == [True] * len(METRICS)
     assert len({len(line) for line in lines[:7]}) == 1
     assert "split validation" in lines[8]
     assert "1 queries, 0 archive tiles" in lines[-1]
@@ -468,20 +478,55 @@ def test_written_results_hold_every_number(tmp_path):
     document = json.loads(json_path.read_text(encoding="utf-8"))
     assert document["metadata"] == {"model": "tiny", "Größe": 3}
     assert document["protocol"]["k"] == 4
-    assert set(document["metrics"]) >= set(SCORES)
+    assert set(document["metrics"]) >= set(METRICS)
     with csv_path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(document["directions"]) == 4
     for row, entry, result in zip(rows, document["directions"], results, strict=True):
         assert (entry["query_sensor"], entry["archive_sensor"]) == (row["query_sensor"], row["archive_sensor"])
-        for name in SCORES:
-            assert float(row[name]) == entry[name] == getattr(result, name)
         for name in METRICS:
-            assert (
-                float(row[f"random_mean_{name}"]) == entry["random"]["mean"][name] == getattr(result.random.mean, name)
-            )
+            assert float(row[name]) == entry[name] == result.scores[name]
+        for name in METRICS:
+            assert float(row[f"random_mean_{name}"]) == entry["random"]["mean"][name] == result.random.mean[name]
             assert float(row[f"random_std_{name}"]) == entry["random"]["std"][name]
         assert row["exclude_self"] == str(entry["exclude_self"]) == "False"
+
+
+def test_a_metric_more_is_one_entry_more(tmp_path, monkeypatch):
+    """It is measured, drawn at random, resampled, and shown under its heading: in results, table, report, summary and `evaluate`."""
+    hit = Metric(
+        "Hit@{k}", "share of queries with a relevant result", "queries", lambda judged: judged.shared.any(axis=1)
+    )
+    monkeypatch.setitem(METRICS, "hit", hit)
+    embeds = embedded_sensors()
+    results = evaluate_retrieval(embeds, k=4, resamples=50, progress=False)
+    labels = [embeds["s1"].labels[[name == split for name in embeds["s1"].splits]] for split in ("validation", "test")]
+    rows = np.flatnonzero([name == "test" for name in embeds["s1"].splits])
+    found = labels[1][np.searchsorted(rows, results[1].ranking)]  # (queries, k, classes)
+    share = (labels[0][:, None] & found).any(axis=(1, 2)).mean()
+    assert results[1].scores["hit"] == pytest.approx(share)
+    document = json.loads(write_results(results, tmp_path)[0].read_text())
+    assert document["metrics"]["hit"] == hit.definition
+    entry = document["directions"][1]
+    assert entry["hit"] == pytest.approx(share)
+    assert 0 < entry["random"]["mean"]["hit"] <= 1
+    assert entry["intervals"]["hit"][0] <= share <= entry["intervals"]["hit"][1]
+    assert "hit" in entry["groups"]["class"]["0"]["scores"]
+    header, _, _, line, *_ = format_table(results).splitlines()
+    assert header.split()[-1] == "Hit@4"
+    assert line.split()[-1] == f"{share:.4f}"
+    dataset = make_dataset(40)
+    content = Evaluation(AlignmentChoice("none", "asked", {}), {"none": results})
+    named = {"model": "tiny", "data": "tiles", "gains": {}}
+    page = write_report(content, dataset, tmp_path / "report.html", queries=0, **named).read_text()
+    assert re.search(r"<th>Hit@4</th>", page)
+    assert f"<td>{share:.4f}<small>" in page
+    assert hit.definition in page
+    summary = json.loads(write_summary({"tiny": results}, tmp_path).read_text())
+    assert summary["directions"]["s1 -> s2"]["hit"]["mean"] == pytest.approx(share)
+    metric = evaluate.load(EVALUATE_MODULE, cache_dir=str(tmp_path / "evaluate"))
+    given = {"references": [[0], [1]], "archive_labels": [[0], [1]]}
+    assert metric.compute(predictions=[[0], [0]], **given)["hit"] == 0.5
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -517,7 +562,7 @@ def test_no_results_and_mixed_results_are_refused():
 def test_retrieval_imports_nothing_optional():
     code = (
         "import sys, csmae_hf.embedding.embed, csmae_hf.evaluation.evaluate;"
-        "print([name for name in ('matplotlib', 'pandas', 'faiss', 'rasterio') if name in sys.modules])"
+        "print([name for name in ('matplotlib', 'pandas', 'faiss', 'rasterio', 'sklearn') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert answer.stdout.strip() == "[]"

@@ -8,8 +8,8 @@ import pytest
 from csmae_hf.evaluation import evaluate
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
 from csmae_hf.evaluation.results import write_results
-from csmae_hf.metrics.ranking import SCORES, hubness, mean_scores, query_scores, r_precision
-from csmae_hf.metrics.scores import retrieval_scores
+from csmae_hf.metrics.ranking import METRICS, mean_scores, query_scores
+from csmae_hf.metrics.whole_archive import hubness, r_precision
 
 TILES, CLASSES = 60, 5
 COUNTRIES = ["Austria", "Serbia", None]
@@ -52,7 +52,7 @@ def test_every_score_is_that_of_its_function(results):
     for result in results:
         query, archive, ranking = parts(result, embeds)
         expected = mean_scores(query_scores(query, archive, ranking))
-        assert {name: getattr(result, name) for name in SCORES} == pytest.approx(expected)
+        assert {name: result.scores[name] for name in METRICS} == pytest.approx(expected)
         assert result.hubness_skewness == pytest.approx(hubness(ranking, len(archive)).skewness)
 
 
@@ -62,9 +62,9 @@ def test_scores_of_a_group_are_those_of_its_queries_alone(results):
     query, archive, ranking = parts(result, embeds)
     members = np.array([embeds["s1"].groups["country"][row] == "Serbia" for row in result.query_rows])
     group = result.groups["country"]["Serbia"]
-    alone = retrieval_scores(query[members], archive, ranking[members])
+    alone = mean_scores(query_scores(query[members], archive, ranking[members]))
     assert group.n_queries == members.sum()
-    assert {name: group.scores[name] for name in vars(alone)} == pytest.approx(vars(alone))
+    assert group.scores == pytest.approx(alone)
     assert list(result.groups["country"]) == ["Austria", "Serbia"]  # tiles of unknown country are in no group
     assert group.f1_interval.lower < group.scores["f1_of_means"] < group.f1_interval.upper
 
@@ -82,8 +82,8 @@ def test_a_class_has_the_share_of_results_that_show_it(results):
 def test_intervals_hold_the_score_and_the_same_seed_gives_them_again(results):
     for result, again in zip(results, evaluate_retrieval(sensors(), k=5, resamples=200, progress=False), strict=True):
         assert result.intervals == again.intervals
-        for name in SCORES:
-            assert result.intervals[name].lower <= getattr(result, name) <= result.intervals[name].upper
+        for name in METRICS:
+            assert result.intervals[name].lower <= result.scores[name] <= result.intervals[name].upper
     assert evaluate_retrieval(sensors(), k=5, progress=False)[0].intervals == {}
 
 
@@ -91,7 +91,7 @@ def test_cuts_end_in_the_score(results):
     for result in results:
         assert len(result.over_k["precision"]) == 5
         for name in ("precision", "recall", "f1_of_means", "mean_pair_f1"):
-            assert result.over_k[name][-1] == pytest.approx(getattr(result, name))
+            assert result.over_k[name][-1] == pytest.approx(result.scores[name])
 
 
 def test_r_precision_takes_the_whole_ranking_and_says_of_how_many_queries(results, monkeypatch):
@@ -132,7 +132,7 @@ def test_queries_to_which_nothing_is_relevant_are_counted():
         one.labels[1] = [True, False, False, False, False]  # the first query; no archive tile has class 0
     result = evaluate_retrieval(embeds, k=3, progress=False)[0]
     assert result.irrelevant_queries >= 1
-    assert result.scores[0].tolist() == [0] * 6
+    assert [values[0] for values in result.by_query.values()] == [0] * 6
 
 
 def test_duplicates_of_an_image_are_found_in_the_order_of_the_archive():

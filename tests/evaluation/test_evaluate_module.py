@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from csmae_hf.evaluation import EVALUATE_MODULE
-from csmae_hf.metrics.ranking import SCORES, hubness, mean_scores, query_scores
+from csmae_hf.metrics.ranking import METRICS, mean_scores, query_scores
+from csmae_hf.metrics.whole_archive import hubness
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,9 +34,9 @@ def test_it_gives_what_the_functions_give(metric):
     given = {"predictions": ranking.tolist(), "references": as_lists(query), "archive_labels": as_lists(archive)}
     result = metric.compute(**given)
     expected = mean_scores(query_scores(query, archive, ranking))
-    assert {name: result[name] for name in SCORES} == pytest.approx(expected)
+    assert {name: result[name] for name in METRICS} == pytest.approx(expected)
     assert result["hubness"] == pytest.approx(hubness(ranking, 15).skewness)
-    assert set(metric.compute(**given, resamples=20)["intervals"]) == set(SCORES)
+    assert set(metric.compute(**given, resamples=20)["intervals"]) == set(METRICS)
 
 
 def test_batches_add_up(metric):
@@ -68,3 +69,4 @@ def test_the_wheel_carries_it(tmp_path):
     assert built.returncode == 0, built.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert "csmae_hf/evaluation/cross_sensor_retrieval/cross_sensor_retrieval.py" in names
+    assert "csmae_hf/evaluation/report.html" in names

@@ -12,6 +12,7 @@ import pytest
 from archive.test_folder import make_archive
 from huggingface_hub import DatasetCard
 
+from csmae_hf.archive.folder import save_archive
 from csmae_hf.hub.archives import for_publication, make_card
 
 PROGRAM = """
@@ -75,7 +76,7 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     archive = make_archive()
     archive.source = {"data": "/home/somebody/tiles", "split": "train"}
     archive.identity = replace(archive.identity, model=str(tmp_path))
-    folder = for_publication(archive).save(tmp_path / "archive")
+    folder = save_archive(for_publication(archive), tmp_path / "archive")
     manifest = json.loads((folder / "archive.json").read_text())
     card = make_card(archive, "someone/archive", manifest, "cc-by-4.0")
     data = DatasetCard(card).data

@@ -1,7 +1,6 @@
 """Cards: valid to the Hub's own client, true to the files they are written from, silent on the rest."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from hub_models import run_python, save_tiny
 from huggingface_hub import ModelCard, ModelCardData
 
 from csmae_hf.hub.card import collection_card, model_card
-from csmae_hf.hub.facts import Facts, read_facts, without_paths
+from csmae_hf.hub.facts import read_facts, without_paths
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
+
+Facts = dict[str, Any]
 
 VALIDATE = """
 import sys
@@ -82,7 +83,7 @@ def facts_of(folder: Path) -> Facts:
 
 @pytest.fixture(scope="module")
 def facts(run_folder: Path) -> Facts:
-    return replace(facts_of(run_folder), license="cc-by-4.0", datasets=("tester/tiles",))
+    return {**facts_of(run_folder), "license": "cc-by-4.0", "datasets": ("tester/tiles",)}
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_what_nobody_measured_is_not(bare: Facts) -> None:
 
 
 def test_generated_tiles_are_called_generated(run_folder: Path, facts: Facts) -> None:
-    made = replace(facts, synthetic=True)
+    made = {**facts, "synthetic": True}
     card = model_card(made, "me/full")
     assert "Trained on generated scenes" in card
     assert "| data | synthetic sample archive, split train |" in card
@@ -177,30 +178,27 @@ def test_results_on_a_sample_archive_say_so(tmp_path: Path, facts: Facts, data: 
     (tmp_path / "sample" / "sample.json").write_text("{}")
     data = str(tmp_path / data) if " " not in data else data
     (tmp_path / "results.json").write_text(json.dumps({**RESULTS, "metadata": {"data": data}}))
-    model = CSMAEForPreTraining(facts.config)
-    card = model_card(read_facts(tmp_path, model, facts.processor, results=tmp_path / "results.json"), "me/x")
+    model = CSMAEForPreTraining(facts["config"])
+    card = model_card(read_facts(tmp_path, model, facts["processor"], results=tmp_path / "results.json"), "me/x")
     assert ("these numbers say nothing of real land" in card) is generated
     assert str(tmp_path) not in card
 
 
 def test_an_encoder_says_that_training_cannot_go_on(facts: Facts) -> None:
     assert "The decoders are included" in model_card(facts, "me/x")
-    assert "the decoders are not included" in model_card(replace(facts, has_decoders=False), "me/x")
+    assert "the decoders are not included" in model_card({**facts, "has_decoders": False}, "me/x")
 
 
 def test_a_conversion_is_reported(facts: Facts) -> None:
     report = {
         "source": {"file": "csmae.ckpt", "sha256": "abc"},
-        "self_check": {
-            "equal_tensors": 88,
-            "embeds": {"s1": {"largest_difference": 0.0}, "s2": {"largest_difference": 1e-9}},
-        },
+        "self_check": {"equal_tensors": 88},
         "warnings": ["the YAML says one thing, the weights another"],
     }
-    card = model_card(replace(facts, conversion=report), "me/x")
+    card = model_card({**facts, "conversion": report}, "me/x")
     assert "`csmae.ckpt` (sha256 `abc`)" in card
     assert "88 tensors equal the source's bit for bit" in card
-    assert "at most 1e-09" in card
+    assert "Note: the YAML says one thing, the weights another." in card
 
 
 def test_paths_of_a_machine_become_their_last_part() -> None:

@@ -1,4 +1,4 @@
-"""GeoTIFFs as images: which files belong together, what they are called, and what is read of them."""
+"""What is read of GeoTIFFs, and where they lie."""
 
 import json
 from pathlib import Path
@@ -7,130 +7,12 @@ import numpy as np
 import pytest
 from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, random_band, read_tiff, write_tiff
 
-from csmae_hf.bigearthnet import S1_BANDS, S2_BANDS
-from csmae_hf.images.geotiff import REFERENCE_MAP, Footprint, TiffError, TiffFolder, canonical_band, find_images
+from csmae_hf.images.discovery import find_images
+from csmae_hf.images.geotiff import Footprint, TiffFolder
+from csmae_hf.images.names import canonical_band
+from csmae_hf.images.opening import ImageFileError
 
 pytest.importorskip("rasterio")
-
-
-def names(folder: Path) -> list[tuple[str, str]]:
-    return [(image.sensor, image.name) for image in find_images(folder).images]
-
-
-@pytest.mark.parametrize(
-    ("spelled", "band"),
-    [
-        ("B2", "B02"),
-        ("B02", "B02"),
-        ("b12", "B12"),
-        ("B8A", "B8A"),
-        ("b08a", "B8A"),
-        ("B10", "B10"),
-        ("vv", "VV"),
-        ("B13", None),
-        ("B1A", None),
-        ("SCL", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_a_band_has_one_name_however_it_is_spelled(spelled: str | None, band: str | None) -> None:
-    assert canonical_band(spelled) == band
-
-
-# Discovery
-
-
-def test_the_real_v1_layout_is_found_whole(shared_data: Path) -> None:
-    root = shared_data / V1_EXAMPLES
-    found = find_images(root)
-    folders = {path.parent.name for path in root.glob("*/*/*.tif")}
-    assert {image.name for image in found.images} == folders
-    assert len(folders) == 12
-    assert {image.bands for image in found.images} == {S1_BANDS, S2_BANDS}
-    assert found.ignored == []
-
-
-def test_the_real_v2_layout_is_found_with_its_reference_map(shared_data: Path) -> None:
-    assert names(shared_data / RICO_EXAMPLES) == [
-        (REFERENCE_MAP, "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57_reference_map"),
-        ("s1", "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_70_48"),
-        ("s2", "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43"),
-    ]
-
-
-def test_real_ssl4eo_folders_are_found_though_their_bands_are_spelled_b2(shared_data: Path) -> None:
-    found = find_images(shared_data / "ssl4eo_s12_location_0000200" / "s2c").images
-    assert [image.name for image in found] == [
-        "20200604T054639_20200604T054831_T43RCP",
-        "20200823T054639_20200823T055618_T43RCP",
-    ]
-    assert set(found[0].bands) == {*S2_BANDS, "B10"}
-
-
-def test_real_stacked_files_are_of_the_sensor_their_folder_says_and_others_are_named(shared_data: Path) -> None:
-    found = find_images(shared_data / "terramind_examples")
-    assert len(found.images) == 10
-    assert {(image.sensor, image.files[0].path.split("/")[0]) for image in found.images} == {
-        ("s1", "S1RTC"),
-        ("s2", "S2L2A"),
-    }
-    assert len(found.ignored) == 5
-    assert all(path.startswith("LULC/") for path in found.ignored)
-
-
-@pytest.mark.parametrize(
-    ("s1", "s2"),
-    [
-        ("a_VV.tif", "a_B02.tif"),
-        ("a/VV.tif", "a/B2.tif"),
-        ("a/s1/vv.TIFF", "a/s2/b02.tif"),
-        ("a_s1_VV.tif", "a_s2_B02.tif"),
-        ("s1/a.tif", "s2/a.tif"),
-        ("a_s1.tif", "a_s2.tif"),
-        ("a/S1.tif", "a/S2.tif"),
-        ("S1GRD/a.tif", "S2L2A/a.tif"),
-        ("a_s1rtc.tif", "a-s2l2a.tif"),
-        ("radar/a.tif", "optical/a.tif"),
-    ],
-)
-def test_images_of_one_tile_get_one_name_in_every_layout(tmp_path: Path, s1: str, s2: str) -> None:
-    write_tiff(tmp_path / s1, [random_band("VV")], ["VV"])
-    write_tiff(tmp_path / s2, [random_band("B02")], ["B02"])
-    assert names(tmp_path) == [("s1", "a"), ("s2", "a")]
-    folder = TiffFolder(tmp_path)
-    for image, band in zip(find_images(tmp_path).images, ("VV", "B02"), strict=True):
-        np.testing.assert_array_equal(folder.read(image.key)[band], random_band(band))
-
-
-def test_two_files_for_one_band_are_refused(tmp_path: Path) -> None:
-    for name in ("a_B2.tif", "a_B02.tif"):
-        write_tiff(tmp_path / name, [random_band("B02")])
-    with pytest.raises(ValueError, match="more than one file for the band B02"):
-        find_images(tmp_path)
-
-
-def test_links_that_lead_up_are_not_followed_in_circles(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "data" / "a_VV.tif", [random_band("VV")])
-    (tmp_path / "data" / "up").symlink_to(tmp_path)
-    (tmp_path / "other").symlink_to(tmp_path / "data" / "a_VV.tif")
-    assert names(tmp_path) == [("s1", "a")]
-
-
-def test_linked_folders_are_read(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "elsewhere" / "a_VV.tif", [random_band("VV")])
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "BigEarthNet-S1").symlink_to(tmp_path / "elsewhere")
-    assert names(tmp_path / "data") == [("s1", "a")]
-
-
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    for opening in (find_images, TiffFolder):
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            opening(tmp_path / "nowhere")
-
-
-# Reading
 
 
 def test_every_real_band_is_read_as_rasterio_reads_it(shared_data: Path) -> None:
@@ -155,7 +37,7 @@ def test_only_the_bands_asked_for_are_opened(shared_data: Path, tmp_path: Path) 
     image = find_images(tmp_path).images[0]
     folder = TiffFolder(tmp_path)
     assert list(folder.read(image.key, ["B02"])) == ["B02"]
-    with pytest.raises(TiffError, match=r"a_B03\.tif cannot be read"):
+    with pytest.raises(ImageFileError, match=r"a_B03\.tif cannot be read"):
         folder.read(image.key)
 
 
@@ -181,22 +63,22 @@ def test_a_stack_without_names_needs_them_and_they_must_fit(tmp_path: Path) -> N
     arrays = [random_band("VV"), random_band("VH")]
     write_tiff(tmp_path / "a_s1.tif", arrays)
     folder = TiffFolder(tmp_path)
-    with pytest.raises(TiffError, match="does not name its 2 bands"):
+    with pytest.raises(ImageFileError, match="does not name its 2 bands"):
         folder.read(with_names(tmp_path, ()))
-    with pytest.raises(TiffError, match="has 2 bands; names were given for 3"):
+    with pytest.raises(ImageFileError, match="has 2 bands; names were given for 3"):
         folder.read(with_names(tmp_path, ("VV", "VH", "B02")))
     np.testing.assert_array_equal(folder.read(with_names(tmp_path, ("VV", "VH")))["VH"], arrays[1])
 
 
 def test_names_that_contradict_the_file_are_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a_s1.tif", [random_band("VV"), random_band("VH")], ["VV", "VH"])
-    with pytest.raises(TiffError, match="says that its bands are VV, VH; given were VH, VV"):
+    with pytest.raises(ImageFileError, match="says that its bands are VV, VH; given were VH, VV"):
         TiffFolder(tmp_path).read(with_names(tmp_path, ("VH", "VV")))
 
 
 def test_a_stack_named_like_a_single_band_is_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a_VV.tif", [random_band("VV"), random_band("VH")])
-    with pytest.raises(TiffError, match=r"a_VV\.tif has 2 bands; expected 1"):
+    with pytest.raises(ImageFileError, match=r"a_VV\.tif has 2 bands; expected 1"):
         TiffFolder(tmp_path).read(find_images(tmp_path).images[0].key)
 
 
@@ -213,13 +95,13 @@ def test_a_file_that_cannot_be_read_is_named(shared_data: Path, tmp_path: Path, 
         target.write_bytes(
             {"cut": content[: len(content) // 2], "empty": b"", "overwritten": b"x" * len(content)}[damage]
         )
-    with pytest.raises(TiffError, match=source.name):
+    with pytest.raises(ImageFileError, match=source.name):
         TiffFolder(tmp_path).read(key)
 
 
 def test_a_band_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a_VV.tif", [random_band("VV")])
-    with pytest.raises(TiffError, match="has no band VH"):
+    with pytest.raises(ImageFileError, match="has no band VH"):
         TiffFolder(tmp_path).read(find_images(tmp_path).images[0].key, ["VH", "VV"])
 
 

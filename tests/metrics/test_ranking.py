@@ -4,24 +4,15 @@ import time
 
 import numpy as np
 import pytest
+from double_loop import FOUR, as_tuple, double_loop, random_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import skew
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from csmae_hf.metrics import labels
-from csmae_hf.metrics.ranking import (
-    average_precision,
-    colocated_ranks,
-    hubness,
-    mean_scores,
-    ndcg,
-    query_scores,
-    r_precision,
-    relevance_counts,
-    scores_over_k,
-)
-from csmae_hf.metrics.scores import retrieval_scores
+from csmae_hf.metrics.ranking import mean_scores, query_scores, scores_over_k
+from csmae_hf.metrics.whole_archive import colocated_ranks, hubness, r_precision, relevance_counts
 
 
 def draw_labels(rng, rows, classes, share=0.3):
@@ -66,10 +57,9 @@ def cases(draw):
 def test_graded_scores_equal_plain_loops(case):
     query, archive, ranking, exclude = case
     scores = query_scores(query, archive, ranking, exclude=exclude)
-    np.testing.assert_allclose(np.stack([scores.map, scores.ndcg, scores.acg], axis=1), plain(*case), atol=1e-12)
-    four = retrieval_scores(query, archive, ranking)
-    means = mean_scores(scores)
-    assert [means[name] for name in vars(four)] == pytest.approx(list(vars(four).values()), abs=1e-12)
+    np.testing.assert_allclose(
+        np.stack([scores[name] for name in ("map", "ndcg", "acg")], axis=1), plain(*case), atol=1e-12
+    )
 
 
 def test_whole_rankings_equal_scikit_learns():
@@ -84,9 +74,9 @@ def test_whole_rankings_equal_scikit_learns():
     theirs = [
         average_precision_score(g > 0, s) for g, s in zip(grades[has_relevant], similarities[has_relevant], strict=True)
     ]
-    np.testing.assert_allclose(ours.map[has_relevant], theirs, atol=1e-12)
+    np.testing.assert_allclose(ours["map"][has_relevant], theirs, atol=1e-12)
     for k in (1, 10, 60):
-        cut = query_scores(query, archive, ranking[:, :k]).ndcg.mean()
+        cut = query_scores(query, archive, ranking[:, :k])["ndcg"].mean()
         assert cut == pytest.approx(ndcg_score(2.0**grades - 1, similarities, k=k), abs=1e-12)
 
 
@@ -94,9 +84,9 @@ def test_hand_computed_case():
     query = np.array([[1, 1, 0]])
     archive = np.array([[0, 0, 1], [1, 0, 0], [1, 1, 1], [0, 1, 0]])
     scores = query_scores(query, archive, np.array([[1, 0, 2]]))
-    assert scores.acg[0] == pytest.approx((1 + 0 + 2) / 3)
-    assert scores.map[0] == pytest.approx((1 / 1 + 2 / 3) / 3)  # three relevant tiles, k = 3
-    assert scores.ndcg[0] == pytest.approx((1 + 3 / 2) / (3 + 1 / np.log2(3) + 1 / 2))
+    assert scores["acg"][0] == pytest.approx((1 + 0 + 2) / 3)
+    assert scores["map"][0] == pytest.approx((1 / 1 + 2 / 3) / 3)  # three relevant tiles, k = 3
+    assert scores["ndcg"][0] == pytest.approx((1 + 3 / 2) / (3 + 1 / np.log2(3) + 1 / 2))
 
 
 def test_counts_know_equal_label_sets_and_leave_the_own_tile_out():
@@ -108,9 +98,8 @@ def test_counts_know_equal_label_sets_and_leave_the_own_tile_out():
 
 def test_a_query_to_which_nothing_is_relevant_scores_zero():
     query, archive = np.array([[1, 0]]), np.array([[0, 1], [0, 0]])
-    assert all(values[0] == 0 for values in query_scores(query, archive, np.array([[0, 1]])))
-    assert average_precision(np.array([[0]]), np.array([0]))[0] == 0
-    assert ndcg(np.array([[0]]), np.array([[5, 0]]))[0] == 0
+    scores = query_scores(query, archive, np.array([[0, 1]]))
+    assert [values[0] for values in scores.values()] == [0] * 6
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -119,8 +108,8 @@ def test_chunks_change_nothing(monkeypatch):
     ranking = np.stack([rng.permutation(30)[:7] for _ in range(50)])
     whole = query_scores(query, archive, ranking)
     monkeypatch.setattr(labels, "CHUNK_PAIRS", 20)
-    for ours, theirs in zip(query_scores(query, archive, ranking), whole, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for name, values in query_scores(query, archive, ranking).items():
+        np.testing.assert_array_equal(values, whole[name])
 
 
 def test_scores_over_k_are_those_of_shorter_rankings():
@@ -129,8 +118,10 @@ def test_scores_over_k_are_those_of_shorter_rankings():
     ranking = np.stack([rng.permutation(15)[:9] for _ in range(20)])
     curve = scores_over_k(query, archive, ranking)
     for k in (1, 4, 9):
-        shorter = retrieval_scores(query, archive, ranking[:, :k])
-        assert [curve[name][k - 1] for name in vars(shorter)] == pytest.approx(list(vars(shorter).values()))
+        shorter = mean_scores(query_scores(query, archive, ranking[:, :k]))
+        assert {name: values[k - 1] for name, values in curve.items()} == pytest.approx(
+            {name: shorter[name] for name in ("precision", "recall", "f1_of_means", "mean_pair_f1", "acg")}
+        )
 
 
 def test_r_precision_equals_a_loop():
@@ -169,7 +160,7 @@ def test_hubness_equals_scipys_skewness():
 
 def test_a_perfect_ranking_scores_one():
     scores = query_scores(np.eye(3, dtype=int), np.eye(3, dtype=int), np.arange(3)[:, None])
-    assert all((values == 1).all() for values in scores)
+    assert all((values == 1).all() for values in scores.values())
 
 
 def test_all_metrics_of_65000_queries_cost_a_fraction_of_the_double_loop():
@@ -185,3 +176,95 @@ def test_all_metrics_of_65000_queries_cost_a_fraction_of_the_double_loop():
     start = time.process_time()
     query_scores(query, archive, ranking)
     assert time.process_time() - start < loop / 3
+
+
+# Precision, recall and both F1
+
+
+def four(query, archive, ranking):
+    """The four numbers in two ways that must agree: mean over queries, and last cut."""
+    means = mean_scores(query_scores(query, archive, ranking))
+    cuts = scores_over_k(query, archive, ranking)
+    assert [cuts[name][-1] for name in FOUR] == pytest.approx([means[name] for name in FOUR], abs=1e-12)
+    return as_tuple(means)
+
+
+@st.composite
+def retrieval_cases(draw):
+    n_queries, n_archive = draw(st.integers(1, 6)), draw(st.integers(1, 8))
+    n_classes, k = draw(st.integers(1, 70)), draw(st.integers(1, n_archive))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    share = draw(st.sampled_from([0.0, 0.05, 0.3, 1.0]))  # empty label sets occur
+    ranking = np.stack([rng.permutation(n_archive)[:k] for _ in range(n_queries)])
+    return rng.random((n_queries, n_classes)) < share, rng.random((n_archive, n_classes)) < share, ranking
+
+
+@settings(max_examples=150, deadline=None)
+@given(retrieval_cases())
+def test_scores_equal_a_direct_double_loop(case):
+    assert four(*case) == pytest.approx(double_loop(*case), abs=1e-12)
+
+
+def test_hand_computed_case_of_the_four():
+    query = np.array([[1, 1, 0, 0]])
+    archive = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1], [1, 0, 1, 1]])
+    ranking = np.array([[0, 1, 2, 3]])
+    # pair precision 1, 1, 0, 1/3; recall 1, 1/2, 0, 1/2; F1 1, 2/3, 0, 2/5
+    harmonic = 2 * (7 / 12) * (1 / 2) / (7 / 12 + 1 / 2)
+    assert four(query, archive, ranking) == pytest.approx((7 / 12, 1 / 2, harmonic, (1 + 2 / 3 + 2 / 5) / 4))
+
+
+def test_the_two_f1_definitions_differ():
+    query = np.array([[1, 1, 1, 1], [1, 0, 0, 0]])
+    archive = np.array([[1, 0, 0, 0], [1, 1, 1, 1]])
+    assert four(query, archive, np.array([[0], [1]]))[2:] == pytest.approx((0.625, 0.4))
+
+
+def test_tiles_without_labels_score_zero():
+    query = np.array([[0, 0], [1, 0], [0, 0]])
+    archive = np.array([[1, 0], [0, 0]])
+    assert four(query, archive, np.array([[0], [1], [1]])) == (0, 0, 0, 0)
+
+
+def test_chunks_do_not_change_the_result(monkeypatch):
+    rng = np.random.default_rng(0)
+    query, archive = random_labels(rng, 50, 19), random_labels(rng, 30, 19)
+    ranking = np.stack([rng.permutation(30)[:7] for _ in range(50)])
+    whole = four(query, archive, ranking)
+    monkeypatch.setattr(labels, "CHUNK_PAIRS", 20)
+    assert four(query, archive, ranking) == pytest.approx(whole, abs=1e-12)
+
+
+LABELS = np.array([[1, 0], [0, 1], [1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("query", "archive", "ranking", "message"),
+    [
+        (LABELS[0], LABELS, [[0]], r"query_labels has shape \(2,\)"),
+        (LABELS, LABELS[:0], [[0]] * 3, r"archive_labels has shape \(0, 2\)"),
+        (LABELS, LABELS[:, :1], [[0]] * 3, "2 classes, archive_labels 1"),
+        (LABELS * 3, LABELS, [[0]] * 3, "values from 0 to 3"),
+        (LABELS * 0.5, LABELS, [[0]] * 3, "type float64"),
+        (LABELS, LABELS, [[0]] * 2, r"shape \(2, 1\)"),
+        (LABELS, LABELS, [[0.0]] * 3, "type float64"),
+        (LABELS, LABELS, np.zeros((3, 0), int), "at least 1"),
+        (LABELS, LABELS, [[0], [1], [-1]], "-1 is how an approximate index"),
+        (LABELS, LABELS, [[0], [1], [3]], "indices from 0 to 3"),
+        (LABELS, LABELS, [[0, 1, 2, 0]] * 3, "k=4, but the archive has 3 tiles"),
+        (LABELS, LABELS, [[0, 1], [2, 2], [1, 0]], "twice for 1 of 3"),
+    ],
+)
+def test_unusable_input_is_refused_with_what_was_given(query, archive, ranking, message):
+    for function in (query_scores, scores_over_k):
+        with pytest.raises(ValueError, match=message):
+            function(query, archive, np.asarray(ranking))
+
+
+def test_65000_queries_are_scored_in_under_a_second():
+    rng = np.random.default_rng(9)
+    labels = random_labels(rng, 65_000, 19, share=0.12)
+    ranking = (rng.integers(0, 65_000, (65_000, 1)) + np.arange(10)) % 65_000
+    start = time.process_time()
+    scores_over_k(labels, labels, ranking)
+    assert time.process_time() - start < 1.0

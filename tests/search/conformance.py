@@ -126,7 +126,7 @@ def main():
     again = MilvusIndex(index.vectors, index.tiles, arguments.uri, collection=index.collection)
     assert again.search(vectors["s1"][:3], 5).rows.tolist() == index.search(vectors["s1"][:3], 5).rows.tolist()
     lowest = min(item.recall for item in recall)
-    index.drop()
+    index.client.drop_collection(index.collection)
     seconds = f"built in {built - start:.1f} s, checked in {time.perf_counter() - built:.1f} s"
     sys.stdout.write(f"server {index.client.get_server_version()}: recall {lowest:.3f} or more; {seconds}\n")
 

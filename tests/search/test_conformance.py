@@ -12,10 +12,10 @@ import torch
 from search.conformance import check_all, check_filters, check_recall, make_parts
 
 from csmae_hf.search import build_index as build
-from csmae_hf.search.build_index import build_index, open_index
+from csmae_hf.search.build_index import INDEXES, build_index, open_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.faiss_index import FaissIndex, number_of_lists
-from csmae_hf.search.index import BACKENDS
+from csmae_hf.search.index import ArchiveIndex
 from csmae_hf.search.milvus_index import MilvusIndex, connect
 from csmae_hf.search.recall import bucket_filter
 from csmae_hf.search.vectors import Vectors
@@ -96,8 +96,43 @@ def test_an_index_that_cannot_reach_its_recall_says_so(parts):
         build_index("faiss", "s2", {"s2": Vectors([vectors["s2"]])}, tiles, lists=3)
     with pytest.raises(ValueError, match="Unknown kind of faiss index 'pq'"):
         build_index("faiss", "s2", {"s2": Vectors([vectors["s2"]])}, tiles, kind="pq")
-    with pytest.raises(ValueError, match=f"Unknown index 'sql': expected one of {', '.join(BACKENDS)}"):
+    with pytest.raises(ValueError, match=f"Unknown index 'sql': expected one of {', '.join(INDEXES)}"):
         build_index("sql", "s2", {"s2": Vectors([vectors["s2"]])}, tiles)
+
+
+class OwnIndex(ArchiveIndex):
+    """Of somebody who knows nothing but the interface."""
+
+    backend = "own"
+
+    def __init__(self, vectors, effort=1):
+        self.exact, self.parameters = ExactIndex(vectors), {"effort": effort}
+
+    def tune(self, recall, sensor):
+        assert (recall(), sensor) == (1.0, "s2")
+        self.parameters["effort"] = 3
+
+    def add(self, vectors, tiles):
+        self.exact.add(vectors, tiles)
+
+    def remove(self, rows):
+        self.exact.remove(rows)
+
+    def search(self, queries, k, selection=None):
+        return self.exact.search(queries, k, selection)
+
+
+def test_a_further_index_is_a_class_and_its_entry(parts, tmp_path, monkeypatch):
+    monkeypatch.setitem(INDEXES, "own", OwnIndex)
+    vectors, tiles = parts
+    sides = {sensor: Vectors([rows]) for sensor, rows in vectors.items()}
+    index, recall = build_index("own", "s2", sides, tiles)
+    assert len(recall) == 8
+    assert {item.recall for item in recall} == {1.0}
+    assert index.write(tmp_path, "s2") is None
+    opened = open_index({"backend": "own", "parameters": index.parameters}, tmp_path, sides["s2"], tiles)
+    assert (type(opened), opened.parameters) == (OwnIndex, {"effort": 3})
+    assert build_index("own", "s2", sides, tiles, effort=2)[0].parameters == {"effort": 2}
 
 
 def needs_milvus():
@@ -123,7 +158,7 @@ def test_embedded_milvus_conforms(tmp_path, monkeypatch):
     other = MilvusIndex(Vectors([vectors["s1"]]), tiles, uri, collection=index.collection)
     found = other.search(vectors["s1"][:5], 1)
     assert found.rows[:, 0].tolist() == [0, 1, 2, 3, 4], "a collection of other vectors is made again"
-    other.close()
+    other.client.close()
 
 
 def test_milvus_that_is_not_there_is_named_and_replaced_by_exact_search(parts, tmp_path, caplog):

@@ -1,11 +1,13 @@
 """Exact search against a plain full sort in float64."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from csmae_hf.search import nearest as search
-from csmae_hf.search.nearest import top_k
+from csmae_hf.search.nearest import rerank, top_k, unit_vectors
 
 
 def full_sort(query, archive, k, exclude=None):
@@ -138,3 +140,20 @@ def test_zero_and_non_finite_embeds_are_counted():
 def test_impossible_searches_are_refused(query, archive, arguments, message):
     with pytest.raises(ValueError, match=message):
         top_k(query, archive, **arguments)
+
+
+def test_the_last_ranking_is_exact_where_float32_ties_or_errs():
+    """Rows so close together that their float32 products tie or swap; expected are exact sums of exact products, rounded once."""
+    center, spread = embeds(1, width=64), embeds(300, width=64, seed=1)
+    query, archive = unit_vectors(center, "query"), unit_vectors(center + 2e-4 * spread, "archive")
+    exact = np.array([np.float32(math.fsum(row)) for row in (archive.double() * query.double()).numpy()])
+    expected = np.argsort(-exact, kind="stable")
+    by_float32 = [(archive * query).sum(dim=1), (query @ archive.T)[0]]
+    for product in by_float32:
+        order = np.argsort(-product.numpy(), kind="stable")
+        assert (order != expected).mean() > 0.5  # else this shows nothing
+        assert len(np.unique(product.numpy())) < len(np.unique(exact)) or not np.array_equal(product.numpy(), exact)
+    scores, indices = rerank(query, archive, torch.randperm(300)[None], 300)
+    np.testing.assert_array_equal(indices[0], expected)
+    np.testing.assert_array_equal(scores[0], exact[expected])
+    np.testing.assert_array_equal(top_k(center, center + 2e-4 * spread, 292)[1][0], expected[:292])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from csmae_hf import cpu
 from csmae_hf.search import nearest as search
-from csmae_hf.search import products as products_module
 from csmae_hf.search.nearest import nearest
 from csmae_hf.search.products import products
 from csmae_hf.search.vectors import Vectors
@@ -34,12 +34,12 @@ def test_a_torch_without_the_operator_is_no_trouble(monkeypatch: pytest.MonkeyPa
     def fail(*args: Any) -> None:
         raise AttributeError("no such operator")
 
-    products_module._onednn_agrees.cache_clear()
-    monkeypatch.setattr(products_module, "_by_onednn", fail)
+    cpu.onednn_agrees.cache_clear()
+    monkeypatch.setattr(cpu, "linear_by_onednn", fail)
     queries, vectors = unit(3, 96, 0), unit(5_000, 96, 1)
     assert torch.equal(products(queries, vectors), queries @ vectors.T)
     monkeypatch.undo()
-    products_module._onednn_agrees.cache_clear()
+    cpu.onednn_agrees.cache_clear()
 
 
 @pytest.mark.parametrize("numbers", [2**20, 16 * 1000, 1])

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.training.flops import training_flops
-from csmae_hf.training.terms import count_rows
+from csmae_hf.training.loss_terms import count_rows
 from modeling_csmae import CSMAEForPreTraining
 
 CASES: dict[str, dict[str, Any]] = {
@@ -42,14 +42,26 @@ def test_it_is_what_pytorch_counts(case: str) -> None:
     assert training_flops(config, count_rows(batch, config)) == counted(config, batch)  # type: ignore[arg-type]
 
 
-def test_absent_images_and_sensors_cost_nothing() -> None:
-    config = tiny_config("cesd")
+@pytest.mark.parametrize("variant", ["cesd", "secd"])
+def test_a_sample_costs_what_it_needs_with_the_sensors_it_has(variant: str) -> None:
+    config = tiny_config(variant)
+    images = draw_images(config, 3)
     present = {"s1": torch.tensor([True, False, True]), "s2": torch.tensor([False, True, True])}
-    batch = {**draw_images(config, 3), "present": present}
-    rows = {sensors: float(count) for sensors, count in count_rows(batch, config).items()}
-    assert training_flops(config, rows) == counted(config, batch)
-    alone = {"s2": batch["s2"]}
+    rows = {sensors: float(count) for sensors, count in count_rows({**images, "present": present}, config).items()}
+    of_each = [
+        {sensor: image[:1] for sensor, image in images.items() if flags[sensor]}
+        for flags in ({"s1": 1, "s2": 0}, {"s1": 0, "s2": 1}, {"s1": 1, "s2": 1})
+    ]
+    assert training_flops(config, rows) == sum(counted(config, sample) for sample in of_each)
+    alone = {"s2": images["s2"]}
     assert training_flops(config, count_rows(alone, config)) == counted(config, alone)  # type: ignore[arg-type]
+
+
+def test_gathered_negatives_are_counted() -> None:
+    config = tiny_config()
+    counts = {frozenset(sensors): 3.0 for sensors in (["s1"], ["s2"], ["s1", "s2"])}
+    one, two = training_flops(config, counts), training_flops(config, counts, gathered=2)
+    assert two - one == 3 * 2 * (12**2 - 6**2) * config.hidden_size
 
 
 def test_the_papers_model_at_its_size() -> None:

@@ -28,14 +28,15 @@ def run(tmp_path_factory):
 
 
 def charts(monkeypatch, *arguments) -> dict[str, dict]:
-    """The curves that would be drawn, by file."""
+    """The curves that are drawn, by file: names and values as the figures have them."""
     drawn = {}
 
-    def catch(series, path, **kwargs):
-        drawn[path.stem] = dict(series)
+    def catch(figure, path):
+        lines = figure.axes[0].get_lines()
+        drawn[path.stem] = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
         return path
 
-    monkeypatch.setattr(plots, "draw_curves", catch)
+    monkeypatch.setattr(plots, "save_chart", catch)
     plot_run(*arguments)
     return drawn
 
@@ -52,18 +53,22 @@ def test_curves_are_the_logged_numbers(run, monkeypatch):
     training = [entry for entry in log if "loss" in entry]
     looks = [entry for entry in log if "eval_loss" in entry]
     assert drawn["losses"]["total"] == ([1, 2, 3, 4], [entry["loss"] for entry in training])
-    assert set(drawn["losses"]) == {"total", "umr_s1", "umr_s2", "cmr_s1_s2", "cmr_s2_s1", "mim"}
-    assert drawn["eval_losses"]["cmr_s1_s2"] == ([2, 4], [entry["eval_cmr_s1_s2"] for entry in looks])
-    assert drawn["retrieval"]["s1 → s2"] == ([2, 4], [entry["eval_f1_of_means_s1_s2"] for entry in looks])
-    assert set(drawn["retrieval"]) == {"s1 → s1", "s1 → s2", "s2 → s1", "s2 → s2", "mean of all", "random order"}
-    assert drawn["learning_rate"]["learning_rate"][1] == [entry["learning_rate"] for entry in training]
-    assert set(drawn["distances"]) == {"spread s1", "spread s2", "alignment s1_s2", "gap s1_s2"}
+    names = ["total", "S1 from itself", "S2 from itself", "S2 from S1", "S1 from S2", "MIM, between sensors"]
+    assert list(drawn["losses"]) == names
+    assert drawn["eval_losses"]["S2 from S1"] == ([2, 4], [entry["eval_cmr_s1_s2"] for entry in looks])
+    assert drawn["retrieval"]["S1 → S2"] == ([2, 4], [entry["eval_f1_of_means_s1_s2"] for entry in looks])
+    assert set(drawn["retrieval"]) == {"S1 → S1", "S1 → S2", "S2 → S1", "S2 → S2", "mean of all", "random order"}
+    assert drawn["learning_rate"]["learning rate"][1] == [entry["learning_rate"] for entry in training]
+    assert set(drawn["distances"]) == {"spread S1", "spread S2", "alignment S1, S2", "gap S1, S2"}
 
 
-def test_the_state_alone_is_enough(run, tmp_path):
+def test_the_state_alone_is_enough_and_the_pictures_are_named(run, tmp_path, capsys):
     shutil.copy(run / "trainer_state.json", tmp_path)
     assert main(["plot", str(tmp_path), "--output", str(tmp_path / "pictures")]) == 0
+    assert set(capsys.readouterr().out.split()) == {str(path) for path in (tmp_path / "pictures").iterdir()}
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == ALL_CHARTS
+    assert main(["plot", str(tmp_path), "--format", "svg"]) == 0
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"{name}.svg" for name in ALL_CHARTS}
 
 
 def test_of_a_run_that_still_trains_the_newest_whole_checkpoint_is_drawn(run, tmp_path, monkeypatch):

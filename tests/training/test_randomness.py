@@ -1,10 +1,16 @@
 """Random numbers that depend on seed, step and row alone."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from tiny_models import build, draw_images, tiny_config
+from transformers import Trainer, TrainingArguments
 
-from csmae_hf.training.randomness import draw_flips_and_noise, draw_rows, flip_together
+from csmae_hf.training.randomness import draw_flips_and_noise, draw_rows, flip_together, preserved_generators
+from csmae_hf.training.trainer import CSMAETrainer
+from modeling_csmae import CSMAEForPreTraining
 
 
 @pytest.mark.parametrize("parts", [[8], [4, 4], [2, 2, 2, 2], [5, 3]])
@@ -48,3 +54,36 @@ def test_flips_move_all_sensors_of_a_place_together() -> None:
         dims = [dim for dim, flip in ((-1, horizontal), (-2, vertical)) if flip]
         assert torch.equal(flipped["s1"][place], places[place].flip(dims))
     assert len({tuple(flip.tolist()) for flip in flips}) == 4, "all four orientations occur"
+
+
+def test_half_of_the_places_are_flipped_each_way_and_independently() -> None:
+    flips, _ = draw_flips_and_noise(42, 0, 0, 4000, ["s1"], 4)
+    assert (flips.float().mean(dim=0) - 0.5).abs().max() < 0.03
+    assert abs((flips[:, 0] == flips[:, 1]).float().mean() - 0.5) < 0.03
+
+
+def test_what_is_drawn_inside_is_drawn_again_after() -> None:
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.random()), torch.rand(1).item()]
+
+    torch.manual_seed(0)
+    with preserved_generators():
+        inside = draw()
+    assert draw() == inside
+
+
+@pytest.mark.parametrize("trainer_class", [CSMAETrainer, Trainer])
+def test_evaluation_masks_alike_whatever_the_seed_the_batch_size_and_the_trainer(trainer_class, tmp_path) -> None:
+    config = tiny_config(mim_weight=0.0)
+    model = build(CSMAEForPreTraining, config)
+    images = draw_images(config, 10)
+    tiles = [{sensor: image[row] for sensor, image in images.items()} for row in range(10)]
+    with torch.no_grad():
+        expected = model(**images).loss.item()
+    for seed, batch in ((1, 10), (2, 10), (1, 4), (3, 1)):
+        torch.manual_seed(seed)
+        arguments = TrainingArguments(
+            str(tmp_path), seed=seed, data_seed=seed, per_device_eval_batch_size=batch, use_cpu=True, report_to="none"
+        )
+        evaluated = trainer_class(model, arguments, eval_dataset=tiles).evaluate()
+        assert evaluated["eval_loss"] == pytest.approx(expected, rel=1e-6), (seed, batch)

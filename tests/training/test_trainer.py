@@ -3,6 +3,8 @@
 import json
 import logging
 import resource
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_runs import furthest, log_of, options, run_here
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, Trainer, TrainerState
 
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.sample.generate import generate_sample
@@ -19,8 +21,8 @@ from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.callbacks import EvaluationCallback
 from csmae_hf.training.checkpoints import SEAL_NAME, last_checkpoint
 from csmae_hf.training.errors import CheckpointError, NonFiniteLossError
+from csmae_hf.training.loss_terms import count_rows
 from csmae_hf.training.pretrain import pretrain
-from csmae_hf.training.terms import count_rows
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
@@ -219,9 +221,57 @@ def test_a_finished_run_is_not_run_again(plain: Path, data: Path) -> None:
 
 
 def test_every_batch_has_all_its_rows(data: Path) -> None:
-    dataset = pretrain_module.load_tiles(parse_arguments(["--data", str(data)])[1], "train", 4)
+    dataset = pretrain_module.load_split(parse_arguments(["--data", str(data)])[1], "train", 4)
     processor = CSMAEImageProcessor()
     for native in (False, True):
         batch = TileCollator(processor, native=native, with_ids=True)([dataset[i] for i in range(4)])
         assert batch["ids"] == dataset["id"][:4]
         assert set(count_rows(batch, CSMAEForPreTraining.config_class()).values()) == {4}
+
+
+def test_no_full_batch_is_said_before_training(data: Path, tmp_path: Path) -> None:
+    dropped = ("--per_device_train_batch_size", "64", "--dataloader_drop_last", "true")
+    with pytest.raises(ValueError, match=r"24 training tiles make no full batch .* = 64 .*batch_size 24 at most"):
+        run_here(data, tmp_path / "run", *dropped)
+    run_here(data, tmp_path / "run", *dropped, "--per_device_train_batch_size", "24", "--max_steps", "1")
+
+
+def test_the_mean_loss_of_a_resumed_run_is_of_its_own_steps(plain: Path, data: Path, tmp_path: Path) -> None:
+    """Its checkpoint is in the middle of a line of the log, which has a step that was trained before."""
+    lines = ("--logging_steps", "2", "--peak_tflops", "1")
+    run_here(data, tmp_path, *lines)
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    run_here(data, tmp_path, *lines, "--auto_resume")
+    results = json.loads((tmp_path / "train_results.json").read_text())
+    ninth, tenth = (entry["loss"] for entry in training(log_of(plain))[-2:])
+    assert training(log_of(tmp_path))[-1]["loss"] == pytest.approx((ninth + tenth) / 2, abs=1e-4)
+    assert results["train_loss"] == pytest.approx(tenth, abs=1e-4), "step 10 alone is trained here"
+
+
+def test_the_size_of_an_accumulated_step_is_of_all_its_batches(
+    plain: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    halves = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--max_steps", "1")
+    with caplog.at_level(logging.INFO, logger="csmae_hf.training"):
+        run_here(data, tmp_path, *halves, mim_weight=0.0)
+    assert "4 = 2 tiles x 2 accumulation x 1 processes" in caplog.text
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert float(f"{state['total_flos']:.4g}") == float(caplog.text.split("FLOPs a step")[1].split()[0])
+
+
+@pytest.mark.parametrize("slow", ["evaluation_loop", "_save_checkpoint"])
+def test_evaluations_and_checkpoints_do_not_count_as_training_time(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    original = getattr(Trainer, slow)
+
+    def delayed(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(2)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, slow, delayed)
+    each = ("--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1", "--eyes_tiles", "0")
+    run_here(data, tmp_path, "--max_steps", "2", *each)
+    history = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    last = [entry["samples_per_second"] for entry in history if "loss" in entry][-1]
+    assert last > 4 / 2, "the 2 seconds before it were no training"

@@ -1,4 +1,4 @@
-"""Multi-label retrieval metrics as a module of the `evaluate` library; the definitions are in `csmae_hf.metrics.scores`."""
+"""Multi-label retrieval metrics as a module of the `evaluate` library; the definitions are in `csmae_hf.metrics.ranking`."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import datasets
 import evaluate
 import numpy as np
 
-from csmae_hf.evaluation.results import DEFINITIONS
 from csmae_hf.metrics.bootstrap import bootstrap_scores, intervals
 from csmae_hf.metrics.labels import multi_hot
-from csmae_hf.metrics.ranking import hubness, mean_scores, query_scores
+from csmae_hf.metrics.ranking import METRICS, mean_scores, query_scores
+from csmae_hf.metrics.whole_archive import hubness
 
 _DESCRIPTION = """
 Multi-label image retrieval with relevance graded by shared labels: precision, recall and both F1 in use (of the two means, as the
@@ -37,10 +37,10 @@ Args:
     seed: Of the resamples.
 
 Returns:
-    precision, recall, f1_of_means, mean_pair_f1, map, ndcg, acg, hubness; and intervals by metric, where asked for.
+    Each metric below and hubness, by name; and intervals by metric, where asked for.
 """
 
-_DETAILS = "\n".join(f"{name}: {text}" for name, text in DEFINITIONS.items())
+_DETAILS = "\n".join(f"{name}: {metric.definition}" for name, metric in METRICS.items())
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS, _DETAILS)

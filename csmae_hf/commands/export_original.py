@@ -1,0 +1,23 @@
+"""Write a model folder as a checkpoint of the original CSMAE code.
+
+Write the weights of a model folder under the names of the original CSMAE code, frozen positions included, as a torch file
+{'state_dict': ...}. The way back of `convert`, exact to the bit.
+"""
+
+import argparse
+from pathlib import Path
+
+from .options import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command line is made of."""
+    parser.add_argument("folder", type=Path, help="from_pretrained folder of a model with the sensors s1 and s2")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write, such as model.ckpt; must not exist")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export a model."""
+    from csmae_hf.hub.convert import export_original
+
+    say(f"Exported {arguments.folder}: {export_original(arguments.folder, arguments.out)}")

@@ -1,0 +1,82 @@
+"""What several verbs share: options, their values, and how results are printed."""
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csmae_hf.data.store_writer import WriteReport
+
+logger = logging.getLogger(__name__)
+
+STORE_HELP = "the LMDB folder, or a folder that holds one"
+OUT_HELP = "folder of the archive: new, or begun by the same command"
+
+_LISTED = 20
+
+
+def say(text: object) -> None:
+    """Print a result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers`."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes; 0 for none besides this one (default: one a processor)"
+    )
+
+
+def add_archive(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add an archive that may lie on the Hub, and where its model and its tiles are."""
+    where = "folder of the archive, or hub:NAME of a dataset repository"
+    parser.add_argument("archive", metavar="ARCHIVE", **{**options, "help": where + options.get("help", "")})
+    add_model(parser)
+    parser.add_argument("--data", help="the tiles, for pictures, where they are not where the archive says")
+    parser.add_argument("--exact", action="store_true", help="search exactly, whatever the archive's index")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`, for an archive."""
+    parser.add_argument("--model", help="folder or Hub name of the model, where it is not where the archive says")
+
+
+def model_options(name: str | None) -> dict[str, Any]:
+    """What an archive is opened with where `--model` names its model."""
+    from csmae_hf.embedding.encoder import load_encoder
+
+    return dict(zip(("model", "processor"), load_encoder(name), strict=True)) if name else {}
+
+
+def split_names(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; expected names with commas between them")
+    return names
+
+
+def sensor_bands(text: str) -> tuple[str, list[str]]:
+    """A sensor and its bands, of a text such as `s2=B04,B03,B02`."""
+    sensor, separator, bands = text.partition("=")
+    names = [band.strip() for band in bands.split(",")]
+    if not separator or not sensor.strip() or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form s2=B04,B03,B02")
+    return sensor.strip(), names
+
+
+def say_what_was_written(report: "WriteReport", done: str) -> int:
+    """Say what a verb has done, and give its exit status: 1 if something could not be stored."""
+    from csmae_hf.data.store_writer import FAILURES_NAME
+
+    for failure in report.failures[:_LISTED]:
+        logger.error("%s: %s", failure.key, failure.reason)
+    if len(report.failures) > _LISTED:
+        logger.error("... and %d more.", len(report.failures) - _LISTED)
+    say(f"{report.folder}: {report.written} images {done}, {report.present} were there already.")
+    if report.failures:
+        path = report.folder / FAILURES_NAME
+        message = "%d could not be %s: see %s. Put them right and run the same command again."
+        logger.error(message, len(report.failures), done, path)
+    return 1 if report.failures else 0

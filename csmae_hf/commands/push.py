@@ -1,0 +1,54 @@
+"""Publish a trained model on the Hugging Face Hub.
+
+Publish a model folder: safetensors, processor, code, a card written from the run, picture and results, in one commit. A new
+repository is private unless --public is given. The token is the one of `hf auth login` or HF_TOKEN. A push that was interrupted
+is repeated by the same command.
+"""
+
+import argparse
+from pathlib import Path
+
+from .options import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command line is made of."""
+    parser.add_argument("folder", type=Path, help="folder of the model: of run_pretraining.py or csmae convert")
+    parser.add_argument("repository", help="owner/name on the Hub")
+    parser.add_argument("--encoder-only", action="store_true", help="without the decoders: what retrieval needs")
+    parser.add_argument("--public", action="store_true", help="make a new repository public")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+    parser.add_argument("--subfolder", help="folder of the repository for this model, where it holds several")
+    parser.add_argument(
+        "--results", metavar="FILE", help="results.json of run_retrieval.py (default: FOLDER/results.json)"
+    )
+    parser.add_argument(
+        "--picture", metavar="PNG", help="example picture of the card (default: one beside the results)"
+    )
+    parser.add_argument("--license", metavar="ID", help="the weights' licence, such as mit (default: none is claimed)")
+    parser.add_argument(
+        "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
+    )
+    parser.add_argument("--message", help="headline of the commit")
+    parser.add_argument("--dry-run", metavar="OUT", type=Path, help="only lay out the files in this folder; no network")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Publish a model, or lay out what would be published."""
+    from csmae_hf.hub.publish_model import PublishOptions, push_folder, stage_model
+
+    chosen = {name: getattr(arguments, name) for name in ("encoder_only", "subfolder", "results", "picture", "license")}
+    options = PublishOptions(**chosen, datasets=tuple(arguments.datasets))
+    if arguments.dry_run:
+        root = stage_model(arguments.folder, arguments.dry_run, arguments.repository, options)
+        say(f"What would be pushed to {arguments.repository}: {root}")
+        return
+    pushed = push_folder(
+        arguments.folder,
+        arguments.repository,
+        options,
+        private=False if arguments.public else None,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+    )
+    say(f"Published: {pushed.url}, to pin as revision {pushed.commit}")

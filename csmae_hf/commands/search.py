@@ -1,0 +1,87 @@
+"""Find tiles of an archive by an image.
+
+Find the tiles of an archive that are most similar to images of any of its model's sensors.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import add_archive, model_options, say, split_names
+
+if TYPE_CHECKING:
+    from csmae_hf.archive.archive import Archive
+    from csmae_hf.archive.hits import Hits
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command line is made of."""
+    add_archive(parser)
+    parser.add_argument(
+        "--query",
+        nargs="+",
+        default=[],
+        metavar="QUERY",
+        help="tile ids, GeoTIFFs, folders with a GeoTIFF a band, .npy or .npz",
+    )
+    parser.add_argument("--sensor", help="sensor of the queries (default: the archive's, where it has one)")
+    parser.add_argument(
+        "--in", dest="archive_sensor", metavar="SENSOR", help="sensor to search (default: that of the queries)"
+    )
+    parser.add_argument("--k", type=int, default=10, help="results of each query (default: %(default)s)")
+    parser.add_argument(
+        "--where",
+        metavar="FILTER",
+        help="which tiles may be found, such as \"country = 'Austria' and season in ('Summer', 'Fall')\"; see docs/archive.md",
+    )
+    for name, way in (("--like", "towards"), ("--unlike", "away from")):
+        parser.add_argument(
+            name, type=split_names, default=[], metavar="ID,ID", help=f"tiles to move the queries {way}"
+        )
+    parser.add_argument("--include-self", action="store_true", help="let a tile of the archive find itself")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="what to write to the terminal")
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="also write .png (pictures), .json, .geojson, .csv, .parquet, or a folder (a datasets.Dataset); may be repeated",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search an archive."""
+    from csmae_hf.archive.archive import Archive
+    from csmae_hf.archive.export import PICTURES, write_hits
+    from csmae_hf.hub.archives import pull_archive
+
+    options = {"index": not arguments.exact, **model_options(arguments.model)}
+    remote = arguments.archive.removeprefix("hub:")
+    archive = pull_archive(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
+    if not arguments.query and not arguments.like:
+        raise ValueError("There is nothing to search by: give --query, or --like with tiles of the archive.")
+    chosen = {
+        name: getattr(arguments, name) for name in ("sensor", "archive_sensor", "k", "like", "unlike", "include_self")
+    }
+    hits = archive.search(arguments.query or None, filter=arguments.where, **chosen)
+    say(hits.to_json() if arguments.format == "json" else hits.to_text())
+    for path in arguments.out:
+        is_picture = path.suffix.lower() in PICTURES
+        logger.info("Written: %s", draw(archive, hits, path, arguments) if is_picture else write_hits(hits, path))
+
+
+def draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Namespace) -> Path:
+    """Draw queries and hits, of the tiles that `--data` or the archive names."""
+    from csmae_hf.archive.export import draw_hits, load_shown
+
+    data = arguments.data or archive.source.get("data")
+    if not data or not Path(data).exists():
+        raise FileNotFoundError(
+            f"Pictures need the tiles themselves, and they are not at {data or 'any place the archive knows'}: pass --data."
+        )
+    options = {} if arguments.data else {name: value for name, value in archive.source.items() if name != "data"}
+    return draw_hits(hits, load_shown(archive, hits, data, **options), path)

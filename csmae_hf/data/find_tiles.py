@@ -1,0 +1,355 @@
+"""Tiles that lie in GeoTIFFs, found in a folder or a table of paths: which image goes with which, and what is known of them."""
+
+import csv
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, SENSORS, TILE_SENSOR
+from csmae_hf.data.metadata import (
+    TileRow,
+    find_v1_splits,
+    label_indices,
+    name_column,
+    read_v1_rows,
+    read_v2_rows,
+    v1_tables,
+    v2_tables,
+)
+from csmae_hf.images.discovery import REFERENCE_MAP, find_images
+from csmae_hf.images.geotiff import BandFiles, TiffImage
+from csmae_hf.images.names import SensorNames, canonical_band, in_order
+
+logger = logging.getLogger(__name__)
+
+JSON_ENDING = "_labels_metadata.json"
+"""Ends the name of the file in which BigEarthNet v1 says what an image shows."""
+
+_TABLE_SUFFIXES = (".csv", ".parquet")
+_ID_COLUMNS = ("id", "patch_id", "s2_name")
+_SNOW_COLUMNS = ("snow", "contains_seasonal_snow")
+_CLOUD_COLUMNS = ("cloud_or_shadow", "contains_cloud_or_shadow")
+
+
+class FoundTile(NamedTuple):
+    """A tile that lies in files: what is known of it, and its image by sensor."""
+
+    row: TileRow
+    images: Mapping[str, TiffImage]
+
+
+class FoundTiles(NamedTuple):
+    """All tiles of a folder or a table.
+
+    Attributes:
+        root: The folder that paths are relative to.
+        tiles: Sorted by id.
+        names: The sensors that were looked for.
+        reference_maps: Land-cover maps of BigEarthNet v2.
+        tables: Metadata tables of BigEarthNet v2 that were used; none where there are none.
+        broken: Images whose JSON cannot be read or says what cannot be: path and what is wrong.
+    """
+
+    root: Path
+    tiles: list[FoundTile]
+    names: SensorNames
+    reference_maps: list[TiffImage]
+    tables: list[Path]
+    broken: dict[TiffImage, tuple[str, str]]
+
+    @property
+    def sensors(self) -> list[str]:
+        """The sensors that tiles have images of, in the order of BigEarthNet's, then the declared."""
+        return [sensor for sensor in self.names.bands if any(sensor in tile.images for tile in self.tiles)]
+
+
+class _Said(NamedTuple):
+    """What the JSON of an image says: its labels, and of an S1 image the S2 image it goes with."""
+
+    labels: list[int] | None = None
+    partner: str | None = None
+
+
+def find_tiles(
+    source: str | os.PathLike[str],
+    *,
+    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    bands: Mapping[str, Sequence[str]] | None = None,
+    metadata: str | os.PathLike[str] | None = None,
+    splits: str | os.PathLike[str] | None = None,
+) -> FoundTiles:
+    """Find tiles, pair their images, and gather what is known of them. No pixel is read.
+
+    The image of another sensor that goes with an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1),
+    or that has the same name. An image without a partner makes a tile of its own. Arguments and errors are those of `load_tiles`;
+    `sensors` but declares those that are not BigEarthNet's, and tiles have the images of all.
+    """
+    names = SensorNames(sensors)
+    given = {sensor: _checked_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
+    path = Path(source)
+    if path.suffix.lower() in _TABLE_SUFFIXES and not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"No table {path}: check the path.")
+        if metadata is not None or splits is not None:
+            raise ValueError(
+                f"{path} is a table of paths: give labels, countries and splits as columns of it, not besides."
+            )
+        tiles = [
+            tile._replace(images={sensor: _with_bands(image, given) for sensor, image in tile.images.items()})
+            for tile in _read_table(path, names)
+        ]
+        found = FoundTiles(path.resolve().parent, tiles, names, [], [], {})
+    else:
+        found = _in_folder(
+            path, names, given, *(None if other is None else Path(other) for other in (metadata, splits))
+        )
+    if not found.tiles:
+        raise ValueError(
+            f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
+            f"{' or '.join(names.bands)} in its name or its folder's."
+        )
+    twice = [name for name, count in Counter(tile.row.id for tile in found.tiles).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each."
+        )
+    return found._replace(tiles=sorted(found.tiles, key=lambda tile: tile.row.id))
+
+
+def _checked_bands(sensor: str, order: Sequence[str], names: SensorNames) -> tuple[str, ...]:
+    """The one name of each band that is given for the files of a sensor."""
+    if sensor not in names.bands:
+        raise ValueError(f"Bands of {sensor}: unknown sensor; expected one of {', '.join(names.bands)}.")
+    canonical = tuple(canonical_band(name) or (name if sensor not in SENSORS else "") for name in order)
+    if isinstance(order, str) or len(set(canonical)) < len(canonical) or not all(canonical) or not canonical:
+        raise ValueError(
+            f"Bands of {sensor}: expected distinct names such as 'B02' or 'VV' in the order of the file, got {order!r}."
+        )
+    return canonical
+
+
+def _with_bands(image: TiffImage, bands: Mapping[str, tuple[str, ...]]) -> TiffImage:
+    """The image with the names given for the bands of its files that have several."""
+    given = bands.get(image.sensor, ())
+    return image._replace(files=tuple(files if files.bands else files._replace(bands=given) for files in image.files))
+
+
+def _in_folder(
+    folder: Path, names: SensorNames, bands: Mapping[str, tuple[str, ...]], metadata: Path | None, splits: Path | None
+) -> FoundTiles:
+    discovery = find_images(folder, names)
+    if discovery.ignored:
+        logger.warning(
+            "%d TIFFs of %s are of no sensor and are left alone, %s for one.",
+            len(discovery.ignored),
+            folder,
+            discovery.ignored[0],
+        )
+    by_sensor: dict[str, dict[str, TiffImage]] = {}
+    for image in discovery.images:
+        named = by_sensor.setdefault(image.sensor, {})
+        if image.name in named:
+            raise ValueError(
+                f"Two {image.sensor} images of {folder} have the name {image.name}: {named[image.name].files[0].path} and "
+                f"{image.files[0].path}. Give the folder of one kind, or pair them in a table of paths."
+            )
+        named[image.name] = _with_bands(image, bands)
+    maps = list(by_sensor.pop(REFERENCE_MAP, {}).values())
+    named_tiles = [by_sensor[TILE_SENSOR]] if TILE_SENSOR in by_sensor else list(by_sensor.values())
+    rows, tables = _known_rows(folder, {name for images in named_tiles for name in images}, metadata, splits)
+    said: dict[TiffImage, _Said] = {}
+    broken: dict[TiffImage, tuple[str, str]] = {}
+    everything = [image for images in by_sensor.values() for image in images.values()]
+    for image in tqdm(everything, desc="Reading JSONs", unit="image", delay=2):
+        path = folder / os.path.dirname(image.files[0].path) / f"{image.name}{JSON_ENDING}"
+        try:
+            said[image] = _read_json(path, image.name)
+        except (OSError, ValueError) as error:
+            said[image] = _Said()
+            broken[image] = str(path), str(error)
+    tiles = _paired(by_sensor, rows, said)
+    lacking = {sensor: sum(sensor not in tile.images for tile in tiles) for sensor in sorted(by_sensor)}
+    if any(lacking.values()):
+        logger.warning(
+            "%s: of its %d tiles, %s. A metadata table or equal names pair images.",
+            folder,
+            len(tiles),
+            ", ".join(f"{count} have no {sensor} image" for sensor, count in lacking.items() if count),
+        )
+    return FoundTiles(folder.resolve(), tiles, names, maps, tables, broken)
+
+
+def _paired(
+    by_sensor: Mapping[str, Mapping[str, TiffImage]], rows: Mapping[str, TileRow], said: Mapping[TiffImage, _Said]
+) -> list[FoundTile]:
+    """Tiles of images and their partners: named after an S2 image, or where there is none, after one of another sensor."""
+    told = {
+        sensor: {partner: name for name, image in images.items() if (partner := said[image].partner)}
+        for sensor, images in by_sensor.items()
+    }
+    order = sorted(by_sensor, key=lambda sensor: sensor != TILE_SENSOR)
+    taken: dict[str, set[str]] = {sensor: set() for sensor in order}
+    tiles = []
+    for place, first in enumerate(order):
+        for name, image in by_sensor[first].items():
+            if name in taken[first]:
+                continue
+            row = rows.get(name, TileRow(name))
+            names = dict(row.names) if first == TILE_SENSOR else {first: name}
+            images = {first: image}
+            for sensor in order[place + 1 :]:
+                partner = names.get(sensor) or told[sensor].get(name) or (name if name in by_sensor[sensor] else None)
+                if partner is None:
+                    continue
+                if partner != name:
+                    names[sensor] = partner
+                if partner in by_sensor[sensor]:
+                    images[sensor] = by_sensor[sensor][partner]
+                    taken[sensor].add(partner)
+            labels = said[image].labels if row.labels is None else row.labels
+            tiles.append(FoundTile(row._replace(names=names, labels=labels), images))
+    return tiles
+
+
+def _read_json(path: Path, name: str) -> _Said:
+    """What a JSON says; nothing where there is none.
+
+    Coordinates are not taken from it: the files have them, and the S1 JSONs of BigEarthNet misspell one (`lly` for `lry`).
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return _Said()
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object with labels and names")
+    labels, partner = content.get("labels"), content.get("corresponding_s2_patch")
+    if not isinstance(labels, list | None) or not isinstance(partner, str | None):
+        raise ValueError("its labels are no list, or its corresponding_s2_patch is no name")
+    return _Said(_labels(labels, name), partner)
+
+
+def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
+    """Class numbers of names of the 19 or of the 43 classes; None for none."""
+    if isinstance(names, str):
+        names = names.split("; ") if names else None
+    if not names:
+        return None
+    known = {**LABELS_43_TO_19, **dict.fromkeys(LABELS)}
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
+    if unknown:
+        raise ValueError(
+            f"Tile {tile!r} has the label {str(unknown[0])[:100]!r}, which is none of the 19 or the 43 classes of BigEarthNet."
+        )
+    kept = [name if name in LABELS else LABELS_43_TO_19[name] for name in names]
+    return label_indices([name for name in kept if name], tile) or None
+
+
+def _known_rows(
+    folder: Path, names: set[str], metadata: Path | None, splits: Path | None
+) -> tuple[dict[str, TileRow], list[Path]]:
+    """What tables say of tiles, by name, and the v2 tables among them."""
+    if metadata is not None and not metadata.is_file():
+        raise FileNotFoundError(f"No metadata table {metadata}: check the path.")
+    folders = (folder, folder.parent)
+    v2 = v2_tables(folders) if metadata is None else [metadata] if metadata.suffix.lower() == ".parquet" else []
+    if v2:
+        if splits is not None:
+            raise ValueError(
+                f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
+            )
+        return {row.id: row for row in read_v2_rows(v2) if row.id in names}, v2
+    rows = read_v1_rows([metadata] if metadata else v1_tables(folders), find_v1_splits(folders, splits), names)
+    return {row.id: row for row in rows if row.id in names}, []
+
+
+def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
+    """The tiles of a table of paths."""
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+    else:
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is no parquet table: {error}.") from error
+    columns = list(rows[0]) if rows else []
+    if not set(_ID_COLUMNS) & set(columns) or not any(
+        column in names.bands or names.band(column) for column in columns
+    ):
+        raise ValueError(
+            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; expected id, and {' and '.join(names.bands)} (a "
+            "GeoTIFF or a folder of one file a band) or a column for each band (B02, VV, ...). Paths are relative to the table."
+        )
+    return [
+        _tile_of_row(row, names, path, line)
+        for line, row in enumerate(tqdm(rows, desc=f"Reading {path.name}", delay=2), 1)
+    ]
+
+
+def _tile_of_row(row: Mapping[str, Any], names: SensorNames, table: Path, line: int) -> FoundTile:
+    def value(*columns: str) -> Any:
+        column = next((column for column in columns if column in row), None)
+        return row[column] if column and row[column] not in ("", None) else None
+
+    name = value(*_ID_COLUMNS)
+    if name is None:
+        raise ValueError(f"Row {line} of {table} has no {' or '.join(_ID_COLUMNS)}; every tile needs a name.")
+    name = str(name)
+    others = {sensor: value(f"{sensor}_id", name_column(sensor)) for sensor in names.bands if sensor != TILE_SENSOR}
+    own = {sensor: str(other) for sensor, other in others.items() if other}
+    folder = table.resolve().parent
+    images = {
+        sensor: image
+        for sensor in names.bands
+        if (image := _image_of_row(row, sensor, names, folder, own.get(sensor, name)))
+    }
+    if not images:
+        raise ValueError(f"Tile {name} of {table} (row {line}) has no paths.")
+    flags = [_flag(value(*columns), name, table) for columns in (_SNOW_COLUMNS, _CLOUD_COLUMNS)]
+    split = value("split")
+    labels = _labels(value("labels"), name)
+    return FoundTile(
+        TileRow(name, own, labels, value("country"), "validation" if split == "val" else split, *flags), images
+    )
+
+
+def _image_of_row(row: Mapping[str, Any], sensor: str, names: SensorNames, folder: Path, name: str) -> TiffImage | None:
+    """The image of a sensor that a row has paths for."""
+    by_band = {
+        band: str(value)
+        for column, value in row.items()
+        if value and (band := names.band(column)) and names.sensor_of_band(band) == sensor
+    }
+    whole = row.get(sensor)
+    if whole and by_band:
+        raise ValueError(
+            f"Tile {name} has paths in the column {sensor} and in those of its bands; leave one of them empty."
+        )
+    if by_band:
+        return TiffImage(name, sensor, tuple(BandFiles(by_band[band], (band,)) for band in in_order(by_band)))
+    if not whole:
+        return None
+    if not (folder / str(whole)).is_dir():
+        return TiffImage(name, sensor, (BandFiles(str(whole)),))
+    inside = [image for image in find_images(folder / str(whole), names).images if image.sensor == sensor]
+    if len(inside) != 1:
+        raise ValueError(
+            f"{folder / str(whole)}, the {sensor} of tile {name}, holds {len(inside)} images of {sensor}; expected one."
+        )
+    files = tuple(found._replace(path=os.path.join(str(whole), found.path)) for found in inside[0].files)
+    return TiffImage(name, sensor, files)
+
+
+def _flag(value: Any, tile: str, table: Path) -> bool | None:
+    known = {"true": True, "false": False, "1": True, "0": False, "none": None}
+    if str(value).strip().lower() not in known:
+        raise ValueError(f"Tile {tile} of {table} has the flag {value!r}; expected true or false.")
+    return known[str(value).strip().lower()]

@@ -1,0 +1,29 @@
+"""An encoder with its processor, loaded by name."""
+
+from typing import Any
+
+from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+
+import csmae_hf  # noqa: F401 (registers the Auto classes)
+
+
+def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+    """Load an encoder and its processor.
+
+    Args:
+        name: Folder or Hub name.
+        revision: Branch, tag or commit of the Hub repository; default its newest.
+
+    Returns:
+        Both.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
+    """
+    options = {"revision": revision} if revision else {}
+    try:
+        return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
+        ) from error
