@@ -16,7 +16,7 @@ import numpy as np
 from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
 from csmae_hf.images.products import Product, of_path
 from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
-from image_processing_csmae import BAND_METRES, UNIT_NAMES
+from image_checks_csmae import BAND_METRES, UNIT_NAMES
 
 NOTHING = Product()
 
