@@ -7,11 +7,9 @@ a chart is drawn.
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -203,23 +201,6 @@ def bars(groups: Mapping[str, Sequence[Bar | None]], names: Sequence[str], *, ti
         handlelength=1.5,
     )
     return figure
-
-
-def save_chart(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
-    """Write a figure, making the folders that it needs; the file's ending decides the format.
-
-    Args:
-        figure: The figure.
-        path: The file.
-        dpi: Resolution of a picture of pixels.
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
-    return path
 
 
 def as_svg(figure: Figure, description: str) -> str:

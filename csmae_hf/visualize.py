@@ -216,8 +216,8 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), facecolor="white")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str], dpi: int) -> Path:
-    """Write a figure and make the folders it needs."""
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
+    """Write a figure whole or not at all, making the folders it needs; the file's ending decides the format."""
     from csmae_hf.files import write_atomically  # here, so that colours alone cost no import of the package
 
     target = Path(path)
@@ -310,7 +310,7 @@ def draw_retrieval(
         _draw_query(sheet, query, start)
         for rank, result in enumerate(row):
             _draw_result(sheet, query, result, rank, first + rank * (_EDGE + _GAP), start)
-    return _save(sheet.figure, path, dpi)
+    return save_figure(sheet.figure, path, dpi)
 
 
 def _draw_query(sheet: _Sheet, query: QueryPicture, top: float) -> None:
@@ -386,4 +386,4 @@ def draw_image_grid(
         for left, rgb in zip(lefts, row, strict=True):
             if rgb is not None:
                 sheet.picture(rgb, left, start + words, _EDGE)
-    return _save(sheet.figure, path, dpi)
+    return save_figure(sheet.figure, path, dpi)

@@ -139,8 +139,6 @@ def status_of(action: Callable[[], None]) -> int:
 
 def serve() -> None:
     """Import once, then run a page for each line of input, in a process of its own: {"page", "folder", "environment"} in JSON."""
-    import csmae_hf.commands.main
-    import csmae_hf.evaluation.run
     import csmae_hf.training.pretrain  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")

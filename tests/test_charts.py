@@ -13,7 +13,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from csmae_hf.charts import PALETTE, as_svg, bars, curves, save_chart, spread_apart
+from csmae_hf.charts import PALETTE, as_svg, bars, curves, spread_apart
+from csmae_hf.visualize import save_figure
 
 
 def boxes_of(figure: Any) -> list[Any]:
@@ -138,9 +139,9 @@ def test_an_svg_stands_alone_keeps_its_words_and_is_the_same_every_time() -> Non
 
 def test_the_ending_of_a_file_decides_its_format_and_folders_are_made(tmp_path: Path) -> None:
     figure = curves({"T": {"loss": ([0, 1], [1.0, 0.5])}}, x_label="step")
-    with Image.open(save_chart(figure, tmp_path / "new" / "a.png")) as picture:
+    with Image.open(save_figure(figure, tmp_path / "new" / "a.png")) as picture:
         assert picture.size == tuple(round(150 * inches) for inches in figure.get_size_inches())
-    assert "<svg" in save_chart(figure, tmp_path / "a.svg").read_text()
+    assert "<svg" in save_figure(figure, tmp_path / "a.svg").read_text()
 
 
 def test_colours_are_different() -> None:
@@ -174,9 +175,10 @@ def test_drawing_without_matplotlib_says_how_to_install_it(monkeypatch: pytest.M
 def test_the_import_brings_in_no_matplotlib_and_drawing_no_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from csmae_hf.charts import curves, save_chart\n"
+        "from csmae_hf.charts import curves\n"
+        "from csmae_hf.visualize import save_figure\n"
         "early = 'matplotlib' in sys.modules\n"
-        f"save_chart(curves({{'T': {{'loss': ([0, 1], [1.0, 0.5])}}}}, x_label='step'), {str(tmp_path / 'c.png')!r})\n"
+        f"save_figure(curves({{'T': {{'loss': ([0, 1], [1.0, 0.5])}}}}, x_label='step'), {str(tmp_path / 'c.png')!r})\n"
         "print(early, 'matplotlib.pyplot' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

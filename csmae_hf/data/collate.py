@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from csmae_hf.data.pixel_column import read_together
 from image_processing_csmae import CSMAEImageProcessor
 
 
@@ -56,6 +55,8 @@ class TileCollator:
                     f"{len(missing)} of the {len(rows)} tiles of a batch have no {sensor} image, {missing[0]} for one: leave them "
                     "out with dataset.filter, or read a store that has them."
                 )
+        from csmae_hf.data.pixel_column import read_together  # it imports datasets, and so pandas
+
         try:
             with read_together(row[sensor] for row in rows for sensor in self.sensors):
                 batch = self._process(rows)

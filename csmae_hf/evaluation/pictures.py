@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from csmae_hf.charts import bars, curves, save_chart
+from csmae_hf.charts import bars, curves
 from csmae_hf.evaluation.evaluate import evenly
 from csmae_hf.evaluation.results import DirectionResult
-from csmae_hf.visualize import Image, QueryPicture, ResultPicture, abbreviate, draw_retrieval, to_rgb
+from csmae_hf.visualize import Image, QueryPicture, ResultPicture, abbreviate, draw_retrieval, save_figure, to_rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +56,8 @@ def draw_all(results: Sequence[DirectionResult], dataset: Dataset, folder: Path,
         files = [picture_direction(result, dataset, folder, queries=queries) for result in results]
         return [
             *files,
-            save_chart(chart_over_k(results, [*OVER_K]), folder / "scores_over_k.png"),
-            save_chart(chart_groups(results, "class"), folder / "classes.png"),
+            save_figure(chart_over_k(results, [*OVER_K]), folder / "scores_over_k.png"),
+            save_figure(chart_groups(results, "class"), folder / "classes.png"),
         ]
     except ImportError as error:
         logger.warning("No pictures were drawn. %s", error)

@@ -49,11 +49,15 @@ def _nt_xent_flops(config: CSMAEConfig, pairs: float) -> float:
 @lru_cache(maxsize=64)
 def _sample_flops(config_json: str, sensors: tuple[str, ...]) -> float:
     """Operations of the forward and backward pass of one sample that has these sensors, without NT-Xent."""
-    config = CSMAEConfig.from_dict(json.loads(config_json))
+    config = CSMAEConfig.from_dict(
+        json.loads(config_json) | {"mim_gather": False}
+    )  # of one process, which waits for no other
     if len(sensors) == 1 and not config.umr_weight:
         return 0  # nothing to learn from
     with torch.device("meta"):
-        model: Any = CSMAEForPreTraining._from_config(config, attn_implementation="eager").to("meta")  # all is counted
+        model: Any = CSMAEForPreTraining(config)
+        model.to("meta")  # what it makes of numbers as well
+        model.set_attn_implementation("eager")  # whose products are all counted
         size = (config.image_size, config.image_size)
         images = {sensor: torch.empty(1, len(config.sensors[sensor]), *size) for sensor in sensors}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from csmae_hf.charts import Curve, curves, save_chart
+from csmae_hf.charts import Curve, curves
+from csmae_hf.visualize import save_figure
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def plot_run(
         if drawn:
             log = y_label == "loss" and all(value > 0 for _, values in drawn.values() for value in values)
             figure = curves({title: drawn}, x_label="step", y_label=y_label, log=log)
-            paths.append(save_chart(figure, folder / f"{name}.{file_format}"))
+            paths.append(save_figure(figure, folder / f"{name}.{file_format}"))
     if not paths:
         raise ValueError(f"{state} has logged nothing to draw yet: wait for logging_steps, or make it smaller.")
     return paths

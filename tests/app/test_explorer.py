@@ -83,7 +83,9 @@ def test_who_marks_and_questions_a_result_searches_and_embeds_once(explorer, sea
         monkeypatch.setattr(
             owner, name, lambda *given, f=original, c=calls, **more: c.append(given) or f(*given, **more)
         )
-    embed = embed_images(*explorer.archive.load_model(), [explorer.pictures.bands(search.tile, "s1")], "s1")[0]
+    embed = embed_images(*explorer.archive.load_model(), [explorer.pictures.bands(search.tile, "s1")], "s1", ["query"])[
+        0
+    ]
     uploads = {"s1": explorer.pictures.bands(search.tile, "s1")}
     for asked, brought in ((search, {}), (search.by_upload("mine.tif", embed.tolist(), "s1"), uploads)):
         searched.clear()

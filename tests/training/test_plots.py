@@ -36,7 +36,7 @@ def charts(monkeypatch, *arguments) -> dict[str, dict]:
         drawn[path.stem] = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
         return path
 
-    monkeypatch.setattr(plots, "save_chart", catch)
+    monkeypatch.setattr(plots, "save_figure", catch)
     plot_run(*arguments)
     return drawn
 
