@@ -24,6 +24,9 @@ from csmae_hf.images.geotiff import TiffFolder, TiffImage
 from csmae_hf.images.image import BandImage
 from image_checks_csmae import BAND_UNIT, OFFSET
 
+_WRAPPED = (64_535, 65_535)
+"""Between these lie 16-bit numbers below 0 of which the offset was taken; 65,535 itself means saturated."""
+
 _V1_NAME = re.compile(r"S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+")
 
 
@@ -195,6 +198,11 @@ def _digital_numbers(band: str, pixels: np.ndarray[Any, Any], unit: str | None) 
     """Whole digital numbers without offset, in the type of a store where that changes no number."""
     if not np.isfinite(pixels).all():
         raise ValueError(f"{band} has values that are not finite: no data")
+    if unit in (None, "dn") and pixels.dtype == np.uint16 and ((pixels > _WRAPPED[0]) & (pixels < _WRAPPED[1])).any():
+        raise ValueError(
+            f"{band} has values between {_WRAPPED[0]} and {_WRAPPED[1]}: {OFFSET} was subtracted, and what was below 0 wrapped around. "
+            "Subtract it again from the original, in signed numbers"
+        )
     if unit == "dn+1000":  # what lies below 0 is darker than dark by noise: clipped, as harmonised values are
         pixels = np.maximum(pixels.astype(np.float64) - OFFSET, 0)
     elif unit == "reflectance":

@@ -32,7 +32,7 @@ from csmae_hf.images.image import kind_of
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.pairing import image_path, pair_keys
-from csmae_hf.images.raster import RasterError
+from csmae_hf.images.raster import RasterError, describe
 from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ def find_tiles(
         )
     if not found.tiles:
         raise ValueError(
-            f"No tiles in {path}{found.note}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
-            f"{' or '.join(names.bands)} in its name or its folder's."
+            f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
+            f"{' or '.join(names.bands)} in its name or its folder's.{found.note}"
         )
     twice = [name for name, count in Counter(tile.row.id for tile in found.tiles).items() if count > 1]
     if twice:
@@ -247,6 +247,7 @@ def _in_folder(
     splits: Path | None,
 ) -> FoundTiles:
     discovery = find_images(folder, names)
+    discovery = _with_unnamed(folder, discovery, bands)
     note = _left_out(discovery)
     if note:
         logger.warning("%s:%s", folder, note)
@@ -292,6 +293,24 @@ def _in_folder(
             ", ".join(f"{count} have no {sensor} image" for sensor, count in lacking.items() if count),
         )
     return FoundTiles(folder.resolve(), tiles, names, maps, tables, broken, note)
+
+
+def _with_unnamed(folder: Path, discovery: Discovery, bands: Mapping[str, tuple[str, ...]]) -> Discovery:
+    """Take files of no sensor for the one sensor whose order of bands is given, where they have as many (EuroSAT)."""
+    if len(bands) != 1 or any(image.sensor in bands for image in discovery.images):
+        return discovery
+    (sensor, order), ignored = next(iter(bands.items())), []
+    images = list(discovery.images)
+    for path in discovery.ignored:
+        try:
+            fits = len(describe(folder / path).layers) == len(order)
+        except RasterError:
+            fits = False
+        if fits:
+            images.append(TiffImage(os.path.splitext(os.path.basename(path))[0], sensor, (BandFiles(path),)))
+        else:
+            ignored.append(path)
+    return discovery._replace(images=images, ignored=ignored)
 
 
 def _left_out(discovery: Discovery) -> str:

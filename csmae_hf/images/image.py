@@ -300,10 +300,13 @@ def make_image(
     for band, layer in chosen.items():
         stored, mask = read(layer)
         pixels = stored
+        empty = None
         if beside and beside.no_data is not None and stored.dtype.kind in "ui":
             empty = stored == beside.no_data
+        elif stored.dtype.kind == "f":  # power is never 0: where it is, nothing was measured (HyP3)
+            empty = (stored == 0) | np.isnan(stored) if unit == "linear" else np.isnan(stored)
+        if empty is not None and empty.any():
             mask = empty if mask is None else mask | empty
-            mask = mask if mask.any() else None
         if band in convert:
             scale, offset = convert[band]
             pixels = (pixels * np.float64(scale) + offset).astype(np.float32)
@@ -414,11 +417,13 @@ def product_of(path: Path, kind: str | None = None) -> Product:
     """
     parts = Path(os.path.abspath(path)).parts
     above = [part for part in parts[:-1][-7:-_FOLDERS_ABOVE] if part.upper().endswith(".SAFE")]
-    folders = [
-        part
-        for part in (*above, *parts[:-1][-_FOLDERS_ABOVE:])
-        if kind is None or parse_product(part).sensor in (None, kind) or parse_product(part).sensor not in ("s1", "s2")
-    ]
+    folders = []
+    for part in (*above, *parts[:-1][-_FOLDERS_ABOVE:]):
+        family = parse_product(part).sensor
+        of_other_sensor = kind is not None and family in ("s1", "s2") and family != kind
+        # a project called landsat_and_s2 says nothing of an image folders below
+        if not of_other_sensor and (family != "landsat" or part == parts[-2]):
+            folders.append(part)
     return of_path([*folders, parts[-1]])
 
 
@@ -509,7 +514,8 @@ def _unit(
             convert[band] = pair
         if layer.name.unit:
             claims[f"the name of {band} in {layer.raster.path.name}"] = layer.name.unit
-        if kind == "s1" and declared.dtype.startswith(("uint", "int")) and not pair and layer.name.unit != "db":
+        unsaid = not (pair or layer.name.unit or said.unit or product.unit)
+        if kind == "s1" and declared.dtype.startswith(("uint", "int")) and unsaid:
             claims.setdefault(f"the whole numbers of {layer.raster.path.name}", "amplitude")
         if layer.name.raw or product.raw_export:
             if declared.dtype.startswith("float"):
@@ -519,7 +525,9 @@ def _unit(
                 claims[f"the name of {layer.raster.path.name}, a raw export of the Copernicus Browser"] = "reflectance"
     if kind == "s1" and product.unit:
         claims["the product's name"] = product.unit
-    if kind == "s2" and not claims.keys() - {"the call"}:
+    # what names and metadata say is of the product's whole numbers, not of what somebody computed from them
+    whole = all(layer.raster.layers[layer.place].dtype.startswith(("uint", "int")) for layer in chosen.values())
+    if kind == "s2" and whole and not claims.keys() - {"the call"}:
         _claim_offset(chosen, product, beside, claims, convert, notes)
     if convert:
         band, (scale, offset) = next(iter(convert.items()))

@@ -1,6 +1,7 @@
 """One image from a path: a file, a folder of one image's files, or an archive of arrays."""
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def read_arrays(
         try:
             with np.load(where, allow_pickle=False) as opened:
                 held = {name: opened[name] for name in opened.files}
-        except (ValueError, OSError, EOFError, KeyError) as error:
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise RasterError(f"{where} cannot be read as a .npz of bands: {error}") from error
     wrong = next((name for name, array in held.items() if array.ndim == 2 and array.dtype.kind not in "fiu"), None)
     if wrong is not None:
