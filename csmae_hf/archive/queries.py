@@ -78,14 +78,14 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
     return asked, target
 
 
-def make_queries(held: Held, query: Any, sensor: str) -> Queries:
-    """Make queries of anything that `Archive.search` takes, of one sensor. A file is read once, here."""
+def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None) -> Queries:
+    """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of files. A file is read once, here."""
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
         _of_tile(held, item, rows[item], sensor)
         if isinstance(item, str) and item in rows
-        else _of_file(held, os.fspath(item), sensor)
+        else _of_file(held, os.fspath(item), sensor, said)
         if isinstance(item, (str, os.PathLike))
         else _of_values(held, item, sensor, f"query {place}")
         for place, item in enumerate(items)
@@ -118,13 +118,13 @@ def _of_tile(held: Held, name: str, row: int, sensor: str) -> Queries:
     return Queries([name], held.vectors[sensor][row : row + 1], np.array([row]), {})
 
 
-def _of_file(held: Held, name: str, sensor: str) -> Queries:
+def _of_file(held: Held, name: str, sensor: str, said: Said | None) -> Queries:
     if not Path(name).exists():
         raise ValueError(f"{name!r} is neither the id of one of the archive's {len(held)} tiles nor a file or folder.")
     _, processor = held.load_model()
     if sensor not in processor.sensors:
         raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(processor.sensors)}.")
-    return _of_values(held, read_image_file(name, processor.sensors[sensor], sensor=sensor), sensor, name)
+    return _of_values(held, read_image_file(name, processor.sensors[sensor], sensor=sensor, said=said), sensor, name)
 
 
 def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:

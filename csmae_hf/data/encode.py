@@ -200,7 +200,7 @@ def _digital_numbers(band: str, pixels: np.ndarray[Any, Any], unit: str | None) 
         raise ValueError(f"{band} has values that are not finite: no data")
     if unit in (None, "dn") and pixels.dtype == np.uint16 and ((pixels > _WRAPPED[0]) & (pixels < _WRAPPED[1])).any():
         raise ValueError(
-            f"{band} has values between {_WRAPPED[0]} and {_WRAPPED[1]}: {OFFSET} was subtracted, and what was below 0 wrapped around. "
+            f"{band} has values between {_WRAPPED[0]} and {_WRAPPED[1]}: {OFFSET} was subtracted, and what was below 0 wrapped. "
             "Subtract it again from the original, in signed numbers"
         )
     if unit == "dn+1000":  # what lies below 0 is darker than dark by noise: clipped, as harmonised values are

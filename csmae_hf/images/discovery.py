@@ -25,6 +25,9 @@ _LOOKED_AT = 3
 """So many files of several bands are opened in a folder, to learn whether such files hold several images: they are alike as a rule."""
 
 
+_LOOKED_AT_IN_ALL = 100
+
+
 class Discovery(NamedTuple):
     """What a folder holds; paths are relative to it.
 
@@ -54,7 +57,7 @@ def find_images(folder: str | os.PathLike[str], names: SensorNames | None = None
     names = names or SensorNames()
     top = root.resolve().name
     groups: dict[tuple[str, str, str], dict[str, list[tuple[str, BandFile]]]] = {}
-    found = Discovery([], [], {}, {})
+    found, looked = Discovery([], [], {}, {}), 0
     for directory, files in _walk(root):
         stacked: list[str] = []
         for stem, suffix in files:
@@ -78,7 +81,7 @@ def find_images(folder: str | os.PathLike[str], names: SensorNames | None = None
             group.setdefault(said.band, []).append(
                 (os.path.join(directory, ""), said._replace(after=said.after + suffix))
             )
-        _add_stacked(found, root, directory, stacked, names)
+        looked += _add_stacked(found, root, directory, stacked, names, _LOOKED_AT if looked < _LOOKED_AT_IN_ALL else 0)
     for (of_image, name, whose), bands in groups.items():
         image = _grouped_image(root, names, of_image, name, whose, bands)
         first = next(iter(image.paths(root)))
@@ -116,18 +119,20 @@ def _walk(root: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             yield "" if relative == "." else relative, found
 
 
-def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str], names: SensorNames) -> None:
+def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str], names: SensorNames, most: int) -> int:
     """The images of files of several bands: of the sensor that the path names, or the descriptions; of dates by the descriptions.
 
-    The first files of a folder are opened, and where one of them holds several images, all.
+    The first `most` files of a folder are opened, and where one of them holds several images, all; where the path names no sensor,
+    the first, and if it tells one, all. Returns how many were opened.
     """
-    top, several, described = root.resolve().name, False, False
+    top, several, described, looked = root.resolve().name, False, False, 0
     for number, file in enumerate(files):
         path = os.path.join(directory, file)
         _check_path(root / path)
         sensor = names.sensor_in_path(os.path.join(top, path))
         layers: list[Layer] = []
-        if number < _LOOKED_AT or several or (described and sensor is None):
+        if number < most or several or (sensor is None and (number == 0 or described)):
+            looked += 1
             layers = _named_layers(root / path, names)
         of_sensor: dict[str, list[Layer]] = {}
         for layer in layers:
@@ -150,6 +155,7 @@ def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str],
                 TiffImage(f"{name}_{date}" if date else name, whose, (BandFiles(path),), date)
                 for date in dates or [None]
             )
+    return looked
 
 
 def _named_layers(path: Path, names: SensorNames) -> list[Layer]:
