@@ -1,9 +1,11 @@
 """One pre-training run, from arguments to a folder that `AutoModel.from_pretrained` loads."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -73,16 +75,20 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
             evaluation = load_split(data_args, data_args.eval_split, data_args.max_eval_tiles)
             evaluation = look_at_tiles(evaluation, processor, data_args.suspect, "evaluation")
     columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
-    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
+    whole = None if evaluation is None else tiles_with_all(evaluation, processor.sensors)  # others cannot be retrieved
+    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), whole)
     on_device = training_args.on_device_preprocessing
     on_device = training_args.device.type != "cpu" if on_device is None else on_device
+    lacks_images = any(
+        len(tiles_with_all(tiles, processor.sensors)) < len(tiles) for tiles in (train, evaluation) if tiles is not None
+    )
     trainer = CSMAETrainer(
         model=model,
         args=training_args,
         train_dataset=run.train,
         eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
         data_collator=TileCollator(  # what is only a guess was decided before: a run must not end at a tile by chance
-            processor, native=on_device, with_ids=True, suspect="accept", fill_missing=lacks_images(run)
+            processor, native=on_device, with_ids=True, suspect="accept", fill_missing=lacks_images
         ),
         processing_class=processor,
         flips=data_args.flips,
@@ -148,10 +154,14 @@ def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, 
     return tiles
 
 
-def lacks_images(run: Run) -> bool:
-    """Say whether a tile of the run may lack the image of a sensor."""
-    sets = [run.train, *([run.evaluation] if run.evaluation is not None else [])]
-    return any(tiles.data.column(sensor).null_count > 0 for tiles in sets for sensor in run.processor.sensors)
+def tiles_with_all(tiles: Dataset, sensors: Iterable[str]) -> Dataset:
+    """Take the tiles that have an image of each sensor; the same data set where all have."""
+    names = list(sensors)
+    if not any(tiles.data.column(name).null_count for name in names):
+        return tiles
+    stored = tiles.select_columns(names).with_format("arrow")[:]  # keys, where the pixels lie in a store
+    missing = np.logical_or.reduce([stored.column(name).is_null().to_numpy() for name in names])
+    return tiles.select(np.flatnonzero(~missing))
 
 
 def build_callbacks(run: Run) -> list[TrainerCallback]:
