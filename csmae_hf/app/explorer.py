@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Explorer:
         dataset: Its tiles, with their pixels; None where they are not at hand: then there are no pictures.
         evaluation: What `run_retrieval.py` wrote, where it was run.
         notice: A sentence that stands above everything, such as that the tiles are generated.
+        said: What is said of uploaded files: `bands` and `units` by sensor, `level`.
+        suspect: What is done with uploads that show a sign which is a guess.
     """
 
     def __init__(
@@ -58,8 +60,11 @@ class Explorer:
         dataset: "Dataset | None" = None,
         evaluation: Mapping[str, Any] | None = None,
         notice: str = "",
+        said: Mapping[str, Any] | None = None,
+        suspect: Literal["refuse", "accept"] = "refuse",
     ):
         self.archive, self.dataset, self.evaluation, self.notice = archive, dataset, evaluation, notice
+        self.said, self.suspect = dict(said or {}), suspect
         self._lock = threading.Lock()
         self._reconstructor: CSMAEForPreTraining | ValueError | FileNotFoundError | None = None
         self._answer = lru_cache(MOST_ANSWERS)(self._ask)
@@ -141,7 +146,7 @@ class Explorer:
             ValueError: If the processor refuses it.
             FileNotFoundError: If there is no model.
         """
-        embeds = embed_images(*self.archive.load_model(), [dict(bands)], sensor, [name])
+        embeds = embed_images(*self.archive.load_model(), [bands], sensor, [name], self.suspect)
         return tuple(float(value) for value in embeds[0])
 
     def bands_of(

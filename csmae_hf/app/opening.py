@@ -1,14 +1,15 @@
 """Opens the explorer: on an archive with its tiles, model and evaluation, or, where nothing is named, on a sample that it makes."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
 from csmae_hf.archive.archive import Archive
-from csmae_hf.data.load import ALL_TILES, load_data
+from csmae_hf.data.load import ALL_TILES, holds_store, load_data
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.hub.archives import pull_archive
 
@@ -48,6 +49,8 @@ def open_explorer(
     results: str | None = None,
     index: bool = True,
     notice: str = "",
+    said: Mapping[str, Any] | None = None,
+    suspect: Literal["refuse", "accept"] = "refuse",
 ) -> Explorer:
     """Open an archive with all that the page shows of it; without tiles there are no pictures, which it says.
 
@@ -58,6 +61,8 @@ def open_explorer(
         results: Folder of an evaluation; default the archive's, its parent's `results`, or the model's, where one is there.
         index: Whether to use the archive's index; else search is exact.
         notice: A sentence that stands above everything.
+        said: What is said of image files, uploads and those at `data`: `bands`, `units`, `level`, `sensors`, `pair` of [`load_data`].
+        suspect: What is done with uploads that show a sign which is a guess.
 
     Raises:
         FileNotFoundError: If there is no archive, or not what was named.
@@ -71,7 +76,9 @@ def open_explorer(
     place = data or opened.source.get("data")
     dataset = None
     if place and Path(place).exists():
-        read = {} if data else {name: value for name, value in opened.source.items() if name != "data"}
+        read = {name: value for name, value in opened.source.items() if name != "data"}
+        if data:
+            read = {} if holds_store(Path(data)) else dict(said or {})
         dataset = load_data(place, ALL_TILES, **read)
     elif data:
         raise FileNotFoundError(f"No tiles at {data}: expected an LMDB or GeoTIFFs.")
@@ -91,7 +98,7 @@ def open_explorer(
             # a file of that name that is something else: nobody said it was an evaluation
             with suppress(ValueError):
                 evaluation = evaluation or read_evaluation(folder)
-    return Explorer(opened, dataset, evaluation, notice)
+    return Explorer(opened, dataset, evaluation, notice, said, suspect)
 
 
 def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:

@@ -16,6 +16,8 @@ from csmae_hf.app.pickers import compose_filter
 from csmae_hf.app.state import MOST_RESULTS, Search, Session
 from csmae_hf.app.uploads import read_upload
 from csmae_hf.app.why import why_panel
+from csmae_hf.images.image import Said, kind_of
+from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -97,15 +99,32 @@ class Page:
             )
         self.go = gr.Button("Search", variant="primary", elem_id="go")
         with gr.Accordion("Bring an image", open=False):
-            self.files = {
-                sensor: gr.File(
+            self.files: dict[str, Any] = {}
+            self.said: dict[str, list[Any]] = {}  # by sensor, what a person says of files that do not say it
+            for sensor, bands in self.explorer.bands.items():
+                kind = kind_of(sensor, bands)
+                units = UNITS_OF["db"] if kind == "s1" else UNITS_OF["dn"] if kind == "s2" else ()
+                self.said[sensor] = [
+                    gr.Dropdown(
+                        [("as the file says", ""), *((UNIT_NAMES[unit], unit) for unit in units)],
+                        value=self.explorer.said.get("units", {}).get(sensor, ""),
+                        label=f"{sensor.upper()} pixels are in",
+                        elem_id=f"unit-{sensor}",
+                    ),
+                    gr.Textbox(
+                        ",".join(self.explorer.said.get("bands", {}).get(sensor, ())),
+                        label=f"{sensor.upper()} bands, in the order of a file that does not name them",
+                        placeholder=",".join(bands),
+                        max_lines=1,
+                        elem_id=f"bands-{sensor}",
+                    ),
+                ]
+                self.files[sensor] = gr.File(
                     label=f"{sensor.upper()} GeoTIFF, or one for each of its bands",
                     file_count="multiple",
                     height=120,
                     elem_id=f"upload-{sensor}",
                 )
-                for sensor in self.explorer.bands
-            }
         with gr.Accordion("Share, repeat, export", open=False):
             self._html(
                 '<p class="quiet">The address of this page holds the whole search: send it, or keep it. An uploaded image is not in '
@@ -171,7 +190,11 @@ class Page:
         on(self.again.click, lambda session, uploads: self._show(session.searched(session.current), uploads), kept)
         on(self.undo.click, self._undo, kept)
         for sensor, file in self.files.items():
-            on(file.upload, partial(self._uploaded, sensor), [*kept, self.archive_sensor, self.k, file])
+            on(
+                file.upload,
+                partial(self._uploaded, sensor),
+                [*kept, self.archive_sensor, self.k, file, *self.said[sensor]],
+            )
         on(self.saved.upload, self._opened, [self.session, self.saved])
         asked_for = "(session, url) => [session, location.search.slice(1)]"
         on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
@@ -300,9 +323,19 @@ class Page:
         return self._show(session.undone(), uploads, filters=True)
 
     def _uploaded(
-        self, sensor: str, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
+        self,
+        sensor: str,
+        session: Session,
+        uploads: dict[str, Any],
+        archive_sensor: str,
+        k: float,
+        files: list[str],
+        unit: str = "",
+        order: str = "",
     ) -> Changes:
-        bands = read_upload(files, self.explorer.bands[sensor], sensor)
+        names = tuple(name.strip() for name in order.split(",") if name.strip())
+        said = Said(unit or None, self.explorer.said.get("level"), names or None)
+        bands = read_upload(files, self.explorer.bands[sensor], sensor, said)
         name = Path(files[0]).name
         embed = self.explorer.embed_upload(bands, sensor, name)
         # Two images are a pair where the second comes to an upload; else a new query begins.

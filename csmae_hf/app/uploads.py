@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from csmae_hf.images.image import BandImage, read_image
+from csmae_hf.images.image import BandImage, Said, read_image
 from csmae_hf.images.raster import SUFFIXES, describe, is_image
 
 MOST_BYTES = 64 * 2**20
@@ -14,10 +14,11 @@ MOST_VALUES = 16 * 2**20
 """Most pixels times bands: a compressed file of few bytes can hold far more."""
 
 
-def read_upload(paths: Sequence[str], bands: Sequence[str], sensor: str = "") -> BandImage:
+def read_upload(paths: Sequence[str], bands: Sequence[str], sensor: str = "", said: Said | None = None) -> BandImage:
     """Read an uploaded image of one sensor as (H, W) by band: of one file, or of one for each band, named `..._B02.tif`.
 
-    `bands` are the sensor's, in the model's order. Whether the pixels are what the model takes, the processor says.
+    `bands` are the sensor's, in the model's order; `said` is what the person says of the image.
+    Whether the pixels are what the model takes, the processor says.
 
     Raises:
         ValueError: If a file is no GeoTIFF or JPEG 2000, is too large or broken, bands are missing, or files are of several images.
@@ -32,7 +33,7 @@ def read_upload(paths: Sequence[str], bands: Sequence[str], sensor: str = "") ->
     try:
         for file in files:
             _refuse_others(file)
-        return read_image(files, bands, sensor=sensor)
+        return read_image(files, bands, sensor=sensor, said=said)
     except ValueError as error:  # whose message has no business with where the page keeps uploads
         message = str(error)
         for file in files:

@@ -15,8 +15,9 @@ from csmae_hf.archive.held import Held, aligned_vectors
 from csmae_hf.archive.hits import Hits, leave_out, notes_on
 from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
 from csmae_hf.archive.tiles import in_columns, metadata_of, without_rows
-from csmae_hf.embedding.embed import embed_tiles
+from csmae_hf.embedding.embed import Suspect, embed_tiles
 from csmae_hf.embedding.identity import Identity
+from csmae_hf.images.image import Said
 from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter
@@ -68,6 +69,7 @@ class Archive(Held):
         device: str | torch.device | None = None,
         num_workers: int = 0,
         progress: bool = True,
+        suspect: Suspect = "leave-out",
     ) -> "Archive":
         """Embed a dataset.
 
@@ -85,6 +87,7 @@ class Archive(Held):
             device: Where to embed; default where the model is.
             num_workers: Processes that read and preprocess.
             progress: Show a bar when it takes more than 2 seconds.
+            suspect: Whether tiles that show a sign which is a guess are refused, left out, or accepted as they are.
 
         Returns:
             The archive, with exact search.
@@ -98,6 +101,7 @@ class Archive(Held):
         sensors = [sensor] if isinstance(sensor, str) else list(sensor)
         tiles = metadata_of(dataset, known)
         options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
+        options["suspect"] = suspect
         embeds, unreadable = embed_tiles(model, processor, dataset, sensors, batch_size=batch_size, **options)
         tiles, reasons = without_rows(tiles, unreadable)
         return cls(
@@ -150,6 +154,10 @@ class Archive(Held):
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
         include_self: bool = False,
+        bands: Mapping[str, Sequence[str]] | None = None,
+        units: Mapping[str, str] | None = None,
+        level: str | None = None,
+        suspect: Suspect = "refuse",
     ) -> Hits:
         """Find the nearest tiles.
 
@@ -163,6 +171,11 @@ class Archive(Held):
             like: Ids of tiles that the query is moved towards.
             unlike: Ids of tiles that the query is moved away from.
             include_self: Whether a query that is a tile of the archive may find itself; across sensors too.
+            bands: By sensor, names of the bands of a query's file, in its order, where it does not name them.
+            units: By sensor, what queries that are images are in ("db", "linear"; "dn", "dn+1000", "reflectance"), where they do
+                not say it.
+            level: "L1C" to take a Level-1C image as a query, which is else refused.
+            suspect: "refuse", or "accept" queries that show a sign which is a guess.
 
         Returns:
             The hits. Where they are fewer than k, or may not be the nearest, that is said in `notes`, and logged.
@@ -173,11 +186,13 @@ class Archive(Held):
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1.")
         asked, target = choose_sensors(self, sensor, archive_sensor)
+        order = (bands or {}).get(asked)
+        said = Said((units or {}).get(asked), level, None if order is None else tuple(order))
         selection = None
         if filter is not None and filter.strip():
             where = parse_filter(filter, self.tiles.schema)
             selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
-        queries = move_queries(self, make_queries(self, query, asked), target, like, unlike)
+        queries = move_queries(self, make_queries(self, query, asked, said, suspect), target, like, unlike)
         # What was judged already is not shown again.
         out = np.tile(self.rows_of([*like, *unlike]), (len(queries.names), 1))
         if not include_self:
@@ -209,7 +224,7 @@ class Archive(Held):
 
         Args:
             dataset: Tiles with the archive's sensors; columns of metadata that the archive has and they lack are None.
-            **options: As of [`Archive.build`]: batch_size, device, num_workers, progress.
+            **options: As of [`Archive.build`]: batch_size, device, num_workers, progress, suspect.
 
         Raises:
             ValueError: If a tile is in the archive already, a column has another type, or as of [`Archive.build`].

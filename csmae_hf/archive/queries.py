@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from csmae_hf.archive.held import Held, aligned_vectors
-from csmae_hf.embedding.embed import embed_images
-from csmae_hf.images.image import Said
+from csmae_hf.embedding.embed import Suspect, embed_images
+from csmae_hf.images.image import BandImage, Facts, Said
 from csmae_hf.images.readers import read_path
 from csmae_hf.search.feedback import refine
 from csmae_hf.search.vectors import IntArray
@@ -78,16 +78,17 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
     return asked, target
 
 
-def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None) -> Queries:
-    """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of files. A file is read once, here."""
+def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None, suspect: Suspect = "refuse") -> Queries:
+    """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of images. A file is read once, here."""
+    said = said or Said()
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
         _of_tile(held, item, rows[item], sensor)
         if isinstance(item, str) and item in rows
-        else _of_file(held, os.fspath(item), sensor, said)
+        else _of_file(held, os.fspath(item), sensor, said, suspect)
         if isinstance(item, (str, os.PathLike))
-        else _of_values(held, item, sensor, f"query {place}")
+        else _of_values(held, item, sensor, f"query {place}", said.unit, suspect)
         for place, item in enumerate(items)
     ]
     return Queries(
@@ -118,17 +119,18 @@ def _of_tile(held: Held, name: str, row: int, sensor: str) -> Queries:
     return Queries([name], held.vectors[sensor][row : row + 1], np.array([row]), {})
 
 
-def _of_file(held: Held, name: str, sensor: str, said: Said | None) -> Queries:
+def _of_file(held: Held, name: str, sensor: str, said: Said, suspect: Suspect) -> Queries:
     if not Path(name).exists():
         raise ValueError(f"{name!r} is neither the id of one of the archive's {len(held)} tiles nor a file or folder.")
     _, processor = held.load_model()
     if sensor not in processor.sensors:
         raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(processor.sensors)}.")
-    return _of_values(held, read_image_file(name, processor.sensors[sensor], sensor=sensor, said=said), sensor, name)
+    image = read_image_file(name, processor.sensors[sensor], sensor=sensor, said=said)
+    return _of_values(held, image, sensor, name, said.unit, suspect)
 
 
-def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:
-    """Queries of an image, a batch of images, or embeds."""
+def _of_values(held: Held, item: Any, sensor: str, name: str, unit: str | None, suspect: Suspect) -> Queries:
+    """Queries of an image, a batch of images, or embeds; `unit`: of images, where somebody says it."""
     names, images, embeds = [name], [item], None
     if not hasattr(item, "keys"):
         array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
@@ -146,9 +148,23 @@ def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:
     shown: dict[str, Mapping[str, Any]] = {}
     if embeds is None:
         model, processor = held.load_model()
-        embeds = embed_images(model, processor, images, sensor, names)
         bands = processor.sensors[sensor]
+        images = [_in_unit(image, bands, unit) for image in images]
+        embeds = embed_images(model, processor, images, sensor, names, suspect)
         named = (image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images)
         shown = dict(zip(names, named, strict=True))
     vectors = aligned_vectors({sensor: embeds}, held.alignment)[sensor][:]
     return Queries(names, vectors, np.full(len(names), -1), shown)
+
+
+def _in_unit(image: Any, bands: Sequence[str], unit: str | None) -> Any:
+    """An image (C, H, W), or bands by name, with the unit that the caller says; one that says its own keeps it."""
+    if unit is None or (not hasattr(image, "keys") and len(image) != len(bands)):  # the processor says what is wrong
+        return image
+    named = image if hasattr(image, "keys") else dict(zip(bands, image, strict=True))
+    own = getattr(named, "unit", None)
+    if own not in (None, unit):
+        raise ValueError(
+            f"The query says that it is in {own}, and {unit} was given. Leave it out, or correct one of them."
+        )
+    return BandImage({band: named[band] for band in named.keys()}, Facts(unit=unit, unit_by="the call"))  # noqa: SIM118

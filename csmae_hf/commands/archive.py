@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_model, model_options, say, split_names
+from .options import add_image_options, add_model, add_suspect, image_options, model_options, say
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -27,9 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("data", help=_DATA_HELP)
     build.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
     build.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
-    build.add_argument(
-        "--sensors", type=split_names, metavar="S1,S2", help="sensors to embed (default: all that model and data have)"
-    )
     build.add_argument("--alignment", type=Path, metavar="FILE", help="alignment of the sensors, as of Alignment.save")
     _add_tile_options(build)
     _add_index_options(build)
@@ -68,6 +65,8 @@ def _add_tile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing", choices=("error", "drop"), default="error", help="if over 1%% of listed tiles are missing"
     )
+    add_image_options(parser)
+    add_suspect(parser, "leave-out")
     parser.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed")
     parser.add_argument("--batch-size", type=int, default=64, help="tiles of a forward pass (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
@@ -96,7 +95,7 @@ def run_build(arguments: argparse.Namespace) -> None:
         model,
         processor,
         dataset,
-        sensor=arguments.sensors,
+        sensor=list(read["sensors"]) if "sensors" in read else None,
         alignment=Alignment.load(arguments.alignment) if arguments.alignment else None,
         source={"data": arguments.data, **{name: value for name, value in read.items() if value is not None}},
         **embedding,
@@ -127,8 +126,13 @@ def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], di
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         keep_freed_memory()
-    read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")}
-    embedding = {"batch_size": arguments.batch_size, "num_workers": arguments.num_workers, "device": device}
+    read = {name: getattr(arguments, name) for name in ("metadata", "splits", "missing")} | image_options(arguments)
+    embedding = {
+        "batch_size": arguments.batch_size,
+        "num_workers": arguments.num_workers,
+        "device": device,
+        "suspect": arguments.suspect,
+    }
     return load_data(arguments.data, arguments.split, limit=arguments.limit, **read), read, embedding
 
 

@@ -8,7 +8,7 @@ it is ended, run it again: it goes on. Files that cannot be read are listed at t
 import argparse
 from pathlib import Path
 
-from .options import OUT_HELP, add_workers, say_what_was_written
+from .options import OUT_HELP, add_image_options, add_workers, image_options, say_what_was_written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", type=Path, metavar="SRC", help="folder of GeoTIFFs, or .csv or .parquet table of paths"
     )
     parser.add_argument("out", type=Path, metavar="OUT", help=OUT_HELP)
-    parser.add_argument(
-        "--bands",
-        action="append",
-        default=[],
-        metavar="SENSOR=B1,B2",
-        help="bands of files that hold several and do not name them, in the order of the file, such as s1=VV,VH; repeatable",
-    )
+    add_image_options(parser)
     parser.add_argument(
         "--metadata", type=Path, help="metadata.parquet of v2, or CSV of s2_name, s1_name, country of v1"
     )
@@ -35,11 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Encode tiles."""
     from csmae_hf.data.encode import encode
 
-    bands = {}
-    for text in arguments.bands:
-        sensor, _, names = text.partition("=")
-        if sensor not in ("s1", "s2") or not names:
-            raise ValueError(f"--bands {text}: expected such as s1=VV,VH or s2=B02,B03,B04.")
-        bands[sensor] = names.split(",")
     options = {name: getattr(arguments, name) for name in ("metadata", "splits", "workers")}
-    return say_what_was_written(encode(arguments.source, arguments.out, bands=bands, **options), "encoded")
+    written = encode(arguments.source, arguments.out, **image_options(arguments), **options)
+    return say_what_was_written(written, "encoded")

@@ -49,6 +49,52 @@ def model_options(name: str | None) -> dict[str, Any]:
     return dict(zip(("model", "processor"), load_encoder(name), strict=True)) if name else {}
 
 
+def add_image_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add options by which a person says what image files do not say; [`image_options`] reads them.
+
+    Their help is that of `csmae_hf.data.image_options`, which is not imported here: that takes seconds.
+    """
+    texts = {
+        "bands": (
+            "SENSOR=B1,B2",
+            "bands of files that do not name them, in the order of the file, such as s1=VV,VH; repeatable",
+        ),
+        "units": (
+            "SENSOR=UNIT",
+            "what pixels are in where the files do not say it, such as s2=dn+1000 or s1=linear; repeatable",
+        ),
+        "level": ("LEVEL", "L1C to take Sentinel-2 Level-1C, which is refused otherwise"),
+        "sensors": (
+            "S1,S2",
+            "sensors to use, such as s1,s2 (default: all); others with their bands, such as thermal=T10,T11; repeatable",
+        ),
+        "pair": (
+            "PATTERN",
+            "what is a pair of images, where names differ in more than the sensor, such as 'ROIs*_{sensor}_*'; see docs/tiles.md",
+        ),
+    }
+    for name, (metavar, text) in texts.items():
+        if name in names or not names:
+            action = "store" if name in ("level", "pair") else "append"
+            parser.add_argument(f"--{name}", action=action, metavar=metavar, help=text)
+
+
+def add_suspect(parser: argparse.ArgumentParser, default: str, *left_out: str) -> None:
+    """Add `--suspect`, without the choices that make no sense for a command."""
+    choices = [choice for choice in ("refuse", "leave-out", "accept") if choice not in left_out]
+    text = "what to do about tiles that look wrong by a guess; leave-out does without them, up to 1%% of all"
+    if left_out:
+        text = text.partition(";")[0]
+    parser.add_argument("--suspect", choices=choices, default=default, help=f"{text} (default: %(default)s)")
+
+
+def image_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_image_options` was given, as arguments of `load_data`."""
+    from csmae_hf.data.image_options import read_image_options
+
+    return read_image_options(vars(arguments))
+
+
 def split_names(text: str) -> list[str]:
     """Names with commas between them."""
     names = [name.strip() for name in text.split(",") if name.strip()]

@@ -6,9 +6,9 @@ Find the tiles of an archive that are most similar to images of any of its model
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .options import add_archive, model_options, say, split_names
+from .options import add_archive, add_image_options, add_suspect, image_options, model_options, say, split_names
 
 if TYPE_CHECKING:
     from csmae_hf.archive.archive import Archive
@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name, type=split_names, default=[], metavar="ID,ID", help=f"tiles to move the queries {way}"
         )
+    add_image_options(parser)
+    add_suspect(parser, "refuse", "leave-out")
     parser.add_argument("--include-self", action="store_true", help="let a tile of the archive find itself")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to write to the terminal")
     parser.add_argument(
@@ -67,21 +69,31 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = {
         name: getattr(arguments, name) for name in ("sensor", "archive_sensor", "k", "like", "unlike", "include_self")
     }
-    hits = archive.search(arguments.query or None, filter=arguments.where, **chosen)
+    said = image_options(arguments)
+    of_query = {name: said[name] for name in ("bands", "units", "level") if name in said}
+    hits = archive.search(
+        arguments.query or None, filter=arguments.where, suspect=arguments.suspect, **chosen, **of_query
+    )
     say(hits.to_json() if arguments.format == "json" else hits.to_text())
     for path in arguments.out:
         is_picture = path.suffix.lower() in PICTURES
-        logger.info("Written: %s", draw(archive, hits, path, arguments) if is_picture else write_hits(hits, path))
+        logger.info(
+            "Written: %s", draw(archive, hits, path, arguments.data, said) if is_picture else write_hits(hits, path)
+        )
 
 
-def draw(archive: "Archive", hits: "Hits", path: Path, arguments: argparse.Namespace) -> Path:
-    """Draw queries and hits, of the tiles that `--data` or the archive names."""
+def draw(archive: "Archive", hits: "Hits", path: Path, given: str | None, said: dict[str, Any]) -> Path:
+    """Draw queries and hits, of the tiles that `--data` (`given`) or the archive names; `said`: of their files."""
     from csmae_hf.archive.export import draw_hits, load_shown
+    from csmae_hf.data.load import holds_store
 
-    data = arguments.data or archive.source.get("data")
+    data = given or archive.source.get("data")
     if not data or not Path(data).exists():
         raise FileNotFoundError(
             f"Pictures need the tiles themselves, and they are not at {data or 'any place the archive knows'}: pass --data."
         )
-    options = {} if arguments.data else {name: value for name, value in archive.source.items() if name != "data"}
+    if given:
+        options = {} if holds_store(Path(data)) else said
+    else:
+        options = {name: value for name, value in archive.source.items() if name != "data"}
     return draw_hits(hits, load_shown(archive, hits, data, **options), path)

@@ -5,8 +5,9 @@ unless --host says otherwise, and sends nothing anywhere.
 """
 
 import argparse
+from typing import Any
 
-from .options import add_archive
+from .options import add_archive, add_image_options, add_suspect, image_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for everybody (default: %(default)s)"
     )
+    add_image_options(parser)
+    add_suspect(parser, "refuse", "leave-out")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
 
 
@@ -35,7 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         from csmae_hf.app.opening import open_explorer
 
-        options = {name: getattr(arguments, name) for name in ("model", "data", "results")}
+        options: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "data", "results")}
+        options |= {"said": image_options(arguments), "suspect": arguments.suspect}
         explorer = open_explorer(arguments.archive, index=not arguments.exact, **options)
     try:
         start(explorer, host=arguments.host, port=arguments.port)
