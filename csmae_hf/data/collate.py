@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from image_checks_csmae import SuspectImageError
@@ -112,9 +113,10 @@ class TileCollator:
             return {" ".join(bands): blank} if self.native else blank
         if isinstance(made, Mapping):
             return {key: self._spread(sensor, pixels, flags) for key, pixels in made.items()}
-        spread = made.new_zeros(len(flags), *made.shape[1:])
-        spread[torch.tensor(flags)] = made
-        return spread
+        there = made.cpu().numpy()  # torch cannot place 16-bit integers
+        spread = np.zeros((len(flags), *there.shape[1:]), there.dtype)
+        spread[np.array(flags)] = there
+        return torch.from_numpy(spread).to(made.device)
 
     def _named(self, rows: Sequence[Mapping[str, Any]], error: ValueError) -> ValueError:
         """The error with the name of the first tile that is refused by itself, and of others that are."""
