@@ -26,7 +26,7 @@ from csmae_hf.data.metadata import (
     v2_tables,
 )
 from csmae_hf.images.band_names import parse_band
-from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, find_images
+from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
 from csmae_hf.images.image import kind_of
 from csmae_hf.images.names import SensorNames, in_order
@@ -97,13 +97,15 @@ def find_tiles(
     pair: str | None = None,
     units: Mapping[str, str] | None = None,
     level: str | None = None,
+    wrong: Wrong | None = None,
 ) -> FoundTiles:
     """Find tiles, pair their images, and gather what is known of them. No pixel is read.
 
     The image of another sensor that goes with an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1),
     or of which `pair` takes the same, or that has the same name; files that say where they lie must overlap. An image without a
     partner makes a tile of its own. Arguments and errors are those of `load_tiles`; `sensors` but declares those that are not
-    BigEarthNet's, and tiles have the images of all.
+    BigEarthNet's, and tiles have the images of all. With `wrong`, mistakes in files are put there, all of them, and what is not
+    touched by them is returned.
     """
     names = SensorNames(sensors)
     _check_said(units or {}, level, names)
@@ -120,26 +122,38 @@ def find_tiles(
             )
         tiles = [
             tile._replace(images={sensor: _with_bands(image, given) for sensor, image in tile.images.items()})
-            for tile in _read_table(path, names)
+            for tile in _read_table(path, names, wrong)
         ]
         found = FoundTiles(path.resolve().parent, tiles, names, [], [], {})
     else:
         found = _in_folder(
-            path, names, given, pair, *(None if other is None else Path(other) for other in (metadata, splits))
+            path,
+            names,
+            given,
+            pair,
+            *(None if other is None else Path(other) for other in (metadata, splits)),
+            wrong=wrong,
         )
-    if not found.tiles:
+    if not found.tiles and wrong is None:
         raise ValueError(
             f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
             f"{' or '.join(names.bands)} in its name or its folder's.{found.note}"
         )
     twice = [name for name, count in Counter(tile.row.id for tile in found.tiles).items() if count > 1]
     if twice:
-        raise ValueError(
-            f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each."
+        _refuse(
+            f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each.", [], wrong
         )
     tiles = [_with_said(tile, units or {}, level) for tile in sorted(found.tiles, key=lambda tile: tile.row.id)]
-    _check_overlap(found.root, tiles)
+    _check_overlap(found.root, tiles, wrong)
     return found._replace(tiles=tiles)
+
+
+def _refuse(message: str, files: list[str], wrong: Wrong | None) -> None:
+    """Raise a mistake in files, or put it with the others."""
+    if wrong is None:
+        raise ValueError(message)
+    wrong[message] = files
 
 
 def _check_said(units: Mapping[str, str], level: str | None, names: SensorNames) -> None:
@@ -170,14 +184,18 @@ def _with_said(tile: FoundTile, units: Mapping[str, str], level: str | None) -> 
     return tile._replace(images=images)
 
 
-def _check_overlap(root: Path, tiles: Sequence[FoundTile]) -> None:
+def _check_overlap(root: Path, tiles: Sequence[FoundTile], wrong: Wrong | None) -> None:
     """Refuse pairs that show different ground, as far as the files say where they lie.
 
     Names of BigEarthNet say which cell of which tile of the grid an image is; where they are equal, no file is opened.
     """
     folder = TiffFolder(root)
     apart: list[str] = []
-    pairs = [tile for tile in tiles if len(tile.images) > 1 and not _same_cell(tile)]
+    pairs = [
+        tile
+        for tile in tiles
+        if len({image.files for image in tile.images.values()}) > 1 and not _same_cell(tile)  # else one file has both
+    ]
     for tile in tqdm(pairs, desc="Comparing places", unit="tile", delay=2):
         (first, image), *others = tile.images.items()
         try:
@@ -192,11 +210,12 @@ def _check_overlap(root: Path, tiles: Sequence[FoundTile]) -> None:
         except RasterError:
             continue  # said when its pixels are looked at
     if apart:
-        raise ValueError(
+        message = (
             f"{len(apart)} pairs of {root} show different ground: {'; '.join(apart[:3])}{'; ...' if len(apart) > 3 else ''}. Images "
             f"are a pair if {LEAST_OVERLAP:.0%} of their ground is the same. Rename one of each, or say what is a pair by "
             "pair=PATTERN (--pair) or a table of paths."
         )
+        _refuse(message, [], wrong)
 
 
 def _same_cell(tile: FoundTile) -> bool:
@@ -245,8 +264,9 @@ def _in_folder(
     pair: str | None,
     metadata: Path | None,
     splits: Path | None,
+    wrong: Wrong | None,
 ) -> FoundTiles:
-    discovery = find_images(folder, names)
+    discovery = find_images(folder, names, wrong)
     discovery = _with_unnamed(folder, discovery, bands)
     note = _left_out(discovery)
     if note:
@@ -265,10 +285,12 @@ def _in_folder(
     for image in images:
         named = by_sensor.setdefault(image.sensor, {})
         if image.name in named:
-            raise ValueError(
+            message = (
                 f"Two {image.sensor} images of {folder} have the name {image.name}: {named[image.name].files[0].path} and "
                 f"{image.files[0].path}. Give the folder of one kind, or pair them in a table of paths."
             )
+            _refuse(message, [str(path.relative_to(folder)) for path in image.paths(folder)], wrong)
+            continue
         named[image.name] = _with_bands(image, bands)
     maps = list(by_sensor.pop(REFERENCE_MAP, {}).values())
     named_tiles = [by_sensor[TILE_SENSOR]] if TILE_SENSOR in by_sensor else list(by_sensor.values())
@@ -297,7 +319,8 @@ def _in_folder(
 
 def _with_unnamed(folder: Path, discovery: Discovery, bands: Mapping[str, tuple[str, ...]]) -> Discovery:
     """Take files of no sensor for the one sensor whose order of bands is given, where they have as many (EuroSAT)."""
-    if len(bands) != 1 or any(image.sensor in bands for image in discovery.images):
+    named = any(image.sensor in bands and image.bands for image in discovery.images)
+    if len(bands) != 1 or named:
         return discovery
     (sensor, order), ignored = next(iter(bands.items())), []
     images = list(discovery.images)
@@ -429,7 +452,7 @@ def _known_rows(
     return {row.id: row for row in rows if row.id in names}, []
 
 
-def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
+def _read_table(path: Path, names: SensorNames, wrong: Wrong | None) -> list[FoundTile]:
     """The tiles of a table of paths."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8", newline="") as lines:
@@ -447,10 +470,15 @@ def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
             f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; expected id, and {' and '.join(names.bands)} (a "
             "GeoTIFF or a folder of one file a band) or a column for each band (B02, VV, ...). Paths are relative to the table."
         )
-    return [
-        _tile_of_row(row, names, path, line)
-        for line, row in enumerate(tqdm(rows, desc=f"Reading {path.name}", delay=2), 1)
-    ]
+    tiles = []
+    for line, row in enumerate(tqdm(rows, desc=f"Reading {path.name}", delay=2), 1):
+        try:
+            tiles.append(_tile_of_row(row, names, path, line))
+        except (ValueError, FileNotFoundError) as error:
+            if wrong is None:
+                raise
+            wrong[str(error)] = []
+    return tiles
 
 
 def _tile_of_row(row: Mapping[str, Any], names: SensorNames, table: Path, line: int) -> FoundTile:

@@ -44,12 +44,18 @@ class Discovery(NamedTuple):
     others: dict[str, str]
 
 
-def find_images(folder: str | os.PathLike[str], names: SensorNames | None = None) -> Discovery:
+Wrong = dict[str, list[str]]
+"""Takes mistakes that would else be raised one at a time: by what is wrong the files of it, relative to the folder."""
+
+
+def find_images(
+    folder: str | os.PathLike[str], names: SensorNames | None = None, wrong: Wrong | None = None
+) -> Discovery:
     """Find the images in a folder and the folders in it, by the names of the files; no pixel is read.
 
     It may be BigEarthNet v1 or v2 as it is distributed; folders or prefixes for each image with a file a band, of several dates too;
     SAFE products; or one file a sensor, with the sensor (`s1`, `s2`) in its name or a folder's, or with descriptions that name the
-    bands. A ValueError names an image with two files for one band, and a path with a `*`.
+    bands. A ValueError names an image with two files for one band, and a path with a `*`; with `wrong` they are put there instead.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -83,7 +89,15 @@ def find_images(folder: str | os.PathLike[str], names: SensorNames | None = None
             )
         looked += _add_stacked(found, root, directory, stacked, names, _LOOKED_AT if looked < _LOOKED_AT_IN_ALL else 0)
     for (of_image, name, whose), bands in groups.items():
-        image = _grouped_image(root, names, of_image, name, whose, bands)
+        try:
+            image = _grouped_image(root, names, of_image, name, whose, bands)
+        except ValueError as error:
+            if wrong is None:
+                raise
+            wrong[str(error)] = [
+                place + one.before + one.spelled + one.after for several in bands.values() for place, one in several
+            ]
+            continue
         first = next(iter(image.paths(root)))
         platform = _other_platform(first, image.sensor)
         if platform:
