@@ -131,8 +131,9 @@ def find_tiles(
             names,
             given,
             pair,
-            *(None if other is None else Path(other) for other in (metadata, splits)),
-            wrong=wrong,
+            None if metadata is None else Path(metadata),
+            None if splits is None else Path(splits),
+            wrong,
         )
     if not found.tiles and wrong is None:
         raise ValueError(

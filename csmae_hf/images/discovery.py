@@ -28,6 +28,9 @@ _LOOKED_AT = 3
 _LOOKED_AT_IN_ALL = 100
 
 
+_Found = tuple[str, str, BandFile]  # folder, ending, what the name says
+
+
 class Discovery(NamedTuple):
     """What a folder holds; paths are relative to it.
 
@@ -62,50 +65,64 @@ def find_images(
         raise FileNotFoundError(f"No folder {root}: expected a folder of GeoTIFFs.")
     names = names or SensorNames()
     top = root.resolve().name
-    groups: dict[tuple[str, str, str], dict[str, list[tuple[str, BandFile]]]] = {}
+    safes: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}  # whose files lie in several folders
     found, looked = Discovery([], [], {}, {}), 0
     for directory, files in _walk(root):
         stacked: list[str] = []
+        groups: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}
+        start = os.path.join(directory, "")
+        of_image = os.path.dirname(directory) if os.path.basename(directory) in _RESOLUTIONS else directory
         for stem, suffix in files:
-            path = os.path.join(directory, stem + suffix)
             if stem.endswith(REFERENCE_MAP_SUFFIX):
-                found.images.append(TiffImage(stem, REFERENCE_MAP, (BandFiles(path, (REFERENCE_MAP_NAME,)),)))
+                whole = BandFiles(start + stem + suffix, (REFERENCE_MAP_NAME,))
+                found.images.append(TiffImage(stem, REFERENCE_MAP, (whole,)))
                 continue
             said = names.parse_stem(stem)
             if not isinstance(said, BandFile):
                 if said.layer:
-                    found.sides[path] = said.layer
+                    found.sides[start + stem + suffix] = said.layer
                 else:
                     stacked.append(stem + suffix)
                 continue
-            sensor = names.sensor_of_band(said.band, os.path.join(top, directory, stem))
+            sensor = names.sensor_of_band(said.band, start + stem, top)
             if sensor is None:
                 stacked.append(stem + suffix)
                 continue
-            of_image = os.path.dirname(directory) if os.path.basename(directory) in _RESOLUTIONS else directory
-            group = groups.setdefault((of_image, said.image, sensor), {})
-            group.setdefault(said.band, []).append(
-                (os.path.join(directory, ""), said._replace(after=said.after + suffix))
-            )
+            whose = safes if of_image != directory else groups
+            whose.setdefault((of_image, said.image, sensor), {}).setdefault(said.band, []).append((start, suffix, said))
+        _add_grouped(found, root, groups, names, wrong)
         looked += _add_stacked(found, root, directory, stacked, names, _LOOKED_AT if looked < _LOOKED_AT_IN_ALL else 0)
-    for (of_image, name, whose), bands in groups.items():
+    _add_grouped(found, root, safes, names, wrong)
+    found.images.sort(key=lambda image: (image.sensor, image.name, image.files, image.series or ""))
+    return found
+
+
+def _add_grouped(
+    found: Discovery,
+    root: Path,
+    groups: Mapping[tuple[str, str, str], Mapping[str, list[_Found]]],
+    names: SensorNames,
+    wrong: Wrong | None,
+) -> None:
+    """The images of files of one band, by folder, name and sensor."""
+    for (directory, name, sensor), bands in groups.items():
         try:
-            image = _grouped_image(root, names, of_image, name, whose, bands)
+            image = _grouped_image(root, names, directory, name, sensor, bands)
         except ValueError as error:
             if wrong is None:
                 raise
             wrong[str(error)] = [
-                place + one.before + one.spelled + one.after for several in bands.values() for place, one in several
+                start + said.before + said.spelled + said.after + suffix
+                for several in bands.values()
+                for start, suffix, said in several
             ]
             continue
-        first = next(iter(image.paths(root)))
-        platform = _other_platform(first, image.sensor)
+        first = image.files[0].path.replace("*", image.files[0].bands[0])
+        platform = _other_platform(root / first, sensor)
         if platform:
-            found.others[os.path.relpath(first, root)] = platform
+            found.others[first] = platform
         else:
             found.images.append(image)
-    found.images.sort(key=lambda image: (image.sensor, image.name, image.files, image.series or ""))
-    return found
 
 
 def _other_platform(path: Path, sensor: str) -> str | None:
@@ -150,7 +167,7 @@ def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str],
             layers = _named_layers(root / path, names)
         of_sensor: dict[str, list[Layer]] = {}
         for layer in layers:
-            if whose := names.sensor_of_band(str(layer.name.band), os.path.join(top, path)):
+            if whose := names.sensor_of_band(str(layer.name.band), path, top):
                 of_sensor.setdefault(whose, []).append(layer)
         if sensor is not None:
             of_sensor = {sensor: of_sensor.get(sensor, [])}
@@ -186,24 +203,26 @@ def _grouped_image(
     directory: str,
     name: str,
     sensor: str,
-    bands: Mapping[str, list[tuple[str, BandFile]]],
+    bands: Mapping[str, list[_Found]],
 ) -> TiffImage:
     """The image of files that differ in the band's name alone; of several sizes of a band, that of its own pixels."""
     by_pattern: dict[str, list[str]] = {}
     for band, files in bands.items():
         if len(files) > 1:
-            sized = {said.metres: (folder, said) for folder, said in files if said.metres}
+            sized = {one[2].metres: one for one in files if one[2].metres}
             if len(sized) < len(files):
+                listed = [
+                    folder + said.before + said.spelled + said.after + suffix for folder, suffix, said in files[:2]
+                ]
                 raise ValueError(
-                    f"{root / directory / name}: more than one file for the band {band}, "
-                    f"{' and '.join(folder + said.before + said.spelled + said.after for folder, said in files[:2])}. "
-                    "Keep one of them."
+                    f"{root / directory / name}: more than one file for the band {band}, {' and '.join(listed)}. Keep one of them."
                 )
             files = [sized[min(sized, key=lambda size: abs(size - BAND_METRES.get(band, 10)))]]
-        folder, said = files[0]
-        _check_path(root / f"{folder}{said.before}{said.after}")
+        folder, suffix, said = files[0]
         spelled = said.spelled and sys.intern(said.spelled)  # one string for a million files
-        pattern = f"{folder}{said.before}{'*' if spelled else ''}{said.after}"
+        if "*" in said.before or "*" in said.after or "*" in folder:
+            _check_path(root / f"{folder}{said.before}{said.after}")
+        pattern = f"{folder}{said.before}{'*' if spelled else ''}{said.after}{suffix}"
         by_pattern.setdefault(pattern, []).append(spelled or band)
     holder = directory if name else os.path.dirname(directory)
     stem = name or os.path.basename(directory) or root.name

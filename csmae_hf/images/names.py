@@ -1,6 +1,7 @@
 """The sensors that images may be of, those of BigEarthNet and declared ones, and how names of files and folders tell them."""
 
 import functools
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ class BandFile(NamedTuple):
     @property
     def image(self) -> str:
         """What the name has besides the band and its size: alike for the bands of one image."""
+        if not self.after:
+            return self.before.rstrip("_.- ")
         after = re.sub(r"(?i)[_.\- ]*(?:\d{2,3}m|\(raw\))(?![A-Za-z0-9])", "", self.after)
         return self.before.rstrip("_.- ") + after if self.before else after.lstrip("_.- ")
 
@@ -112,11 +115,13 @@ class SensorNames:
     def _says_band(prefix: str) -> bool:
         return parse_band(f"{prefix}B02", file=True).band == "B02"
 
-    def sensor_of_band(self, band: str, path: str = "") -> str | None:
-        """Say whose a band is; where several sensors have it, the path of the file must say which."""
+    def sensor_of_band(self, band: str, path: str = "", top: str = "") -> str | None:
+        """Say whose a band is; where several sensors have it, the path of the file below the folder `top` must say which."""
         sensors = self._sensors_of.get(band, [])
-        said = self.sensor_in_path(path) if len(sensors) > 1 else None
-        return sensors[0] if len(sensors) == 1 else said if said in sensors else None
+        if len(sensors) == 1:
+            return sensors[0]
+        said = self.sensor_in_path(os.path.join(top, path)) if sensors else None
+        return said if said in sensors else None
 
     def sensor_in_path(self, path: str) -> str | None:
         """Say which sensor the last part of a path names that names one alone.
