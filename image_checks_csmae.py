@@ -646,7 +646,7 @@ def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: s
 
 def _exchange_guess(radar: Bands, unit: str | None) -> Signs:
     if "VV" in radar and "VH" in radar:
-        difference = _means(radar["VV"].pixels, unit) - _means(radar["VH"].pixels, unit)
+        difference = _means(radar["VV"].pixels, unit, 8) - _means(radar["VH"].pixels, unit, 8)
         yield (
             difference < WEAKEST_VV,
             f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
@@ -734,14 +734,19 @@ def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
     # every 24th row and the one after it, (bands, B, rows, W) each
-    lines, next_lines = (np.stack([_array(pixels[:, start::24]) for pixels in bands]) for start in (0, 1))
+    lines = np.stack([_array(pixels[:, ::24]) for pixels in bands])
     numbers = lines.astype(np.float32) * np.float32(10_000 if unit == "reflectance" else 1)
     steps = numbers[..., 1:] - numbers[..., :-1]
     bends = steps[..., 1:] - steps[..., :-1]
     power, bend = (np.einsum("...hw,...hw->...", each, each) / each[0, 0].size for each in (steps, bends))
     strong = power >= 4
     roughness = bend / 4 / np.maximum(power, 1e-9)
-    repeated = strong & (lines[:, :, : next_lines.shape[2]] == next_lines).all(axis=(2, 3))
+    repeated = np.zeros(strong.shape, bool)
+    for place, pixels in enumerate(bands):
+        below = _array(pixels[:, 1::24])
+        same = (lines[place, :, : below.shape[1], :8] == below[..., :8]).all(axis=(1, 2)) & strong[place]
+        if same.any():  # rare
+            repeated[place] = same & (lines[place, :, : below.shape[1]] == below).all(axis=(1, 2))
     if not (strong & (roughness < SMOOTHEST)).any():  # nearly always
         return np.asarray(repeated)
     judged = strong & ((steps != 0).mean(axis=(2, 3)) > 0.25)
@@ -750,9 +755,9 @@ def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     return np.asarray(smooth | repeated)
 
 
-def _means(pixels: torch.Tensor, unit: str | None = None) -> np.ndarray:
-    """Mean of each image, (B,), from every 16th pixel, in the unit the band is standardised in."""
-    sample = pixels[:, ::4, ::4]
+def _means(pixels: torch.Tensor, unit: str | None = None, step: int = 4) -> np.ndarray:
+    """Mean of each image, (B,), from a pixel of each `step` rows and columns, in the unit the band is standardised in."""
+    sample = pixels[:, ::step, ::step]
     if unit is not None:
         sample = convert_unit(sample, unit)
     return _array(sample).astype(np.float32).mean(axis=(1, 2))
