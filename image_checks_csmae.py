@@ -414,8 +414,10 @@ _PERCENT = "reflectance in percent, not digital numbers; multiply it by 100"
 def _look_swapped(group: Bands, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Whether integers have their two bytes exchanged: too large ones that are not when turned, or whole multiples of 256."""
     swapped = np.zeros(len(high), bool)
-    corners = [_array(band.pixels[:, :1, :8]) for band in group.values()]
-    coarse = np.logical_and.reduce([(corner % 256 == 0).all(axis=(1, 2)) for corner in corners])
+    coarse = np.ones(len(high), bool)
+    for band in group.values():
+        if coarse.any():
+            coarse &= (_array(band.pixels[:, 0, :8]) % 256 == 0).all(axis=1)
     possible = (high > 255) & ((high > BRIGHTEST_NUMBER) | coarse) & (low < BRIGHTEST_NUMBER)
     for row in np.flatnonzero(possible):  # rare
         arrays = [_array(band.pixels[row]) for band in group.values()]
@@ -490,22 +492,25 @@ def _hole_sizes(images: Images, own: str) -> np.ndarray:
 
 
 def _where_square(bands: Sequence[np.ndarray]) -> np.ndarray:
-    """Images of bands (B, H, W) that may have a square of one value: any holds a pixel of a grid, equal to neighbours both ways."""
-    size = bands[0].shape[1]
-    inner = slice(1, size - 1, HOLE)
-    centre = bands[0][:, inner, inner]
-    equal = (centre == bands[0][:, inner, : size - 2 : HOLE]) | (centre == bands[0][:, inner, 2::HOLE])
-    image, row, column = np.nonzero(equal)  # few: the other bands are looked at there only
-    row, column = HOLE * row + 1, HOLE * column + 1
-    for beside in ((0, 1), (1, 0)):
-        before = after = np.ones(len(image), bool)
-        for band in bands:
-            value = band[image, row, column]
-            before = before & (band[image, row - beside[0], column - beside[1]] == value)
-            after = after & (band[image, row + beside[0], column + beside[1]] == value)
-        kept = before | after
+    """Images of bands (B, H, W) that may have a square of one value: few others have pixels that are equal to neighbours both ways."""
+    # any square holds a pixel in a row 4k + 2 and a column 3k, and its right neighbour: so few rows need not be read again
+    rows, at_once = bands[-1][:, HOLE // 2 :: HOLE], 2 * IMAGES_AT_ONCE
+    found = []
+    for start in range(0, len(rows), at_once):  # in the cache, and in memory that need not be asked for
+        part = rows[start : start + at_once]
+        image, row, column = np.nonzero((part[:, :, :-1] == part[:, :, 1:])[:, :, :: HOLE - 1])
+        found.append((image + start, row, column))
+    image, row, column = (np.concatenate(places) for places in zip(*found, strict=True))
+    row, column = HOLE * row + HOLE // 2, (HOLE - 1) * column
+    for band in bands[:-1]:  # at few pixels
+        kept = band[image, row, column] == band[image, row, column + 1]
         image, row, column = image[kept], row[kept], column[kept]
-    return image
+    below = np.minimum(row + 1, bands[-1].shape[1] - 1)
+    sides = [
+        np.logical_and.reduce([band[image, row, column] == band[image, other, column] for band in bands])
+        for other in (row - 1, below)
+    ]
+    return np.asarray(image[sides[0] | sides[1]])
 
 
 def _holes(bands: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -515,11 +520,16 @@ def _holes(bands: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     squares = _runs(_runs(right, HOLE - 1, 1), HOLE, 0) & _runs(down, HOLE - 1, 0)[:, : 1 - HOLE]
     rows, columns = np.nonzero(squares)
     values = np.stack([band[rows, columns] for band in bands], axis=1)
-    for value in np.unique(values, axis=0):
+    while len(rows):
+        same = (values == values[0]).all(axis=1)
+        squares[:] = False
+        squares[rows[same], columns[same]] = True
         mask = np.zeros(bands[0].shape, bool)
-        for row, column in zip(*(places[(values == value).all(axis=1)] for places in (rows, columns)), strict=True):
-            mask[row : row + HOLE, column : column + HOLE] = True
+        for down in range(HOLE):
+            for right_by in range(HOLE):
+                mask[down : down + len(squares), right_by : right_by + squares.shape[1]] |= squares
         yield mask
+        rows, columns, values = rows[~same], columns[~same], values[~same]
 
 
 def _runs(flags: np.ndarray, length: int, axis: int) -> np.ndarray:
@@ -569,7 +579,9 @@ def check_copies(images: Images) -> None:
             )
     names = list(bands)
     for place, name in enumerate(names):
-        alike = (lows[place] == lows[place + 1 :]) & (highs[place] == highs[place + 1 :]) & ~flat[place]
+        alike = (highs[place] == highs[place + 1 :]) & (lows[place] == lows[place + 1 :]) & ~flat[place]
+        if not alike.any():
+            continue
         for other, rows in zip(names[place + 1 :], alike, strict=True):
             if rows.any() and bands[name].pixels.shape == bands[other].pixels.shape:
                 for row in np.flatnonzero(rows):
@@ -634,7 +646,7 @@ def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: s
 
 def _exchange_guess(radar: Bands, unit: str | None) -> Signs:
     if "VV" in radar and "VH" in radar:
-        difference = _means(radar["VV"].pixels, unit) - _means(radar["VH"].pixels, unit)
+        difference = _means(radar["VV"].pixels, unit, 8) - _means(radar["VH"].pixels, unit, 8)
         yield (
             difference < WEAKEST_VV,
             f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
@@ -649,8 +661,10 @@ def _offset_guess(sensor: str, optical: Bands) -> Signs:
     least, most = DARKEST_WITH_OFFSET
     wrong = np.min([band.low for band in optical.values()], axis=0) <= most
     for band in optical.values():  # every 8th pixel of every 8th row says enough of nearly all images
-        if wrong.any():
-            wrong &= (_array(band.pixels[:, 4::8, 4::8]) < least).mean(axis=(1, 2)) <= 5 * MOST_DARK
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            dark = _array(band.pixels[:, 4::8, 4::8])[rows] < least
+            wrong[rows] = dark.mean(axis=(1, 2)) <= 5 * MOST_DARK
     for row in np.flatnonzero(wrong):  # rare
         arrays = [_array(band.pixels[row]) for band in optical.values()]
         bright = all((array < least).mean() <= MOST_DARK for array in arrays)
@@ -671,7 +685,8 @@ def _percent_guess(optical: Bands) -> Signs:
     rows = np.flatnonzero(wrong)  # few
     if len(rows) and visible and infrared:
         first, second = (
-            np.max([_means(optical[name].pixels[rows]) for name in names], axis=0) for names in (visible, infrared)
+            np.max([_array(optical[name].pixels)[rows, ::4, ::4].mean(axis=(1, 2)) for name in names], axis=0)
+            for names in (visible, infrared)
         )
         wrong[rows] = second > INFRARED_OF_WATER * first
         yield wrong, f"is so dark, with a bright infrared, that it looks like {_PERCENT}"
@@ -719,14 +734,19 @@ def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
     # every 24th row and the one after it, (bands, B, rows, W) each
-    lines, next_lines = (np.stack([_array(pixels[:, start::24]) for pixels in bands]) for start in (0, 1))
+    lines = np.stack([_array(pixels[:, ::24]) for pixels in bands])
     numbers = lines.astype(np.float32) * np.float32(10_000 if unit == "reflectance" else 1)
     steps = numbers[..., 1:] - numbers[..., :-1]
     bends = steps[..., 1:] - steps[..., :-1]
     power, bend = (np.einsum("...hw,...hw->...", each, each) / each[0, 0].size for each in (steps, bends))
     strong = power >= 4
     roughness = bend / 4 / np.maximum(power, 1e-9)
-    repeated = strong & (lines[:, :, : next_lines.shape[2]] == next_lines).all(axis=(2, 3))
+    repeated = np.zeros(strong.shape, bool)
+    for place, pixels in enumerate(bands):
+        below = _array(pixels[:, 1::24])
+        same = (lines[place, :, : below.shape[1], :8] == below[..., :8]).all(axis=(1, 2)) & strong[place]
+        if same.any():  # rare
+            repeated[place] = same & (lines[place, :, : below.shape[1]] == below).all(axis=(1, 2))
     if not (strong & (roughness < SMOOTHEST)).any():  # nearly always
         return np.asarray(repeated)
     judged = strong & ((steps != 0).mean(axis=(2, 3)) > 0.25)
@@ -735,9 +755,9 @@ def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     return np.asarray(smooth | repeated)
 
 
-def _means(pixels: torch.Tensor, unit: str | None = None) -> np.ndarray:
-    """Mean of each image, (B,), from every 16th pixel, in the unit the band is standardised in."""
-    sample = pixels[:, ::4, ::4]
+def _means(pixels: torch.Tensor, unit: str | None = None, step: int = 4) -> np.ndarray:
+    """Mean of each image, (B,), from a pixel of each `step` rows and columns, in the unit the band is standardised in."""
+    sample = pixels[:, ::step, ::step]
     if unit is not None:
         sample = convert_unit(sample, unit)
     return _array(sample).astype(np.float32).mean(axis=(1, 2))

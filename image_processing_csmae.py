@@ -181,25 +181,24 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
             ValueError: If a sensor is unknown, a band is missing or has a wrong size, or the pixels are not what they should
                 be (see the class). The message names the images, the band and the remedy.
         """
-        data: dict[str, Any] = {}
+        native: dict[str, dict[str, torch.Tensor]] = {}
+        data: dict[str, torch.Tensor] = {}
         for sensor, parts in self._collect(args, units, images).items():
-            sizes: dict[
-                tuple[Any, ...], list[int]
-            ] = {}  # parts whose bands have one size: others do not change an image
-            for place, part in enumerate(parts):
-                sizes.setdefault(tuple(part.bands[band].shape[-2:] for band in self.sensors[sensor]), []).append(place)
+            sizes: dict[tuple[Any, ...], list[_Part]] = {}  # others than an image's own do not change it
+            for part in parts:
+                sizes.setdefault(tuple(array.shape[-2:] for array in part.bands.values()), []).append(part)
+            if len(sizes) == 1:
+                native[sensor] = self._stack(sensor, parts, suspect)
+                continue
             done: dict[int, torch.Tensor] = {}
-            for places in sizes.values():
-                native = self._stack(sensor, [parts[place] for place in places], suspect)
-                processed = self.process_native({sensor: native}, device=device, return_tensors=None)[sensor]
-                if len(sizes) == 1:
-                    data[sensor] = processed
-                else:
-                    lengths = [parts[place].length for place in places]
-                    done |= dict(zip(places, processed.split(lengths), strict=True))
-            if len(sizes) > 1:
-                data[sensor] = torch.cat([done[place] for place in range(len(parts))])
-        return BatchFeature(data=data, tensor_type=return_tensors)
+            for same in sizes.values():
+                stacked = {sensor: self._stack(sensor, same, suspect)}
+                processed = self.process_native(stacked, device=device, return_tensors=None)[sensor]
+                lengths = [part.length for part in same]
+                done |= dict(zip((part.first for part in same), processed.split(lengths), strict=True))
+            data[sensor] = torch.cat([done[part.first] for part in parts])
+        data |= self.process_native(native, device=device, return_tensors=None)
+        return BatchFeature({sensor: data[sensor] for sensor in images if sensor in data}, return_tensors)
 
     def stack_native(
         self,
@@ -289,7 +288,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
                 unit = part.unit or said or self.units.get(sensor)
                 if unit is not None:
                     check_unit_name(sensor, names, unit)
-                parts.append(part._replace(unit=unit, first=place))
+                parts.append(_Part(part.bands, part.length, unit, place))
                 place += part.length
             collected[sensor] = parts
         return collected
@@ -377,19 +376,15 @@ class _Part(NamedTuple):
 
     Attributes:
         bands: By name.
+        length: Number of images.
         unit: Unit they are in, where the image or somebody else says it.
         first: Place of the first in the call.
     """
 
     bands: Mapping[str, Array]
+    length: int
     unit: str | None = None
     first: int = 0
-
-    @property
-    def length(self) -> int:
-        """Number of images."""
-        band = next(iter(self.bands.values()))
-        return 1 if band.ndim == 2 else band.shape[0]
 
 
 def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | None = None) -> list[_Part]:
@@ -417,29 +412,32 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
                 f"{sensor} has shape {tuple(array.shape)}: expected ({len(bands)}, H, W) or (batch, {len(bands)}, H, W) with the "
                 f"bands {list(bands)} in this order, or a dict by band name."
             )
-        return [_Part({band: array[..., place, :, :] for place, band in enumerate(bands)})]
+        length = 1 if array.ndim == 3 else array.shape[0]
+        return [_Part({band: array[..., place, :, :] for place, band in enumerate(bands)}, length)]
     image = cast(Mapping[str, Any], value)  # any mapping, also one that is not registered as such
     missing = [band for band in bands if band not in image]
     if missing:
         raise ValueError(f"{sensor} lacks the bands {missing}: got {sorted(image)}, expected {list(bands)}.")
-    given = {band: image[band] for band in bands}
-    units = {"the image": getattr(image, "unit", None)}
-    for band, pixels in given.items():
-        if isinstance(pixels, (str, PathLike)):
+    claims: dict[str, str] = {} if getattr(image, "unit", None) is None else {"the image": image.unit}  # type: ignore[attr-defined]
+    arrays: dict[str, Array] = {}
+    lengths: dict[str, int] = {}
+    for band in bands:
+        pixels = image[band]
+        if type(pixels) is not np.ndarray and isinstance(pixels, (str, PathLike)):
             read = _read_path(pixels, [band], sensor, said, (band,))
-            given[band], units[str(pixels)] = read[band], read.unit
-    claims = {by: unit for by, unit in units.items() if unit is not None}
+            if read.unit is not None:
+                claims[str(pixels)] = read.unit
+            pixels = read[band]
+        array = arrays[band] = _as_array(pixels)
+        if array.ndim not in (2, 3):
+            raise ValueError(f"{sensor} band {band} has shape {tuple(array.shape)}: expected (H, W) or (batch, H, W).")
+        lengths[band] = array.shape[0] if array.ndim == 3 else 1
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{sensor} has bands of different batch lengths: {lengths}.")
     if len(set(claims.values())) > 1:
         listed = ", ".join(f"{by} says {unit}" for by, unit in claims.items())
         raise ValueError(f"The bands of one {sensor} image are in several units: {listed}. Bring them into one.")
-    arrays = {band: _as_array(pixels) for band, pixels in given.items()}
-    for band, array in arrays.items():
-        if array.ndim not in (2, 3):
-            raise ValueError(f"{sensor} band {band} has shape {tuple(array.shape)}: expected (H, W) or (batch, H, W).")
-    lengths = {band: array.shape[0] if array.ndim == 3 else 1 for band, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{sensor} has bands of different batch lengths: {lengths}.")
-    return [_Part(arrays, next(iter(claims.values()), None))]
+    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None))]
 
 
 def _read_path(
