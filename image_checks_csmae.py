@@ -214,10 +214,16 @@ def check_sizes(sensor: str, bands: Bands, size: int) -> None:
         native = size * 10 // metres if metres else None
         if height != width or not (height in (size, native) or (native is None and size % height == 0)):
             sizes = sorted({size, native or size})
+            larger = min(height, width) > sizes[0]
+            wanted = size if min(height, width) > size else sizes[0]
+            remedy = (
+                f"Cut tiles out of it (gdal_translate -srcwin COLUMN ROW {wanted} {wanted} IN.tif OUT.tif, or a window of rasterio)"
+                if larger
+                else "It covers less ground than a tile: cut a larger piece out of its scene, or resample what is coarser"
+            )
             raise ValueError(
                 f"{sensor} band {name} is {height} x {width} pixels: expected {' or '.join(f'{n} x {n}' for n in sizes)}, "
-                f"a tile of {size * 10} m at {metres or 10} m a pixel. Crop or resample the tile, or build the "
-                "processor with another size."
+                f"a tile of {size * 10} m at {metres or 10} m a pixel. {remedy}; or build model and processor with another size."
             )
 
 

@@ -20,6 +20,7 @@ from typing import get_args
 
 from accelerate import PartialState
 
+from csmae_hf.data.image_options import Words
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 
@@ -34,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
         kind, text = option.type.__origin__, option.type.__metadata__[0]  # type: ignore[union-attr]
         if kind is bool:
             parser.add_argument(f"--{option.name}", action="store_true", help=text)
+            continue
+        if kind == Words:
+            parser.add_argument(f"--{option.name}", action="append", default=option.default, help=text)
             continue
         is_number = kind in (int, int | None)
         choices = None if is_number or kind in (str, str | None) else get_args(kind)  # of a Literal

@@ -408,7 +408,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "not square": ({"s1": changed(S1, VH=np.full((120, 60), -9.0))}, "s1 band VH is 120 x 60 pixels"),
     "larger tile": (
         {"s1": np.full((2, 256, 256), -9.0)},
-        "s1 band VH is 256 x 256 pixels: .*Crop or resample the tile",
+        "s1 band VH is 256 x 256 pixels: .*Cut tiles out of it \\(gdal_translate -srcwin COLUMN ROW 120 120 ",
     ),
     "missing band": (
         {"s2": {band: value for band, value in S2.items() if band not in ("B8A", "B11")}},

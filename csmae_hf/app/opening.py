@@ -78,7 +78,8 @@ def open_explorer(
     if place and Path(place).exists():
         read = {name: value for name, value in opened.source.items() if name != "data"}
         if data:
-            read = {} if holds_store(Path(data)) else dict(said or {})
+            known = ("units",) if holds_store(Path(data)) else ("bands", "units", "level", "sensors", "pair")
+            read = {name: value for name, value in (said or {}).items() if name in known}
         dataset = load_data(place, ALL_TILES, **read)
     elif data:
         raise FileNotFoundError(f"No tiles at {data}: expected an LMDB or GeoTIFFs.")

@@ -60,6 +60,6 @@ def _refuse_others(file: Path) -> None:
     rows, columns = raster.grid.shape
     if len(raster.layers) * rows * columns > MOST_VALUES:
         raise ValueError(
-            f"{file.name} has {len(raster.layers)} bands of {rows} x {columns} pixels: that is a scene, not a tile. Cut out 120 x "
-            "120 pixels of 10 m."
+            f"{file.name} has {len(raster.layers)} bands of {rows} x {columns} pixels: that is a scene, not a tile. Cut a "
+            "tile out of it (gdal_translate -srcwin COLUMN ROW 120 120 IN.tif OUT.tif, 120 pixels of 10 m)."
         )

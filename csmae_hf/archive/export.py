@@ -73,12 +73,15 @@ def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dat
     store = open_store(str(find_store(path).resolve()))
     kept = tiles.select([name for name in (ID, "labels") if name in tiles.column_names])
     features, columns = dict(Features.from_arrow_schema(kept.schema)), dict(zip(kept.column_names, kept, strict=True))
+    units = options.get("units") or {}
     for sensor in sensors:
         keys = tiles.column("s1_id" if sensor == PARTNER_SENSOR and store.format == "v2" else ID).to_pylist()
         if not all(key in store for key in keys):
             return load_data(data, ALL_TILES, **options)  # which says what is wrong with them
         stored = store.read(keys[0]) if keys else {}
-        features[sensor] = Tile(str(store.path), sensor, [band for band in SENSORS[sensor].bands if band in stored])
+        features[sensor] = Tile(
+            str(store.path), sensor, [band for band in SENSORS[sensor].bands if band in stored], unit=units.get(sensor)
+        )
         columns[sensor] = pa.array(keys, pa.string())
     return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
 

@@ -93,7 +93,7 @@ def draw(archive: "Archive", hits: "Hits", path: Path, given: str | None, said: 
             f"Pictures need the tiles themselves, and they are not at {data or 'any place the archive knows'}: pass --data."
         )
     if given:
-        options = {} if holds_store(Path(data)) else said
+        options = {name: said[name] for name in ("units",) if name in said} if holds_store(Path(data)) else said
     else:
         options = {name: value for name, value in archive.source.items() if name != "data"}
     return draw_hits(hits, load_shown(archive, hits, data, **options), path)

@@ -1,6 +1,7 @@
 """A data set by its place: an LMDB store, or a folder or table of image files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,10 @@ from datasets import Dataset
 
 from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import DATA_FILE
 from csmae_hf.data.tiles import load_tiles
+from image_checks_csmae import check_unit_name
 
 ALL_TILES = "all"
 Missing = Literal["error", "drop"]
@@ -40,10 +43,10 @@ def load_data(
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
         limit: The most tiles to keep; None for all.
-        bands: As of [`load_tiles`], for files alone, like the four that follow but `sensors`.
+        bands: As of [`load_tiles`], for files alone, like `pair` and `level`.
         sensors: As of [`load_bigearthnet`] and [`load_tiles`].
         pair: As of [`load_tiles`].
-        units: As of [`load_tiles`]. (Pixels of a store are in the units of BigEarthNet; others are the processor's to be told.)
+        units: As of [`load_tiles`]; of a store too, where its pixels are in other units than BigEarthNet's.
         level: As of [`load_tiles`].
 
     Returns:
@@ -60,20 +63,26 @@ def load_data(
         said = {"bands": bands, "sensors": sensors, "pair": pair, "units": units, "level": level}
         dataset = _load_geotiffs(path, name, subset, metadata=metadata, splits=splits, **said)
     else:
-        for argument, value in {"bands": bands, "pair": pair, "units": units, "level": level}.items():
+        for argument, value in {"bands": bands, "pair": pair, "level": level}.items():
             if value is not None:
                 raise ValueError(
                     f"{path} is a store, and {argument}={value!r} is for image files: leave it out (--{argument})."
-                    + (
-                        " Tell the processor of other units: CSMAEImageProcessor(units=...)."
-                        if argument == "units"
-                        else ""
-                    )
                 )
         dataset = load_bigearthnet(
             path, name, subset=subset, metadata=metadata, splits=splits, sensors=sensors, missing=missing
         )
+        for sensor, unit in (units or {}).items():
+            dataset = _in_unit(dataset, sensor, unit)
     return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+
+
+def _in_unit(dataset: Dataset, sensor: str, unit: str) -> Dataset:
+    """The tiles of a store with the unit that the caller says the pixels of a sensor are in."""
+    feature = dataset.features.get(sensor)
+    if not isinstance(feature, Tile):
+        raise ValueError(f"units of {sensor!r}: the data have no such sensor, but {', '.join(dataset.column_names)}.")
+    check_unit_name(sensor, feature.bands, unit)
+    return dataset.cast_column(sensor, replace(feature, unit=unit))
 
 
 def holds_store(folder: Path) -> bool:

@@ -32,16 +32,18 @@ class TileBands:
         store: Folder of the LMDB.
         key: The tile's key.
         bands: Names of the bands, in order.
+        unit: Unit that the caller says the pixels are in; for an LMDB, which says nothing itself.
 
     Raises:
         TileNotFoundError: On looking, if the store has no such key.
         CorruptTileError: On looking, if the value is broken or lacks a band.
     """
 
-    def __init__(self, store: str, key: str, bands: Sequence[str]):
+    def __init__(self, store: str, key: str, bands: Sequence[str], unit: str | None = None):
         self.store = store
         self.key = key
         self._bands = tuple(bands)
+        self._unit = unit
         self._pixels: dict[str, np.ndarray[Any, Any]] | None = None
         self._facts: Facts | None = None
 
@@ -50,12 +52,16 @@ class TileBands:
         """What the files of the tile say of it; read with the pixels. A store says nothing."""
         if self._facts is None:
             self._read()
-        return self._facts or Facts()
+        return self._facts or self._said
+
+    @property
+    def _said(self) -> Facts:
+        return Facts(unit=self._unit, unit_by="the call" if self._unit else "")
 
     @property
     def unit(self) -> str | None:
         """Unit the pixels are in, where somebody says it; the processor believes it."""
-        return self.facts.unit if self.store.startswith(TIFF_PREFIX) else None
+        return self.facts.unit if self.store.startswith(TIFF_PREFIX) else self._unit
 
     def _read(self) -> dict[str, np.ndarray[Any, Any]]:
         if self._pixels is None:
@@ -64,7 +70,7 @@ class TileBands:
 
     def _take(self, pixels: dict[str, np.ndarray[Any, Any]]) -> None:
         self._pixels = {band: pixels[band] for band in self._bands}
-        self._facts = pixels.facts if isinstance(pixels, BandImage) else Facts()
+        self._facts = pixels.facts if isinstance(pixels, BandImage) else self._said
 
     def __getitem__(self, band: str) -> np.ndarray[Any, Any]:
         if band not in self._bands:
@@ -85,7 +91,8 @@ class TileBands:
 
     def __reduce__(self) -> tuple[Any, ...]:
         bands = dict(self.items())
-        return (BandImage, (bands, self.facts)) if self.store.startswith(TIFF_PREFIX) else (dict, (bands,))
+        told = self._unit or self.store.startswith(TIFF_PREFIX)
+        return (BandImage, (bands, self.facts)) if told else (dict, (bands,))
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
         return np.array(self.key)
@@ -156,6 +163,7 @@ class Tile:
         sensor: Whose bands these are.
         bands: Bands to give, in this order.
         decode: Whether to give bands; else the column gives keys.
+        unit: As of [`TileBands`].
         id: Unused; every feature of `datasets` has it.
     """
 
@@ -164,6 +172,7 @@ class Tile:
     bands: list[str]
     decode: bool = True
     id: str | None = field(default=None, repr=False)
+    unit: str | None = field(default=None, repr=False)
     dtype: ClassVar[str] = "dict"
     pa_type: ClassVar[Any] = pa.string()
     _type: str = field(default="CSMAETile", init=False, repr=False)
@@ -193,7 +202,7 @@ class Tile:
 
     def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Any:
         """Give the [`TileBands`] of a key; anything else is taken for bands already given, and given back."""
-        return TileBands(self.store, value, self.bands) if isinstance(value, str) else value
+        return TileBands(self.store, value, self.bands, self.unit) if isinstance(value, str) else value
 
 
 with warnings.catch_warnings():

@@ -132,7 +132,9 @@ def _describe(feature: Any) -> tuple[str, bool]:
     data = Path(feature.store) / DATA_FILE
     if not data.is_file():
         return f"{list(feature.bands)}", False
-    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True
+    unit = getattr(feature, "unit", None)
+    said = f":{unit}" if unit else ""
+    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}{said}", True
 
 
 def _pixels(bands: Any) -> bytes:

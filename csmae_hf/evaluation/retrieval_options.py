@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from csmae_hf.data.image_options import HELP, Words
 from csmae_hf.data.load import Missing
 from csmae_hf.evaluation.alignment_choice import AUTO
 
@@ -36,9 +37,11 @@ class RetrievalOptions:
     query_split: Annotated[str, "split of the queries, or 'all'"] = "validation"
     archive_split: Annotated[str, "split that is searched, or 'all'"] = "test"
     k: Annotated[int, "results per query"] = 10
-    sensors: Annotated[Text, "sensors to measure, with commas between (default: all that model and archive have)"] = (
-        None
-    )
+    sensors: Annotated[Words, HELP["sensors"]] = None
+    bands: Annotated[Words, HELP["bands"]] = None
+    units: Annotated[Words, HELP["units"]] = None
+    level: Annotated[Text, HELP["level"]] = None
+    pair: Annotated[Text, HELP["pair"]] = None
     alignment: Annotated[
         str,
         "none, center, whiten or procrustes, or several with commas between: the best on validation tiles is used; auto compares all",

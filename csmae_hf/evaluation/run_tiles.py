@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from csmae_hf.data.collate import group_reasons
+from csmae_hf.data.image_options import read_image_options, read_sensors
 from csmae_hf.data.load import ALL_TILES, split_name
 from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE, SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
@@ -60,15 +60,20 @@ def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     names = list(dict.fromkeys(splits))
     if ALL_TILES in names and len(names) > 1:
         raise ValueError(f"query_split and archive_split are {names}: use {ALL_TILES!r} for both, or for neither.")
-    load = partial(
-        load_data_or_sample,
-        options.data,
-        subset=options.subset,
-        metadata=options.metadata,
-        splits=options.splits,
-        missing=options.missing,
-        limit=options.max_tiles,
-    )
+    said = read_image_options(vars(options))
+
+    def load(split: str) -> Dataset:
+        return load_data_or_sample(
+            options.data,
+            split,
+            subset=options.subset,
+            metadata=options.metadata,
+            splits=options.splits,
+            missing=options.missing,
+            limit=options.max_tiles,
+            **said,
+        )
+
     parts = [load(name) for name in names]
     dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     named = (None, None) if ALL_TILES in names else splits
@@ -144,7 +149,7 @@ def device_of(options: RetrievalOptions, state: PartialState) -> torch.device:
 def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
     """The sensors asked for, or all that model and data have."""
     if options.sensors:
-        return list(dict.fromkeys(name.strip() for name in options.sensors.split(",")))
+        return list(read_sensors(options.sensors) or ())
     sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
     absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
     if not sensors:

@@ -233,7 +233,8 @@ def refuse_scene(raster: Raster) -> None:
         if raster.grid.metres:
             size = f", {columns * raster.grid.metres[0] / 1000:,.0f} x {rows * raster.grid.metres[1] / 1000:,.0f} km"
         raise RasterError(
-            f"{raster.path} has {rows:,} x {columns:,} pixels{size}: a scene, not a tile. Cut it into tiles first."
+            f"{raster.path} has {rows:,} x {columns:,} pixels{size}: a scene, not a tile. Cut tiles "
+            f"out of it first: gdal_translate -srcwin COLUMN ROW 120 120 {raster.path.name} TILE.tif, or a window of rasterio."
         )
 
 

@@ -15,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
+from csmae_hf.data.image_options import HELP
 from csmae_hf.data.parallel import default_workers
 from csmae_hf.files import write_atomically
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
@@ -23,9 +24,11 @@ ARGUMENTS_NAME = "arguments.yaml"
 """File of a run, and of each of its checkpoints, that says what it was made with."""
 
 
-def option(default: Any, text: str, choices: Iterable[str] = ()) -> Any:
+def option(default: Any, text: str, choices: Iterable[str] = (), **metadata: Any) -> Any:
     """A field of an argument class: its default, its help, and the values it may have where they are few."""
-    return field(default=default, metadata={"help": text, **({"choices": list(choices)} if choices else {})})
+    return field(
+        default=default, metadata={"help": text, **({"choices": list(choices)} if choices else {}), **metadata}
+    )
 
 
 @dataclass
@@ -79,6 +82,11 @@ class DataArguments:
         "and leave suspect ones out; accept: take them as they are.",
         ("refuse", "leave-out", "accept"),
     )
+    bands: list[str] | None = option(None, HELP["bands"], action="extend")  # noqa: RUF009
+    units: list[str] | None = option(None, HELP["units"], action="extend")  # noqa: RUF009
+    level: str | None = option(None, HELP["level"])
+    sensors: list[str] | None = option(None, HELP["sensors"], action="extend")  # noqa: RUF009
+    pair: str | None = option(None, HELP["pair"])
     train_split: str = option("train", "Split to train on; 'all' for every tile.")
     eval_split: str = option("validation", "Split to report the loss on; 'all' for every tile.")
     max_train_tiles: int | None = option(None, "Train on the first so many tiles only.")

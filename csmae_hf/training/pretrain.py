@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 from configuration_csmae import CSMAEConfig
 from csmae_hf.cpu import keep_freed_memory, speed_up
 from csmae_hf.data.collate import TileCollator, find_suspects, group_reasons
+from csmae_hf.data.image_options import read_image_options
 from csmae_hf.data.load import Missing
 from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE
 from csmae_hf.sample.default import load_data_or_sample
@@ -217,4 +218,5 @@ def load_split(data_args: DataArguments, split: str, limit: int | None) -> Datas
         splits=data_args.splits,
         missing=cast(Missing, data_args.missing),
         limit=limit,
+        **read_image_options(vars(data_args)),
     )
