@@ -118,7 +118,7 @@ def mistakes(shared_data: Path, tmp_path: Path) -> Path:
     images = {sensor: next(row[sensor] for row in real if row[sensor] is not None) for sensor in ("s1", "s2")}
     folder = tmp_path / "mine"
     for name in ("a", "b", "c", "d", "e", "f", "g"):
-        for sensor, bands in images.items():
+        for bands in images.values():
             for band, pixels in bands.items():
                 write_tiff(folder / f"{name}/{name}_{band}.tif", [np.asarray(pixels)])
     linear = {band: (10 ** (np.asarray(images["s1"][band]) / 10)).astype(np.float32) for band in S1_BANDS}
