@@ -4,23 +4,38 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from csmae_hf.bigearthnet import LABELS, SENSORS, SPLITS, TILE_SENSOR
+from csmae_hf.bigearthnet import LABELS, PARTNER_SENSOR, SENSORS, SPLITS, TILE_SENSOR
 from csmae_hf.data.cache import cache_folder, store_identity
-from csmae_hf.data.codecs import CorruptTileError
-from csmae_hf.data.metadata import TileRow, acquisition_time, read_v1_store_rows, read_v2_rows, season_of, v2_tables
+from csmae_hf.data.codecs import CorruptTileError, TileFormat
+from csmae_hf.data.labels import classes_of, numbers_of
+from csmae_hf.data.metadata import (
+    LATITUDE_COLUMNS,
+    TileRow,
+    acquisition_time,
+    name_column,
+    own_columns,
+    read_v1_store_rows,
+    read_v2_rows,
+    season_of,
+    v2_tables,
+)
 from csmae_hf.data.pixel_column import Tile, TileBands, open_store
-from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
+from csmae_hf.images.products import parse_time
 
 logger = logging.getLogger(__name__)
+
+_STORE_SUFFIXES = ("", ".mdb", ".lmdb", ".db")  # of LMDBs written as one file, which are looked for in a folder
 
 _MOST_BROKEN_AT_FIRST = 8
 """Broken tiles at the beginning after which a store is taken for broken as a whole."""
@@ -30,7 +45,7 @@ MAX_MISSING_SHARE = 0.01
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-__all__ = ["Tile", "TileBands", "acquisition_time", "load_bigearthnet", "open_store", "season_of"]
+__all__ = ["Tile", "TileBands", "load_bigearthnet", "open_store"]
 
 
 def load_bigearthnet(
@@ -89,29 +104,39 @@ def load_bigearthnet(
     rows = _read_rows(store, _paths(metadata), splits)
     named = dict.fromkeys([*SENSORS, *(sensor for row in rows for sensor in row.names)])
     _check_sensors(sensors or {}, named)
+    keys = set(store.keys())
+    classes = LABELS if store.format == "v1" else classes_of((row.id, row.labels) for row in rows)  # of all splits
+    # a column NAME_name is of images only if the store has some of them
+    imaged = [sensor for sensor in named if any(_key(row, sensor, store.format, keys) in keys for row in rows)]
     rows = _in_split(rows, wanted, store)
     if subset is not None:
         asked, rows = len(rows), select_subset(rows, subset)
         if not rows:
             raise ValueError(f"None of the {asked} tiles of {store.path} that were asked for is in {subset}.")
-    keys = set(store.keys())
-    here = list(sensors or (sensor for sensor in named if any(_key(row, sensor, store) in keys for row in rows)))
-    present = [row for row in rows if all(_key(row, sensor, store) in keys for sensor in here)]
+    here = list(sensors or imaged)
+    present = [row for row in rows if all(_key(row, sensor, store.format, keys) in keys for sensor in here)]
     if not here or not present:
         raise ValueError(f"None of the {len(rows)} tiles listed is in {store.path}: its metadata is of another store.")
     if len(present) < len(rows):
         most = None if missing == "drop" else MAX_MISSING_SHARE if max_missing is None else max_missing
         _report_missing(rows, present, store, most, None if missing_list is None else Path(missing_list))
     rows = sorted(present, key=lambda row: row.id)
+    keys_of = {sensor: [str(_key(row, sensor, store.format, keys)) for row in rows] for sensor in here}
     if store.format == "v1":
-        labels = read_v1_labels(store, [row.id for row in rows])
-        rows = [row._replace(labels=own) for row, own in zip(rows, labels, strict=True)]
-    columns = {sensor: _stored_bands(rows, sensor, (sensors or {}).get(sensor), store) for sensor in here}
-    pixels = {
-        sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
-        for sensor, names in columns.items()
+        numbers = read_v1_labels(store, keys_of[here[0]])
+        names = [None if of_tile is None else [LABELS[number] for number in of_tile] for of_tile in numbers]
+        rows = [row._replace(labels=of_tile) for row, of_tile in zip(rows, names, strict=True)]
+    # a v1 store may be of S2 or of S1 alone: its values say so
+    optional = store.format == "v1" and sensors is None
+    columns = {
+        sensor: _stored_bands(keys_of[sensor], sensor, (sensors or {}).get(sensor), store, optional) for sensor in here
     }
-    return to_dataset(rows, pixels)
+    pixels = {
+        sensor: (Tile(str(store.path), sensor, bands), keys_of[sensor]) for sensor, bands in columns.items() if bands
+    }
+    if not pixels:
+        raise ValueError(f"{store.path} holds no band of {' or '.join(SENSORS)}.")
+    return to_dataset(rows, pixels, classes, without=[name_column(sensor) for sensor in imaged])
 
 
 def _read_rows(store: TileStore, metadata: list[Path], splits: str | os.PathLike[str] | None) -> list[TileRow]:
@@ -143,15 +168,23 @@ def _check_sensors(sensors: Mapping[str, Sequence[str] | None], named: Collectio
             )
 
 
+def stores_in(folder: Path) -> list[Path]:
+    """List the LMDBs that are meant by a folder: itself, or those in it, folders and single files."""
+    if (folder / DATA_FILE).is_file():
+        return [folder]
+    files = (path for path in folder.iterdir() if path.suffix.lower() in _STORE_SUFFIXES and is_lmdb_file(path))
+    return sorted([*(data.parent for data in folder.glob(f"*/{DATA_FILE}")), *files])
+
+
 def find_store(path: Path) -> Path:
-    """The LMDB folder that is meant by a path: itself, or the only one in it."""
+    """The LMDB that is meant by a path: itself, or the only one in it."""
+    if is_lmdb_file(path):
+        return path
     if not path.is_dir():
         raise FileNotFoundError(
-            f"No folder {path}: expected an LMDB folder (holds {DATA_FILE}), or a folder with one in it."
+            f"No LMDB {path}: expected an LMDB folder (holds {DATA_FILE}), an LMDB written as one file, or a folder with one in it."
         )
-    if (path / DATA_FILE).is_file():
-        return path
-    found = sorted(data.parent for data in path.glob(f"*/{DATA_FILE}"))
+    found = stores_in(path)
     if not found:
         raise FileNotFoundError(f"No LMDB in {path}: neither it nor a folder in it holds {DATA_FILE}.")
     if len(found) > 1:
@@ -189,9 +222,11 @@ def _in_split(rows: list[TileRow], split: str | None, store: TileStore) -> list[
     return chosen
 
 
-def _key(row: TileRow, sensor: str, store: TileStore) -> str | None:
-    """Under which key a sensor's pixels lie: in v1 both under the S2 name."""
-    return row.id if store.format == "v1" else row.image_name(sensor)
+def _key(row: TileRow, sensor: str, layout: TileFormat, keys: Collection[str]) -> str | None:
+    """Under which key a sensor's pixels lie: in v1 all under the S2 name, in a v1 store of S1 alone under the S1 name."""
+    if layout == "v1":
+        return row.id if row.id in keys else row.names.get(PARTNER_SENSOR)
+    return row.image_name(sensor)
 
 
 def _report_missing(
@@ -214,45 +249,103 @@ def _report_missing(
     logger.warning("%s; they are left out.", message)
 
 
-def _stored_bands(rows: Sequence[TileRow], sensor: str, bands: Sequence[str] | None, store: TileStore) -> list[str]:
-    """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has."""
-    for row in rows[: _MOST_BROKEN_AT_FIRST + 1]:  # who reads the others will be told of those that are broken
+def _stored_bands(
+    keys: Sequence[str], sensor: str, bands: Sequence[str] | None, store: TileStore, optional: bool
+) -> list[str]:
+    """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has.
+
+    None of an optional sensor that it has no band of.
+    """
+    for key in keys[: _MOST_BROKEN_AT_FIRST + 1]:  # who reads the others will be told of those that are broken
         try:
-            tile = store.read(str(_key(row, sensor, store)))
+            tile = store.read(key)
             break
         except CorruptTileError as error:
-            if row is rows[: _MOST_BROKEN_AT_FIRST + 1][-1]:
+            if key is keys[: _MOST_BROKEN_AT_FIRST + 1][-1]:
                 raise
             logger.warning("%s (The bands are taken from the next tile.)", error)
     stored = [band for band in (SENSORS[sensor].bands if sensor in SENSORS else tile) if band in tile]
     absent = [band for band in bands or () if band not in stored]
-    if absent or not stored:
+    if absent or not (stored or optional):
         raise ValueError(
-            f"{store.path} has no {', '.join(absent) or sensor} of tile {row.id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
+            f"{store.path} has no {', '.join(absent) or sensor} of tile {key}; of {sensor} it has {', '.join(stored) or 'nothing'}."
         )
     return stored if bands is None else list(bands)
 
 
-def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:
-    """Lay rows out as the columns of [`load_bigearthnet`]; `pixels`: by sensor, the feature and the keys, None for no image."""
+def to_dataset(
+    rows: Sequence[TileRow],
+    pixels: Mapping[str, tuple[Tile, Sequence[str | None]]],
+    classes: Sequence[str] | None = None,
+    without: Iterable[str] = (),
+) -> Dataset:
+    """Lay rows out as the columns of [`load_bigearthnet`], and after them the other columns of the tables that list the tiles.
+
+    Args:
+        rows: The tiles.
+        pixels: By sensor, the feature and the keys, None for no image.
+        classes: Names of the classes; default those of the rows, as of [`classes_of`].
+        without: Other columns to leave out.
+    """
     sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
-    own = [sensor for sensor in sensors if sensor != TILE_SENSOR]
-    dates = {sensor: [acquisition_time(row.image_name(sensor)) for row in rows] for sensor in sensors}
+    images = [sensor for sensor in sensors if sensor != TILE_SENSOR]
+    own = own_columns(rows, without)
+    dates = {
+        sensor: _dates(
+            own.pop(f"date_{sensor}", None), rows, [acquisition_time(row.image_name(sensor)) for row in rows]
+        )
+        for sensor in sensors
+    }
+    latitudes = next((own[name].to_pylist() for name in LATITUDE_COLUMNS if name in own), [None] * len(rows))
+    given = own.pop("season").to_pylist() if "season" in own else [None] * len(rows)
+    seasons = [
+        told or season_of(time, (row.id, *row.names.values()), latitude)
+        for row, told, latitude, time in zip(
+            rows, given, latitudes, dates.get(TILE_SENSOR, dates[sensors[0]]), strict=True
+        )
+    ]
+    classes = classes_of((row.id, row.labels) for row in rows) if classes is None else classes
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
-        **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in own},
+        **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in images},
         **pixels,
-        "labels": (List(ClassLabel(names=list(LABELS))), (row.labels for row in rows)),
+        "labels": (List(ClassLabel(names=list(classes))), numbers_of((row.labels for row in rows), classes)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),
         **{f"date_{sensor}": (Value("timestamp[s]"), column) for sensor, column in dates.items()},
-        "season": (Value("string"), map(season_of, dates.get(TILE_SENSOR, dates[sensors[0]]))),
+        "season": (Value("string"), seasons),
         "snow": (Value("bool"), (row.snow for row in rows)),
         "cloud_or_shadow": (Value("bool"), (row.cloud_or_shadow for row in rows)),
     }
+    taken = sorted(own.keys() & values.keys())
+    if taken:
+        raise ValueError(
+            f"The tables of the tiles have columns of a name that is taken: {', '.join(taken)}. Rename them."
+        )
     features = Features({name: feature for name, (feature, _) in values.items()})
     schema = features.arrow_schema
-    table = pa.table(
-        {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}, schema=schema
-    )
-    return Dataset(table)
+    arrays = {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}
+    features |= Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
+
+
+def _dates(given: pa.Array | None, rows: Sequence[TileRow], named: Sequence[datetime | None]) -> list[datetime | None]:
+    """Times of acquisition: those of a table's column where it has one, else those that the names say."""
+    if given is None:
+        return list(named)
+    dates = []
+    for row, value, other in zip(rows, given.to_pylist(), named, strict=True):
+        time = other
+        if isinstance(value, date):
+            time = value if isinstance(value, datetime) else datetime.combine(value, datetime.min.time())
+        elif value is not None:
+            try:
+                time = datetime.fromisoformat(str(value).strip())
+            except ValueError:
+                time = parse_time(str(value))
+            if time is None:
+                raise ValueError(
+                    f"Tile {row.id} has the date {str(value)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
+                )
+        dates.append(time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time)
+    return dates

@@ -6,8 +6,9 @@ from typing import Literal
 from datasets import Dataset
 
 from csmae_hf.bigearthnet import SPLITS
-from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.dataset import load_bigearthnet, stores_in
+from csmae_hf.data.evenly import evenly
+from csmae_hf.data.store import DATA_FILE, is_lmdb_file
 from csmae_hf.data.tiles import load_tiles
 
 ALL_TILES = "all"
@@ -33,28 +34,30 @@ def load_data(
         metadata: As of [`load_bigearthnet`].
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
-        limit: The most tiles to keep; None for all.
+        limit: The most tiles to keep, evenly spread over the split in the order of their ids, the same every time; None for all.
 
     Returns:
         The dataset.
 
     Raises:
         FileNotFoundError: If there is neither.
-        ValueError: If the split is unknown, or as [`load_bigearthnet`] and [`load_tiles`].
+        ValueError: If the split is unknown, the limit less than 1, or as [`load_bigearthnet`] and [`load_tiles`].
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: expected the number of tiles to keep, at least 1, or None for all.")
     split = split_name(split)
     path = Path(data)
     name = None if split == ALL_TILES else split
-    if path.is_file() or (path.is_dir() and not holds_store(path)):
+    if path.exists() and not holds_store(path):
         dataset = _load_geotiffs(path, name, subset, metadata, splits)
     else:
         dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
-    return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+    return dataset if limit is None or limit >= len(dataset) else dataset.select(evenly(len(dataset), limit))
 
 
-def holds_store(folder: Path) -> bool:
-    """Say whether a folder is an LMDB, or holds one."""
-    return (folder / DATA_FILE).is_file() or any(folder.glob(f"*/{DATA_FILE}"))
+def holds_store(path: Path) -> bool:
+    """Say whether a path is an LMDB, or a folder that holds one."""
+    return is_lmdb_file(path) or (path.is_dir() and bool(stores_in(path)))
 
 
 def _load_geotiffs(

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.store import data_file
 from csmae_hf.embedding.embed import UNREADABLE, Embeds, check_sensors, columns_to_read, embed_batches
 from csmae_hf.embedding.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
 from csmae_hf.files import write_atomically
@@ -104,7 +104,7 @@ def _describe(feature: Any) -> tuple[str, bool]:
     """
     if getattr(feature, "store", None) is None:
         return repr(feature), True
-    data = Path(feature.store) / DATA_FILE
+    data = data_file(Path(feature.store))
     if not data.is_file():
         return f"{list(feature.bands)}", False
     return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True

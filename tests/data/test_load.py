@@ -19,7 +19,13 @@ def test_all_and_limit(shared_data):
     archive = str(shared_data / "bigearthnet_v2_reben_lmdb")
     everything = load_data(archive, "all")
     assert len(everything) == 32
-    assert load_data(archive, "all", limit=5)["id"] == everything["id"][:5]
+    spread = load_data(archive, "all", limit=5)["id"]
+    assert spread == [everything["id"][row] for row in (0, 6, 12, 19, 25)]
+    assert load_data(archive, "all", limit=5)["id"] == spread
+    assert len(load_data(archive, "all", limit=99)) == 32
+    for limit in (0, -3):
+        with pytest.raises(ValueError, match=f"limit={limit}: expected"):
+            load_data(archive, "all", limit=limit)
     assert set(load_data(archive, "val")["split"]) == {"validation"}
 
 
