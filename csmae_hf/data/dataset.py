@@ -63,14 +63,16 @@ def load_bigearthnet(
     """Load BigEarthNet, v1 (an LMDB of pickles, which are never unpickled) or v2 (an LMDB of safetensors), told apart by content.
 
     Args:
-        path: The LMDB folder, or a folder that holds exactly one, with its metadata beside it.
+        path: The LMDB (a folder, or one file), or a folder that holds exactly one, with its metadata beside it.
         split: "train", "validation" (or "val"), "test"; None for all tiles.
         subset: "BEN-14K" (summer in Serbia) or "BEN-270K" (June to November), see [`SUBSETS`]; None for all tiles.
         metadata: Tables to use instead of those found beside the LMDB or inside its folder. v2: parquet; found are `metadata.parquet`
-            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the column s2_name and one or
-            both of s1_name and country; found is one of `manifest.csv`, `metadata.csv` and `s1_s2_name_country_season.csv[.bz2]`.
-        splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; no header; the S2 name, and perhaps
-            the S1 name), instead of those beside the LMDB or in a folder `official_splits` or `splits` beside it.
+            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the column s2_name, one or
+            both of s1_name and country, and any others; found is one of `manifest.csv`, `metadata.csv` and
+            `s1_s2_name_country_season.csv[.bz2]`.
+        splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; the S2 name, and perhaps the S1
+            name; with a line of column names or without), instead of those beside the LMDB or in a folder `official_splits` or
+            `splits` beside it.
         sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has. Other
             sensors than BigEarthNet's are those that a v2 store's metadata has a column of names for, such as `thermal_name`.
         missing: What to do about tiles that are listed but are not in the store. Either way they are left out, counted in one warning,
@@ -84,8 +86,11 @@ def load_bigearthnet(
         A row a tile, sorted by `id`. Columns: `id` (S2 name), `s1_id` (S1 name), `labels` (the 19 classes in alphabetical order, each
         once), `country`, `split`, `date_s1`, `date_s2` (UTC, from the names), `season` (of the S2 date), `snow`, `cloud_or_shadow`;
         each None where it is not known. `s1` and `s2`: the sensor's bands by name ([`TileBands`]), read when they are looked at,
-        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. Any other sensor likewise has `NAME_id`,
-        `date_NAME` and `NAME`.
+        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. A v1 store of one sensor alone has that one's
+        column; of S1 alone `id` is the S1 name where no table gives the S2 name. Any other sensor likewise has `NAME_id`,
+        `date_NAME` and `NAME`. Other columns of the tables (of v1: of those given) follow, with their types; `date_s1`, `date_s2`
+        and `season` of v2 are believed before the names. Labels that are not BigEarthNet's are classes of their own, in
+        alphabetical order, -1 none.
 
     Raises:
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.
@@ -129,7 +134,8 @@ def load_bigearthnet(
     # a v1 store may be of S2 or of S1 alone: its values say so
     optional = store.format == "v1" and sensors is None
     columns = {
-        sensor: _stored_bands(keys_of[sensor], sensor, (sensors or {}).get(sensor), store, optional) for sensor in here
+        sensor: _stored_bands(rows, keys_of[sensor], sensor, (sensors or {}).get(sensor), store, optional)
+        for sensor in here
     }
     pixels = {
         sensor: (Tile(str(store.path), sensor, bands), keys_of[sensor]) for sensor, bands in columns.items() if bands
@@ -250,25 +256,31 @@ def _report_missing(
 
 
 def _stored_bands(
-    keys: Sequence[str], sensor: str, bands: Sequence[str] | None, store: TileStore, optional: bool
+    rows: Sequence[TileRow],
+    keys: Sequence[str],
+    sensor: str,
+    bands: Sequence[str] | None,
+    store: TileStore,
+    optional: bool,
 ) -> list[str]:
     """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has.
 
     None of an optional sensor that it has no band of.
     """
-    for key in keys[: _MOST_BROKEN_AT_FIRST + 1]:  # who reads the others will be told of those that are broken
-        try:
+    most = min(_MOST_BROKEN_AT_FIRST + 1, len(rows))
+    for number, key in enumerate(keys[:most]):
+        try:  # who reads the others will be told of those that are broken
             tile = store.read(key)
             break
         except CorruptTileError as error:
-            if key is keys[: _MOST_BROKEN_AT_FIRST + 1][-1]:
+            if number + 1 == most:
                 raise
             logger.warning("%s (The bands are taken from the next tile.)", error)
     stored = [band for band in (SENSORS[sensor].bands if sensor in SENSORS else tile) if band in tile]
     absent = [band for band in bands or () if band not in stored]
     if absent or not (stored or optional):
         raise ValueError(
-            f"{store.path} has no {', '.join(absent) or sensor} of tile {key}; of {sensor} it has {', '.join(stored) or 'nothing'}."
+            f"{store.path} has no {', '.join(absent) or sensor} of tile {rows[number].id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
         )
     return stored if bands is None else list(bands)
 
@@ -290,20 +302,20 @@ def to_dataset(
     sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
     images = [sensor for sensor in sensors if sensor != TILE_SENSOR]
     own = own_columns(rows, without)
-    dates = {
-        sensor: _dates(
-            own.pop(f"date_{sensor}", None), rows, [acquisition_time(row.image_name(sensor)) for row in rows]
-        )
-        for sensor in sensors
+    unknown = [None] * len(rows)
+    told = {
+        name: own.pop(name).to_pylist() if name in own else unknown
+        for name in (*(f"date_{sensor}" for sensor in sensors), "season")
     }
-    latitudes = next((own[name].to_pylist() for name in LATITUDE_COLUMNS if name in own), [None] * len(rows))
-    given = own.pop("season").to_pylist() if "season" in own else [None] * len(rows)
-    seasons = [
-        told or season_of(time, (row.id, *row.names.values()), latitude)
-        for row, told, latitude, time in zip(
-            rows, given, latitudes, dates.get(TILE_SENSOR, dates[sensors[0]]), strict=True
-        )
-    ]
+    latitudes = next((own[name].to_pylist() for name in LATITUDE_COLUMNS if name in own), unknown)
+    dates: dict[str, list[datetime | None]] = {sensor: [] for sensor in sensors}
+    seasons = []
+    for number, row in enumerate(rows):  # tile by tile, for what a name says is remembered for a while only
+        for sensor in sensors:
+            said = told[f"date_{sensor}"][number]
+            dates[sensor].append(acquisition_time(row.image_name(sensor)) if said is None else _date(said, row.id))
+        time = dates[TILE_SENSOR if TILE_SENSOR in dates else sensors[0]][number]
+        seasons.append(told["season"][number] or season_of(time, (row.id, *row.names.values()), latitudes[number]))
     classes = classes_of((row.id, row.labels) for row in rows) if classes is None else classes
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
@@ -329,23 +341,20 @@ def to_dataset(
     return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
 
 
-def _dates(given: pa.Array | None, rows: Sequence[TileRow], named: Sequence[datetime | None]) -> list[datetime | None]:
-    """Times of acquisition: those of a table's column where it has one, else those that the names say."""
-    if given is None:
-        return list(named)
-    dates = []
-    for row, value, other in zip(rows, given.to_pylist(), named, strict=True):
-        time = other
-        if isinstance(value, date):
-            time = value if isinstance(value, datetime) else datetime.combine(value, datetime.min.time())
-        elif value is not None:
-            try:
-                time = datetime.fromisoformat(str(value).strip())
-            except ValueError:
-                time = parse_time(str(value))
-            if time is None:
-                raise ValueError(
-                    f"Tile {row.id} has the date {str(value)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
-                )
-        dates.append(time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time)
-    return dates
+def _date(given: Any, tile: str) -> datetime:
+    """The time of acquisition (UTC, without a zone) that a table says, as a date, a time or their text."""
+    time: datetime | None
+    if isinstance(given, datetime):
+        time = given
+    elif isinstance(given, date):
+        time = datetime.combine(given, datetime.min.time())
+    else:
+        try:
+            time = datetime.fromisoformat(str(given).strip())
+        except ValueError:
+            time = parse_time(str(given))
+    if time is None:
+        raise ValueError(
+            f"Tile {tile} has the date {str(given)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
+        )
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

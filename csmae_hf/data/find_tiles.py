@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 JSON_ENDING = "_labels_metadata.json"
 """Ends the name of the file in which BigEarthNet v1 says what an image shows."""
 
-_TABLE_SUFFIXES = (".csv", ".parquet")
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _ID_COLUMNS = ("id", "patch_id", "s2_name")
 _LABEL_COLUMNS = ("labels", "label")
 _SNOW_COLUMNS = ("snow", "contains_seasonal_snow")
@@ -279,7 +279,7 @@ def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
 
     known = {*_ID_COLUMNS, *_LABEL_COLUMNS, *_SNOW_COLUMNS, *_CLOUD_COLUMNS, "country", "split"}
     known |= {form for sensor in names.bands if sensor != TILE_SENSOR for form in (f"{sensor}_id", name_column(sensor))}
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() != ".parquet":
         table = read_csv(path, is_known)
     else:
         try:

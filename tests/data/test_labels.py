@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiff_files import random_band, write_tiff
 
+from csmae_hf.archive.tiles import metadata_of
 from csmae_hf.bigearthnet import LABELS
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.encode import encode
@@ -18,6 +19,7 @@ from csmae_hf.data.labels import labels_of, parse_labels
 from csmae_hf.data.load import load_data
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.search.filter_language import mask_of, parse_filter
 
 pytest.importorskip("rasterio")
 
@@ -160,3 +162,17 @@ def test_metrics_take_any_classes_and_minus_one_is_no_label(feature: str) -> Non
     (result,) = evaluate_retrieval({"s2": embedded}, k=1, query_split=None, archive_split=None)
     assert (result.n_queries, result.unlabelled_queries) == (5, 1)
     assert set(result.groups["class"]) == {"Urban/Built-up", "Savanna", "Croplands"}
+
+
+def test_an_archive_has_the_names_of_any_classes_and_none_for_minus_one() -> None:
+    label = datasets.ClassLabel(names=EUROSAT)
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "labels": label, "label": label, "all": datasets.List(label)}
+    )
+    rows = {"id": ["a", "b"], "labels": [1, -1], "label": [1, -1], "all": [[1, -1], [-1]]}
+    tiles = metadata_of(datasets.Dataset.from_dict(rows, features), ["s2"])
+    assert tiles.column("labels").to_pylist() == [["Forest"], None]
+    assert tiles.column("label").to_pylist() == ["Forest", None]
+    assert tiles.column("all").to_pylist() == [["Forest"], []]
+    kept = mask_of(parse_filter("labels = 'Forest'", tiles.schema), tiles)
+    assert kept.tolist() == [True, False]

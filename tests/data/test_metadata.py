@@ -15,8 +15,9 @@ from v1_values import V1Writer, make_classes
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, SENSOR_OF_BAND
 from csmae_hf.data.codecs import CorruptTileError, decode_value
-from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.metadata import acquisition_time, season_of
+from csmae_hf.data.dataset import load_bigearthnet, to_dataset
+from csmae_hf.data.metadata import TileRow, acquisition_time, season_of
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import TileStore, write_store
 from csmae_hf.data.transcode import transcode
 
@@ -33,6 +34,18 @@ V1_SHARED = "bigearthnet_mm_v1_lmdb"
         ("S2B_MSIL2A_20180204T94161_57_38", datetime(2018, 2, 4, 9, 42, 1)),  # seconds 61: a real name
         ("S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57", datetime(2017, 6, 13, 10, 10, 31)),
         ("S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48", datetime(2017, 6, 13, 16, 50, 43)),
+        ("S2A_29RKH_20200219_0_L2A", datetime(2020, 2, 19)),  # Earth Search
+        ("S2B_T43QDB_20200110T053549_L2A", datetime(2020, 1, 10, 5, 35, 49)),
+        ("Boadella_2020-01-13", datetime(2020, 1, 13)),  # Sentinel Hub
+        ("place_20200113", datetime(2020, 1, 13)),
+        ("HLS.S30.T10SEG.2020044T185029.v2.0", datetime(2020, 2, 13, 18, 50, 29)),  # the 44th day of the year
+        ("HLS.S30.T60HWB.2020366", datetime(2020, 12, 31)),
+        ("s2a_msil2a_20200219t112111_n0214_r037_t29rkh_20200219t131611.safe", datetime(2020, 2, 19, 11, 21, 11)),
+        ("20180710T125311_20180710T125627_T24KVE", datetime(2018, 7, 10, 12, 53, 11)),  # Earth Engine: then processed
+        ("T29RKH_20200219T112111", datetime(2020, 2, 19, 11, 21, 11)),
+        ("s1a-iw-grd-vv-20210717t165043-20210717t165108-038811-049456-001", datetime(2021, 7, 17, 16, 50, 43)),
+        ("S1A_IW_GRDH_1SDV_20210717T165043_20210717T165108_038811_049456_T33UUP", datetime(2021, 7, 17, 16, 50, 43)),
+        ("S1-of-S2A-MSIL2A-20170613T101031-0-45", None),  # a stand-in for a name that is not known
         ("S2A_MSIL2A_20171399T101031_0_45", None),
         ("tile", None),
         (None, None),
@@ -52,6 +65,26 @@ def test_official_names_have_their_time_and_the_tables_season(shared_data: Path)
         assert s2 is not None
         assert season_of(s1, ()) == row["season"]  # the table's season is that of the S1 date
         assert abs((s1 - s2).days) < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "s1_name", "season"),
+    [
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T60HWB_3_4", None, "Spring"),  # New Zealand
+        ("S2A_60HWB_20200113_0_L2A", None, "Summer"),
+        ("20200713T222549_20200713T222549_T60HWB", None, "Winter"),
+        ("HLS.S30.T21KXA.2020100T222549.v2.0", None, "Fall"),
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33UUP_3_4", None, "Fall"),
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33NUP_3_4", None, "Fall"),  # N is the first band of the north
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33MUP_3_4", None, "Spring"),
+        ("S2A_MSIL2A_20171013T101031_0_45", "S1A_IW_GRDH_1SDV_20171013T165043_33UUP_87_48", "Fall"),
+        ("Boadella_2020-10-13", None, "Fall"),  # nothing says where: the north, as of BigEarthNet
+    ],
+)
+def test_the_season_is_that_of_the_hemisphere(name: str, s1_name: str | None, season: str) -> None:
+    rows = [TileRow(name, {} if s1_name is None else {"s1": s1_name}), TileRow("a place of no date")]
+    data = to_dataset(rows, {"s2": (Tile("nowhere", "s2", ["B02"]), ["a", "b"])})
+    assert data["season"][:] == [season, None]
 
 
 # Tables and lists of v1
