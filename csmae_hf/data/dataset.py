@@ -280,7 +280,8 @@ def _stored_bands(
     absent = [band for band in bands or () if band not in stored]
     if absent or not (stored or optional):
         raise ValueError(
-            f"{store.path} has no {', '.join(absent) or sensor} of tile {rows[number].id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
+            f"{store.path} has no {', '.join(absent) or sensor} of tile {rows[number].id}; of {sensor} it has "
+            f"{', '.join(stored) or 'nothing'}."
         )
     return stored if bands is None else list(bands)
 
