@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def read_tiff(path: Path) -> np.ndarray:
 
     with rasterio.open(path) as source:
         return source.read(1)
+
+
+def rico_pair(examples: Path, folder: Path) -> Path:
+    """Copy the examples of rico-hdl, with its S1 image moved to the place of its S2 image, which is another tile's."""
+    import rasterio
+
+    shutil.copytree(examples, folder, ignore=shutil.ignore_patterns("*_LMDB"))
+    with rasterio.open(next(folder.rglob("*_B02.tif"))) as optical:
+        place = {"crs": optical.crs, "transform": optical.transform}
+    for path in folder.rglob("S1A*_V?.tif"):
+        with rasterio.open(path) as source:
+            pixels, profile = source.read(), {**source.profile, **place}
+        path.unlink()
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(pixels)
+    return folder
 
 
 def link_v1_tiles(examples: Path, folder: Path, count: int) -> Path:

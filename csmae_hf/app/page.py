@@ -302,7 +302,7 @@ class Page:
     def _uploaded(
         self, sensor: str, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, files: list[str]
     ) -> Changes:
-        bands = read_upload(files, self.explorer.bands[sensor])
+        bands = read_upload(files, self.explorer.bands[sensor], sensor)
         name = Path(files[0]).name
         embed = self.explorer.embed_upload(bands, sensor, name)
         # Two images are a pair where the second comes to an upload; else a new query begins.

@@ -1,4 +1,4 @@
-"""Queries as people have them: an image in memory, a GeoTIFF, a folder of GeoTIFFs, a numpy file."""
+"""Queries as people have them: an image in memory, an image file, a folder of them, a numpy file."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,10 @@ import torch
 
 from csmae_hf.archive.held import Held, aligned_vectors
 from csmae_hf.embedding.embed import embed_images
-from csmae_hf.images.opening import open_image
+from csmae_hf.images.image import Said
+from csmae_hf.images.readers import read_path
 from csmae_hf.search.feedback import refine
 from csmae_hf.search.vectors import IntArray
-
-RASTERS = (".tif", ".tiff")
-ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,72 +34,36 @@ class Queries:
     images: dict[str, Mapping[str, Any]]
 
 
-def read_image_file(path: str | os.PathLike[str], bands: Sequence[str]) -> Any:
+def read_image_file(
+    path: str | os.PathLike[str], bands: Sequence[str], *, sensor: str = "", said: Said | None = None
+) -> Any:
     """Read one or several images of a sensor from a file or folder.
 
     Args:
-        path: A GeoTIFF whose bands are named as the model's, or are as many and in its order; a folder with a GeoTIFF for each
-            band, named `..._B02.tif`; a `.npz` of bands by name; a `.npy` of an image (C, H, W), a batch (N, C, H, W), or embeds
-            (Q, D) or (D,).
+        path: An image file whose layers are named, a folder with a file for each band, or a `.npz` of bands: see [`read_path`]. Or a
+            `.npy` of an image (C, H, W), a batch (N, C, H, W), or embeds (Q, D) or (D,).
         bands: The sensor's bands, in the model's order.
+        sensor: Whose image it is.
+        said: What the caller says of the image: unit, level, or the names of its bands where the file has none.
 
     Returns:
-        Bands by name, or the array as it is.
+        Bands by name with what is said of them, or the array as it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none of these, or lacks a band.
+        ValueError: If it is none of these, lacks a band, or contradicts what is said of it.
         ImportError: If rasterio is missing.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path, bands)
+    if path.suffix.lower() != ".npy" or path.is_dir():
+        return read_path(path, bands, sensor=sensor, said=said)
     if not path.is_file():
-        raise FileNotFoundError(f"No file {path}: expected a GeoTIFF, a folder of GeoTIFFs, a .npy or a .npz.")
-    suffix = path.suffix.lower()
-    if suffix in RASTERS:
-        return _named_bands(path, *_read_raster(path), bands)
-    if suffix not in ARRAYS:
-        raise ValueError(f"{path} is no query: expected a GeoTIFF (.tif), a folder of GeoTIFFs, a .npy or a .npz.")
+        raise FileNotFoundError(f"No file {path}: expected an image file, a folder of them, a .npy or a .npz.")
     try:
-        held = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a numpy file: {error}") from error
-    return held if isinstance(held, np.ndarray) else _picked({name: held[name] for name in held.files}, path, bands)
-
-
-def _named_bands(
-    path: Path, pixels: np.ndarray[Any, Any], names: Sequence[str | None], bands: Sequence[str]
-) -> dict[str, np.ndarray[Any, Any]]:
-    by_name = {str(name).strip().upper(): layer for name, layer in zip(names, pixels, strict=True)}
-    if all(band.upper() in by_name for band in bands):
-        return {band: by_name[band.upper()] for band in bands}
-    if len(pixels) != len(bands):
-        raise ValueError(
-            f"{path} has {len(pixels)} bands, described as {list(names)}: expected the bands {list(bands)} by description, or exactly "
-            "those in this order."
-        )
-    return dict(zip(bands, pixels, strict=True))
-
-
-def _read_folder(folder: Path, bands: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-    rasters = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in RASTERS]
-    found = {path.stem.rpartition("_")[2].upper(): path for path in rasters}
-    return {band: _read_raster(path)[0][0] for band, path in _picked(found, folder, bands).items()}
-
-
-def _picked(found: Mapping[str, Any], path: Path, bands: Sequence[str]) -> dict[str, Any]:
-    by_name = {name.upper(): value for name, value in found.items()}
-    lacking = [band for band in bands if band.upper() not in by_name]
-    if lacking:
-        raise ValueError(f"{path} lacks the bands {', '.join(lacking)}; it has {', '.join(found) or 'none'}.")
-    return {band: by_name[band.upper()] for band in bands}
-
-
-def _read_raster(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[str | None]]:
-    """Pixels (C, H, W) of a GeoTIFF and the descriptions of its bands."""
-    with open_image(path) as source:
-        return source.read(), source.descriptions
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -> tuple[str, str]:
@@ -116,14 +78,14 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
     return asked, target
 
 
-def make_queries(held: Held, query: Any, sensor: str) -> Queries:
-    """Make queries of anything that `Archive.search` takes, of one sensor. A file is read once, here."""
+def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None) -> Queries:
+    """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of files. A file is read once, here."""
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
         _of_tile(held, item, rows[item], sensor)
         if isinstance(item, str) and item in rows
-        else _of_file(held, os.fspath(item), sensor)
+        else _of_file(held, os.fspath(item), sensor, said)
         if isinstance(item, (str, os.PathLike))
         else _of_values(held, item, sensor, f"query {place}")
         for place, item in enumerate(items)
@@ -156,13 +118,13 @@ def _of_tile(held: Held, name: str, row: int, sensor: str) -> Queries:
     return Queries([name], held.vectors[sensor][row : row + 1], np.array([row]), {})
 
 
-def _of_file(held: Held, name: str, sensor: str) -> Queries:
+def _of_file(held: Held, name: str, sensor: str, said: Said | None) -> Queries:
     if not Path(name).exists():
         raise ValueError(f"{name!r} is neither the id of one of the archive's {len(held)} tiles nor a file or folder.")
     _, processor = held.load_model()
     if sensor not in processor.sensors:
         raise ValueError(f"The model has no sensor {sensor!r}; it has {', '.join(processor.sensors)}.")
-    return _of_values(held, read_image_file(name, processor.sensors[sensor]), sensor, name)
+    return _of_values(held, read_image_file(name, processor.sensors[sensor], sensor=sensor, said=said), sensor, name)
 
 
 def _of_values(held: Held, item: Any, sensor: str, name: str) -> Queries:

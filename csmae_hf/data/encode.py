@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,6 +29,11 @@ from csmae_hf.data.store_writer import Failure, Made, StoreWriter, WriteReport, 
 from csmae_hf.data.tiles import check_asked
 from csmae_hf.images.discovery import REFERENCE_MAP
 from csmae_hf.images.geotiff import TiffFolder, TiffImage
+from csmae_hf.images.image import BandImage
+from image_checks_csmae import BAND_UNIT, OFFSET
+
+_WRAPPED = (64_535, 65_535)
+"""Between these lie 16-bit numbers below 0 of which the offset was taken; 65,535 itself means saturated."""
 
 _V1_NAME = re.compile(r"S2[A-Z]_MSIL2A_\d{8}T\d{5,6}_\d+_\d+")
 
@@ -56,9 +62,15 @@ def encode(
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
+    pair: str | None = None,
+    units: Mapping[str, str] | None = None,
+    level: str | None = None,
     workers: int | None = None,
 ) -> WriteReport:
     """Encode GeoTIFF tiles as a store that [`load_bigearthnet`] opens.
+
+    A store keeps no word of units and no-data, so images whose files or caller say their unit are stored in BigEarthNet's, dB and
+    digital numbers without offset; one that has pixels without a measurement, or contradicts what is said, is not stored but named.
 
     The LMDB is that of rico-hdl, byte for byte: a safetensors value for each S1 image, under its name, for each S2 image, under its
     own, and for each reference map; and one for each image of any other sensor. Beside it lie `metadata.parquet`, which names the
@@ -73,6 +85,9 @@ def encode(
         bands: As of [`load_tiles`].
         metadata: As of [`load_tiles`].
         splits: As of [`load_tiles`].
+        pair: As of [`load_tiles`].
+        units: As of [`load_tiles`].
+        level: As of [`load_tiles`].
         workers: Processes that read and encode; None for one a processor, 0 for this one.
 
     Returns:
@@ -84,7 +99,9 @@ def encode(
         ValueError: If there is no tile, a name comes twice, or `out` holds images that the source lacks.
         StoreError: If the disk is full or fails, or a process dies. What is stored stays.
     """
-    found = find_tiles(source, sensors=sensors, bands=bands, metadata=metadata, splits=splits)
+    found = find_tiles(
+        source, sensors=sensors, bands=bands, metadata=metadata, splits=splits, pair=pair, units=units, level=level
+    )
     check_asked(found, sensors)
     if sensors is not None:
         kept = [
@@ -141,7 +158,7 @@ def _encode_image(root: str, job: Job) -> Made | Failure:
     """Read and encode one image; whatever is wrong with it is returned."""
     folder = TiffFolder(root)
     try:
-        arrays = folder.read(job.image.key, job.declared)
+        arrays = in_store_units(folder.read(job.image.key, job.declared))
         if job.bands is not None and set(arrays) != set(job.bands):
             raise ValueError(f"it has the bands {', '.join(arrays)}; most images here have {', '.join(job.bands)}")
         known = job.image.sensor in SENSORS or job.image.sensor == REFERENCE_MAP
@@ -149,6 +166,59 @@ def _encode_image(root: str, job: Job) -> Made | Failure:
         return Made([(make_record(job.key, value, folder.footprint(job.image.key)), value)])
     except (ValueError, OSError, MemoryError) as error:
         return Failure(job.key, str(folder.path / job.image.files[0].path), str(error))
+
+
+def in_store_units(image: BandImage) -> dict[str, np.ndarray[Any, Any]]:
+    """Give bands in the units of a store: VV and VH as float32 in dB, S2 as uint16 digital numbers without offset.
+
+    What nobody says the unit of stays as it is, but for types that hold the same numbers. (H, W) each; a ValueError for what a store
+    cannot say: pixels without a measurement, or digital numbers that are none.
+    """
+    if image.facts.no_data:
+        band, count = next(iter(image.facts.no_data.items()))
+        raise ValueError(
+            f"{count} pixels of {band} are no data, as its file declares, and a store cannot say so; leave the tile out, or fill them"
+        )
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for band, pixels in image.items():
+        if BAND_UNIT.get(band) == "db":
+            if image.unit == "linear":
+                if not (pixels > 0).all():
+                    raise ValueError(f"{band} has values of 0 or below, which linear backscatter has not: no data")
+                pixels = 10 * np.log10(pixels.astype(np.float64))
+            arrays[band] = pixels.astype(np.float32) if pixels.dtype.kind == "f" else pixels
+        elif BAND_UNIT.get(band) == "dn":
+            arrays[band] = _digital_numbers(band, pixels, image.unit)
+        else:
+            arrays[band] = pixels
+    return arrays
+
+
+def _digital_numbers(band: str, pixels: np.ndarray[Any, Any], unit: str | None) -> np.ndarray[Any, Any]:
+    """Whole digital numbers without offset, in the type of a store where that changes no number."""
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{band} has values that are not finite: no data")
+    if unit in (None, "dn") and pixels.dtype == np.uint16 and ((pixels > _WRAPPED[0]) & (pixels < _WRAPPED[1])).any():
+        raise ValueError(
+            f"{band} has values between {_WRAPPED[0]} and {_WRAPPED[1]}: {OFFSET} was subtracted, and what was below 0 wrapped. "
+            "Subtract it again from the original, in signed numbers"
+        )
+    if unit == "dn+1000":  # what lies below 0 is darker than dark by noise: clipped, as harmonised values are
+        pixels = np.maximum(pixels.astype(np.float64) - OFFSET, 0)
+    elif unit == "reflectance":
+        pixels = pixels.astype(np.float64) * 10_000
+    whole = np.rint(pixels)
+    # float32 and 16 bits of reflectance miss the whole number by less than 0.1
+    if np.abs(whole - pixels).max() > (0.1 if unit == "reflectance" else 0):
+        if unit is None:
+            return pixels
+        raise ValueError(
+            f"{band} does not come to whole digital numbers, which a store holds: it was resampled or changed; load it as it is "
+            "(load_tiles), or encode the original"
+        )
+    if whole.min() < 0 or whole.max() > np.iinfo(np.uint16).max:
+        return pixels
+    return whole.astype(np.uint16)
 
 
 def _metadata(found: FoundTiles, stored: Iterable[str]) -> pa.Table:

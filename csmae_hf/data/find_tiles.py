@@ -26,9 +26,15 @@ from csmae_hf.data.metadata import (
     v2_tables,
 )
 from csmae_hf.data.text_tables import read_csv
-from csmae_hf.images.discovery import REFERENCE_MAP, find_images
-from csmae_hf.images.geotiff import BandFiles, TiffImage
-from csmae_hf.images.names import SensorNames, canonical_band, in_order
+from csmae_hf.images.band_names import parse_band
+from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, find_images
+from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
+from csmae_hf.images.image import kind_of
+from csmae_hf.images.names import SensorNames, in_order
+from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
+from csmae_hf.images.pairing import image_path, pair_keys
+from csmae_hf.images.raster import RasterError, describe
+from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class FoundTiles(NamedTuple):
         reference_maps: Land-cover maps of BigEarthNet v2.
         tables: Metadata tables of BigEarthNet v2 that were used; none where there are none.
         broken: Images whose JSON cannot be read or says what cannot be: path and what is wrong.
+        note: What was left out of the folder, for messages; nothing if nothing was.
     """
 
     root: Path
@@ -67,6 +74,7 @@ class FoundTiles(NamedTuple):
     reference_maps: list[TiffImage]
     tables: list[Path]
     broken: dict[TiffImage, tuple[str, str]]
+    note: str = ""
 
     @property
     def sensors(self) -> list[str]:
@@ -88,19 +96,26 @@ def find_tiles(
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
+    pair: str | None = None,
+    units: Mapping[str, str] | None = None,
+    level: str | None = None,
 ) -> FoundTiles:
     """Find tiles, pair their images, and gather what is known of them. No pixel is read.
 
     The image of another sensor that goes with an S2 image is the one that a table names, or that says so in its JSON (BigEarthNet v1),
-    or that has the same name. An image without a partner makes a tile of its own. Arguments and errors are those of `load_tiles`;
-    `sensors` but declares those that are not BigEarthNet's, and tiles have the images of all.
+    or of which `pair` takes the same, or that has the same name; files that say where they lie must overlap. An image without a
+    partner makes a tile of its own. Arguments and errors are those of `load_tiles`; `sensors` but declares those that are not
+    BigEarthNet's, and tiles have the images of all.
     """
     names = SensorNames(sensors)
+    _check_said(units or {}, level, names)
     given = {sensor: _checked_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
     path = Path(source)
     if path.suffix.lower() in _TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"No table {path}: check the path.")
+        if pair is not None:
+            raise ValueError(f"{path} is a table of paths, which says itself what is a pair: leave pair={pair!r} out.")
         if metadata is not None or splits is not None:
             raise ValueError(
                 f"{path} is a table of paths: give labels, countries and splits as columns of it, not besides."
@@ -112,19 +127,20 @@ def find_tiles(
         found = FoundTiles(path.resolve().parent, tiles, names, [], [], {})
     else:
         found = _in_folder(
-            path, names, given, *(None if other is None else Path(other) for other in (metadata, splits))
+            path, names, given, pair, *(None if other is None else Path(other) for other in (metadata, splits))
         )
     if not found.tiles:
         raise ValueError(
             f"No tiles in {path}: expected files such as NAME_B02.tif and NAME_VV.tif, or one GeoTIFF a sensor with "
-            f"{' or '.join(names.bands)} in its name or its folder's."
+            f"{' or '.join(names.bands)} in its name or its folder's.{found.note}"
         )
     twice = [name for name, count in Counter(tile.row.id for tile in found.tiles).items() if count > 1]
     if twice:
         raise ValueError(
             f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each."
         )
-    tiles = sorted(found.tiles, key=lambda tile: tile.row.id)
+    tiles = [_with_said(tile, units or {}, level) for tile in sorted(found.tiles, key=lambda tile: tile.row.id)]
+    _check_overlap(found.root, tiles)
     classes = classes_of((tile.row.id, tile.row.labels) for tile in tiles)
     numbers = numbers_of((tile.row.labels for tile in tiles), classes)
     named = [None if of_tile is None else [classes[number] for number in of_tile] for of_tile in numbers]
@@ -133,12 +149,90 @@ def find_tiles(
     )
 
 
+def _check_said(units: Mapping[str, str], level: str | None, names: SensorNames) -> None:
+    """Refuse units and levels that cannot be meant."""
+    for sensor, unit in units.items():
+        if sensor not in names.bands:
+            raise ValueError(f"units of {sensor!r}: unknown sensor; expected one of {', '.join(names.bands)}.")
+        kind = kind_of(sensor, names.bands[sensor])
+        fitting = UNITS_OF["db"] if kind == "s1" else UNITS_OF["dn"] if kind == "s2" else tuple(UNIT_NAMES)
+        if unit not in fitting:
+            raise ValueError(f"units={{{sensor!r}: {unit!r}}}: expected one of {', '.join(map(repr, fitting))}.")
+    if level not in (None, "L1C", "L2A"):
+        raise ValueError(f"level={level!r}: expected 'L2A' or 'L1C'.")
+
+
+def _with_said(tile: FoundTile, units: Mapping[str, str], level: str | None) -> FoundTile:
+    """The tile with what the caller says of its images, which a table's own column must not contradict."""
+    images = {}
+    for sensor, image in tile.images.items():
+        unit = units.get(sensor)
+        if unit is not None and image.unit not in (None, unit):
+            raise ValueError(
+                f"Tile {tile.row.id}: the column units_{sensor} says {image.unit!r}, and units={{{sensor!r}: {unit!r}}} was given. "
+                "Leave one of them out."
+            )
+        optical = kind_of(sensor, image.bands) in ("s2", None)
+        images[sensor] = image._replace(unit=unit or image.unit, level=level if optical else image.level)
+    return tile._replace(images=images)
+
+
+def _check_overlap(root: Path, tiles: Sequence[FoundTile]) -> None:
+    """Refuse pairs that show different ground, as far as the files say where they lie.
+
+    Names of BigEarthNet say which cell of which tile of the grid an image is; where they are equal, no file is opened.
+    """
+    folder = TiffFolder(root)
+    apart: list[str] = []
+    pairs = [tile for tile in tiles if len(tile.images) > 1 and not _same_cell(tile)]
+    for tile in tqdm(pairs, desc="Comparing places", unit="tile", delay=2):
+        (first, image), *others = tile.images.items()
+        try:
+            place = folder.footprint(image.key)
+            for sensor, other in others:
+                at = folder.footprint(other.key)
+                share = overlap(place.crs, place[1:], at.crs, at[1:])
+                if share is not None and share < LEAST_OVERLAP:
+                    apart.append(
+                        f"{image_path(image)} ({first}) and {image_path(other)} ({sensor}), which overlap by {share:.0%}"
+                    )
+        except RasterError:
+            continue  # said when its pixels are looked at
+    if apart:
+        raise ValueError(
+            f"{len(apart)} pairs of {root} show different ground: {'; '.join(apart[:3])}{'; ...' if len(apart) > 3 else ''}. Images "
+            f"are a pair if {LEAST_OVERLAP:.0%} of their ground is the same. Rename one of each, or say what is a pair by "
+            "pair=PATTERN (--pair) or a table of paths."
+        )
+
+
+def _same_cell(tile: FoundTile) -> bool:
+    """Whether an S2 image and its partners are all named after one cell, as BigEarthNet names them."""
+    cell = re.fullmatch(r"S2[A-D]_MSIL2A_.*?(?:_T(\d{2}[A-Z]{3}))?_(\d{1,2}_\d{1,2})", tile.row.id)
+    if cell is None:
+        return False
+    return all(
+        re.fullmatch(rf"S1[A-D]_.*_{cell[1] or '[0-9]{2}[A-Z]{3}'}_{cell[2]}", tile.row.names.get(sensor, ""))
+        for sensor in tile.images
+        if sensor != TILE_SENSOR
+    )
+
+
 def _checked_bands(sensor: str, order: Sequence[str], names: SensorNames) -> tuple[str, ...]:
     """The one name of each band that is given for the files of a sensor."""
     if sensor not in names.bands:
         raise ValueError(f"Bands of {sensor}: unknown sensor; expected one of {', '.join(names.bands)}.")
-    canonical = tuple(canonical_band(name) or (name if sensor not in SENSORS else "") for name in order)
-    if isinstance(order, str) or len(set(canonical)) < len(canonical) or not all(canonical) or not canonical:
+    own = names.bands[sensor] if sensor in SENSORS else None
+
+    def one_name(name: str) -> str:
+        said = parse_band(name)
+        if said.layer:  # of a layer that is no band (SCL): it has its place in the order
+            return name
+        band = said.band or name
+        return band if own is None or band in own else ""
+
+    canonical = () if isinstance(order, str) else tuple(map(one_name, order))
+    if len(set(canonical)) < len(canonical) or not all(canonical) or not canonical:
         raise ValueError(
             f"Bands of {sensor}: expected distinct names such as 'B02' or 'VV' in the order of the file, got {order!r}."
         )
@@ -152,18 +246,30 @@ def _with_bands(image: TiffImage, bands: Mapping[str, tuple[str, ...]]) -> TiffI
 
 
 def _in_folder(
-    folder: Path, names: SensorNames, bands: Mapping[str, tuple[str, ...]], metadata: Path | None, splits: Path | None
+    folder: Path,
+    names: SensorNames,
+    bands: Mapping[str, tuple[str, ...]],
+    pair: str | None,
+    metadata: Path | None,
+    splits: Path | None,
 ) -> FoundTiles:
     discovery = find_images(folder, names)
-    if discovery.ignored:
-        logger.warning(
-            "%d TIFFs of %s are of no sensor and are left alone, %s for one.",
-            len(discovery.ignored),
-            folder,
-            discovery.ignored[0],
-        )
+    discovery = _with_unnamed(folder, discovery, bands)
+    note = _left_out(discovery)
+    if note:
+        logger.warning("%s:%s", folder, note)
+    images = discovery.images
+    keys: dict[tuple[str, str], str] = {}  # what the pattern takes, by sensor and name
+    if pair is not None:
+        fitting = pair_keys(pair, (image for image in images if image.sensor != REFERENCE_MAP), names.bands)
+        counts = Counter((image.sensor, image.name) for image in images)
+        # `s1/139/p30.tif` are told apart by their folders, as the pattern does it
+        twice = {image for image in fitting if counts[image.sensor, image.name] > 1}
+        renamed = {image: image._replace(name=image_path(image).replace("/", "_")) for image in twice}
+        images = [renamed.get(image, image) for image in images]
+        keys = {(image.sensor, renamed.get(image, image).name): key for image, key in fitting.items()}
     by_sensor: dict[str, dict[str, TiffImage]] = {}
-    for image in discovery.images:
+    for image in images:
         named = by_sensor.setdefault(image.sensor, {})
         if image.name in named:
             raise ValueError(
@@ -184,22 +290,73 @@ def _in_folder(
         except (OSError, ValueError) as error:
             said[image] = _Said()
             broken[image] = str(path), str(error)
-    tiles = _paired(by_sensor, rows, said)
+    tiles = _paired(by_sensor, rows, said, None if pair is None else keys)
     lacking = {sensor: sum(sensor not in tile.images for tile in tiles) for sensor in sorted(by_sensor)}
     if any(lacking.values()):
         logger.warning(
-            "%s: of its %d tiles, %s. A metadata table or equal names pair images.",
+            "%s: of its %d tiles, %s. A metadata table, a pattern (pair=, --pair) or equal names pair images.",
             folder,
             len(tiles),
             ", ".join(f"{count} have no {sensor} image" for sensor, count in lacking.items() if count),
         )
-    return FoundTiles(folder.resolve(), tiles, names, maps, tables, broken)
+    return FoundTiles(folder.resolve(), tiles, names, maps, tables, broken, note)
+
+
+def _with_unnamed(folder: Path, discovery: Discovery, bands: Mapping[str, tuple[str, ...]]) -> Discovery:
+    """Take files of no sensor for the one sensor whose order of bands is given, where they have as many (EuroSAT)."""
+    if len(bands) != 1 or any(image.sensor in bands for image in discovery.images):
+        return discovery
+    (sensor, order), ignored = next(iter(bands.items())), []
+    images = list(discovery.images)
+    for path in discovery.ignored:
+        try:
+            fits = len(describe(folder / path).layers) == len(order)
+        except RasterError:
+            fits = False
+        if fits:
+            images.append(TiffImage(os.path.splitext(os.path.basename(path))[0], sensor, (BandFiles(path),)))
+        else:
+            ignored.append(path)
+    return discovery._replace(images=images, ignored=ignored)
+
+
+def _left_out(discovery: Discovery) -> str:
+    """What files of a folder are no image of a sensor, in sentences."""
+    parts = []
+    if discovery.ignored:
+        parts.append(
+            f" {len(discovery.ignored)} TIFFs are of no sensor and are left alone, {discovery.ignored[0]} for one."
+        )
+    if discovery.sides:
+        kinds = ", ".join(sorted(set(discovery.sides.values())))
+        parts.append(f" {len(discovery.sides)} files are no bands ({kinds}) and are left out.")
+    if discovery.others:
+        path, platform = next(iter(discovery.others.items()))
+        parts.append(
+            f" {len(discovery.others)} images are of another platform by their names, {path} of {platform} for one: its bands are "
+            "not those of Sentinel-2, and are left out."
+        )
+    return "".join(parts)
 
 
 def _paired(
-    by_sensor: Mapping[str, Mapping[str, TiffImage]], rows: Mapping[str, TileRow], said: Mapping[TiffImage, _Said]
+    by_sensor: Mapping[str, Mapping[str, TiffImage]],
+    rows: Mapping[str, TileRow],
+    said: Mapping[TiffImage, _Said],
+    keys: Mapping[tuple[str, str], str] | None = None,
 ) -> list[FoundTile]:
-    """Tiles of images and their partners: named after an S2 image, or where there is none, after one of another sensor."""
+    """Tiles of images and their partners: named after an S2 image, or where there is none, after one of another sensor.
+
+    `keys`: by sensor and name, what partners have in common; None for their names.
+    """
+
+    def partner_by_name(first: str, name: str, sensor: str) -> str | None:
+        if keys is None:
+            return name if name in by_sensor[sensor] else None
+        key = keys.get((first, name))
+        return None if key is None else by_key.get((sensor, key))
+
+    by_key = {(sensor, key): name for (sensor, name), key in (keys or {}).items()}
     told = {
         sensor: {partner: name for name, image in images.items() if (partner := said[image].partner)}
         for sensor, images in by_sensor.items()
@@ -215,7 +372,7 @@ def _paired(
             names = dict(row.names) if first == TILE_SENSOR else {first: name}
             images = {first: image}
             for sensor in order[place + 1 :]:
-                partner = names.get(sensor) or told[sensor].get(name) or (name if name in by_sensor[sensor] else None)
+                partner = names.get(sensor) or told[sensor].get(name) or partner_by_name(first, name, sensor)
                 if partner is None:
                     continue
                 if partner != name:
@@ -335,6 +492,9 @@ def _tile_of_row(
         for sensor in names.bands
         if (image := _image_of_row(row, sensor, names, folder, own.get(sensor, name)))
     }
+    units = {sensor: str(unit) for sensor in images if (unit := value(f"units_{sensor}")) is not None}
+    _check_said(units, None, names)
+    images = {sensor: image._replace(unit=units.get(sensor)) for sensor, image in images.items()}
     if not images:
         raise ValueError(f"Tile {name} of {table} (row {line}) has no paths.")
     snow, cloud = (_flag(value(*columns), name, table) for columns in (_SNOW_COLUMNS, _CLOUD_COLUMNS))

@@ -1,7 +1,8 @@
 """A data set by its place: an LMDB store, or a folder or table of image files."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -24,6 +25,11 @@ def load_data(
     splits: str | None = None,
     missing: Missing = "error",
     limit: int | None = None,
+    bands: Mapping[str, Sequence[str]] | None = None,
+    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    pair: str | None = None,
+    units: Mapping[str, str] | None = None,
+    level: str | None = None,
 ) -> Dataset:
     """Load a split of a data set.
 
@@ -35,6 +41,11 @@ def load_data(
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
         limit: The most tiles to keep, evenly spread over the split in the order of their ids, the same every time; None for all.
+        bands: As of [`load_tiles`], for files alone, like the four that follow but `sensors`.
+        sensors: As of [`load_bigearthnet`] and [`load_tiles`].
+        pair: As of [`load_tiles`].
+        units: As of [`load_tiles`]. (Pixels of a store are in the units of BigEarthNet; others are the processor's to be told.)
+        level: As of [`load_tiles`].
 
     Returns:
         The dataset.
@@ -49,9 +60,22 @@ def load_data(
     path = Path(data)
     name = None if split == ALL_TILES else split
     if path.exists() and not holds_store(path):
-        dataset = _load_geotiffs(path, name, subset, metadata, splits)
+        said = {"bands": bands, "sensors": sensors, "pair": pair, "units": units, "level": level}
+        dataset = _load_geotiffs(path, name, subset, metadata=metadata, splits=splits, **said)
     else:
-        dataset = load_bigearthnet(path, name, subset=subset, metadata=metadata, splits=splits, missing=missing)
+        for argument, value in {"bands": bands, "pair": pair, "units": units, "level": level}.items():
+            if value is not None:
+                raise ValueError(
+                    f"{path} is a store, and {argument}={value!r} is for image files: leave it out (--{argument})."
+                    + (
+                        " Tell the processor of other units: CSMAEImageProcessor(units=...)."
+                        if argument == "units"
+                        else ""
+                    )
+                )
+        dataset = load_bigearthnet(
+            path, name, subset=subset, metadata=metadata, splits=splits, sensors=sensors, missing=missing
+        )
     return dataset if limit is None or limit >= len(dataset) else dataset.select(evenly(len(dataset), limit))
 
 
@@ -60,16 +84,14 @@ def holds_store(path: Path) -> bool:
     return is_lmdb_file(path) or (path.is_dir() and bool(stores_in(path)))
 
 
-def _load_geotiffs(
-    source: Path, split: str | None, subset: str | None, metadata: str | None, splits: str | None
-) -> Dataset:
+def _load_geotiffs(source: Path, split: str | None, subset: str | None, **said: Any) -> Dataset:
     """A split of a folder of GeoTIFFs, or of a table of them."""
     if subset is not None:
         raise ValueError(
             f"{source} has GeoTIFFs, and subset={subset!r} is of BigEarthNet: encode it (`csmae encode`), or leave subset out."
         )
     try:
-        tiles = load_tiles(source, metadata=metadata, splits=splits)
+        tiles = load_tiles(source, **said)
     except ValueError as error:
         raise ValueError(f"{source} holds no LMDB ({DATA_FILE}); read as GeoTIFFs: {error}") from error
     if split is None:

@@ -1,7 +1,7 @@
 """The pixel column of a dataset: it stores keys of an LMDB or of GeoTIFFs, and gives bands by name, read when they are looked at."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,6 +13,7 @@ from datasets.features.features import register_feature
 
 from csmae_hf.data.store import TileStore
 from csmae_hf.images.geotiff import TiffFolder
+from csmae_hf.images.image import BandImage, Facts
 
 TIFF_PREFIX = "tiff:"
 """Begins the store of a column whose keys are not those of an LMDB but of GeoTIFFs below the folder that follows."""
@@ -22,7 +23,7 @@ class TileBands:
     """The bands of one tile by name, each (H, W) at native resolution; read from the store, all at once, when the first is looked at.
 
     That is what makes `filter`, which hands whole rows to its function, cost no pixels where the function looks at none. Pickled, say
-    by the worker of a DataLoader, it becomes a plain dict of arrays: the process that loads a tile is the one that reads it.
+    by the worker of a DataLoader, it becomes a dict of arrays, with what files say: the process that loads a tile reads it.
 
     It behaves as a read-only mapping but is no `collections.abc.Mapping`, for `datasets` would store what those hold when `map` writes
     a row that was looked at; this it asks for an array, and stores the key it gets.
@@ -42,13 +43,33 @@ class TileBands:
         self.key = key
         self._bands = tuple(bands)
         self._pixels: dict[str, np.ndarray[Any, Any]] | None = None
+        self._facts: Facts | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What the files of the tile say of it; read with the pixels. A store says nothing."""
+        if self._facts is None:
+            self._read()
+        return self._facts or Facts()
+
+    @property
+    def unit(self) -> str | None:
+        """Unit the pixels are in, where somebody says it; the processor believes it."""
+        return self.facts.unit if self.store.startswith(TIFF_PREFIX) else None
+
+    def _read(self) -> dict[str, np.ndarray[Any, Any]]:
+        if self._pixels is None:
+            self._take(open_source(self.store).read(self.key, self._bands))
+        return self._pixels or {}
+
+    def _take(self, pixels: dict[str, np.ndarray[Any, Any]]) -> None:
+        self._pixels = {band: pixels[band] for band in self._bands}
+        self._facts = pixels.facts if isinstance(pixels, BandImage) else Facts()
 
     def __getitem__(self, band: str) -> np.ndarray[Any, Any]:
-        if self._pixels is None:
-            if band not in self._bands:
-                raise KeyError(band)
-            self._pixels = open_source(self.store).read(self.key, self._bands)
-        return self._pixels[band]
+        if band not in self._bands:
+            raise KeyError(band)
+        return self._read()[band]
 
     def __contains__(self, band: object) -> bool:
         return band in self._bands
@@ -63,7 +84,8 @@ class TileBands:
         return f"TileBands({self.key!r}: {', '.join(self._bands)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self.items(),)
+        bands = dict(self.items())
+        return (BandImage, (bands, self.facts)) if self.store.startswith(TIFF_PREFIX) else (dict, (bands,))
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
         return np.array(self.key)
@@ -101,9 +123,10 @@ def read_together(tiles: Iterable[Any]) -> Iterator[None]:
         try:
             for store, by_key in stores.items():
                 wanted = {key: tuple(band for tile in same for band in tile) for key, same in by_key.items()}
-                for key, pixels in stack.enter_context(open_source(store).view_many(wanted)).items():
+                read: Mapping[str, dict[str, Any]] = stack.enter_context(open_source(store).view_many(wanted))
+                for key, pixels in read.items():
                     for tile in by_key[key]:
-                        tile._pixels = {band: pixels[band] for band in tile}
+                        tile._take(pixels)
             yield
         finally:
             for tile in lent:

@@ -23,14 +23,20 @@ def load_tiles(
     sensors: Mapping[str, Sequence[str] | None] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
+    pair: str | None = None,
+    units: Mapping[str, str] | None = None,
+    level: str | None = None,
 ) -> Dataset:
-    """Load GeoTIFF tiles as a dataset with the columns of [`load_bigearthnet`]; pixels are read when they are looked at.
+    """Load image files (GeoTIFF, JPEG 2000) as a dataset with the columns of [`load_bigearthnet`]; pixels are read when they are
+    looked at.
 
     Args:
         source: A folder: BigEarthNet v1 or v2 as distributed; one file a band, with a prefix or in a folder for each tile
-            (`X_B02.tif`, `X/B2.tif`); or one file a sensor (`X_s1.tif` and `X_s2.tif`, or `s1/X.tif` and `s2/X.tif`). Or a CSV or
-            parquet table with the column `id`, the paths in `s1` and `s2` or in a column for each band, and perhaps `s1_id`, `labels`,
-            `country`, `split`, `snow`, `cloud_or_shadow`; its paths are relative to it.
+            (`X_B02.tif`, `X/B2.tif`, `X_B02_10m.jp2`), SAFE folders too; or one file a sensor (`X_s1.tif` and `X_s2.tif`, or
+            `s1/X.tif` and `s2/X.tif`), or of both whose descriptions name the bands. Several dates in a folder or a file are tiles of
+            their own. Or a CSV or parquet table with the column `id`, the paths in `s1` and `s2` or in a column for each band, and
+            perhaps `s1_id`, `labels`, `country`, `split`, `snow`, `cloud_or_shadow`, `units_s1`, `units_s2`; its paths are
+            relative to it.
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
         sensors: Pixel columns to make, and the bands of each (None: all); default those of all sensors found, with the bands that
             every image has. Any name will do: a sensor that is not BigEarthNet's is found by the bands given for it, spelled as in the
@@ -38,6 +44,11 @@ def load_tiles(
             paired as S1 is. A band given for it is no more of the sensor that BigEarthNet has it of.
         metadata: Table to use instead of one found in the folder or beside it: parquet as of BigEarthNet v2, or CSV as of v1.
         splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
+        pair: What of their names the images of a tile have in common, where names are not alike but for the sensor: a pattern such as
+            `"ROIs*_{sensor}_*"`, with `{sensor}` for the sensor's name and `*` for the rest, of the file's name, or with a `/` of its
+            path; or a regular expression with one group, looked for in the path.
+        units: By sensor, what the pixels are in ("db", "linear"; "dn", "dn+1000", "reflectance"), where the files do not say it.
+        level: "L1C" to take Level-1C images, which are else refused.
 
     Returns:
         A row a tile, sorted by `id`: columns as of [`load_bigearthnet`], None where nothing is known. An image has the type and the
@@ -45,10 +56,13 @@ def load_tiles(
 
     Raises:
         FileNotFoundError: If something named is not there.
-        ValueError: If there is no tile, one is there twice, a sensor or a band is not there, or a table or a JSON says what cannot be.
-        ImageFileError: On looking at the pixels of a file that cannot be read.
+        ValueError: If there is no tile, one is there twice, a sensor or a band is not there, a table or a JSON says what cannot be, or
+            the two images of a pair lie in different places.
+        RasterError: On looking at the pixels of a file that cannot be read, or says what contradicts the arguments.
     """
-    found = find_tiles(source, sensors=sensors, bands=bands, metadata=metadata, splits=splits)
+    found = find_tiles(
+        source, sensors=sensors, bands=bands, metadata=metadata, splits=splits, pair=pair, units=units, level=level
+    )
     if found.broken:
         path, reason = next(iter(found.broken.values()))
         raise ValueError(
@@ -89,7 +103,7 @@ def tile_footprint(pixels: Any) -> Footprint:
 
     Raises:
         ValueError: If it is not of GeoTIFFs.
-        ImageFileError: If the file cannot be read.
+        RasterError: If the file cannot be read.
     """
     source = open_source(pixels.store) if isinstance(pixels, TileBands) else None
     if not isinstance(source, TiffFolder):

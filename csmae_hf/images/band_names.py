@@ -4,6 +4,7 @@ One table for every reader. A name is taken apart into words; one of them must b
 something made of bands (a ratio, a count, a mask). What is known to be no band (SCL, angles, masks) is told from what is not known.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -123,7 +124,11 @@ def parse_band(name: str | None, known: Iterable[str] = (), *, file: bool = Fals
     Returns:
         What it says. Without `band` and `layer` it says nothing that is known here.
     """
-    text = (name or "").strip()
+    return _parse((name or "").strip(), tuple(known), file)
+
+
+@functools.lru_cache(maxsize=4096)  # descriptions, and the names in tables, are the same for all files
+def _parse(text: str, known: tuple[str, ...], file: bool) -> BandName:
     words = _words(text)
     own = {band.lower(): band for band in known}
     if text.lower() in own:

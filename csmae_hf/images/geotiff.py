@@ -1,4 +1,4 @@
-"""GeoTIFF images of several files or bands: a key says where their bands lie, and they are read when asked for."""
+"""Images of several files or bands in a folder: a key says where their bands lie, and they are read when asked for."""
 
 import json
 import os
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from csmae_hf.images.names import canonical_band, in_order
-from csmae_hf.images.opening import ImageFileError, import_rasterio, open_image
+from csmae_hf.images.band_names import canonical_band
+from csmae_hf.images.image import BandImage, Said, kind_of, list_layers, read_image, sorted_bands
+from csmae_hf.images.names import in_order
+from csmae_hf.images.raster import RasterError, describe, import_rasterio
 
 
 class BandFiles(NamedTuple):
@@ -27,16 +27,51 @@ class BandFiles(NamedTuple):
 
 
 class TiffImage(NamedTuple):
-    """One image of one sensor, unread: its name, as its files or its folder say, its sensor, and where its bands lie."""
+    """One image of one sensor, unread.
+
+    Attributes:
+        name: As its files or its folder say.
+        sensor: Whose it is.
+        files: Where its bands lie.
+        series: Which image of a file of several, as of [`read_image`].
+        unit: That the caller says its pixels are in, as of `UNIT_NAMES`.
+        level: That the caller says it is of, "L1C" or "L2A".
+    """
 
     name: str
     sensor: str
     files: tuple[BandFiles, ...]
+    series: str | None = None
+    unit: str | None = None
+    level: str | None = None
 
     @property
     def key(self) -> str:
         """What a pixel column stores of it."""
-        return json.dumps([[files.path, " ".join(files.bands)] for files in self.files])
+        said = {"series": self.series, "unit": self.unit, "level": self.level}
+        files = [[files.path, " ".join(files.bands)] for files in self.files]
+        return json.dumps(
+            [self.sensor, files, said] if any(value is not None for value in said.values()) else [self.sensor, files]
+        )
+
+    @classmethod
+    def of_key(cls, key: str) -> "TiffImage":
+        """Read a key; the name is not in it."""
+        sensor, files, *said = json.loads(key)
+        places = tuple(BandFiles(path, tuple(bands.split())) for path, bands in files)
+        return cls("", sensor, places, **(said[0] if said else {}))
+
+    def paths(self, folder: Path) -> dict[Path, tuple[str, ...]]:
+        """Give its files by path, with the bands that each is known to hold in the order of its layers."""
+        found: dict[Path, tuple[str, ...]] = {}
+        for files in self.files:
+            bands = tuple(canonical_band(band) or band for band in files.bands)
+            if "*" in files.path:
+                spelled = zip(files.bands, bands, strict=True)
+                found |= {folder / files.path.replace("*", name): (band,) for name, band in spelled}
+            else:
+                found[folder / files.path] = bands
+        return found
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -83,16 +118,8 @@ class Footprint(NamedTuple):
         return json.loads(json.dumps(polygon))
 
 
-class _Place(NamedTuple):
-    """Where a band lies: a file, its number in it, and how many bands the file must have."""
-
-    path: str
-    number: int
-    bands: int
-
-
 class TiffFolder:
-    """Images by key ([`TiffImage`]), read from the GeoTIFFs below a folder, which must be there."""
+    """Images by key ([`TiffImage`]), read from the files below a folder, which must be there."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).resolve()
@@ -102,94 +129,41 @@ class TiffFolder:
     def __repr__(self) -> str:
         return f"TiffFolder({str(self.path)!r})"
 
-    def read(self, key: str, bands: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
-        """Read bands of an image in this order, or all there are: (H, W) each, in the type of the file.
+    def read(self, key: str, bands: Sequence[str] | None = None) -> BandImage:
+        """Read bands of an image in this order, or all there are: (H, W) each, with what its files say of them.
 
-        An `ImageFileError` names a file that cannot be read, has no such band, or has bands without a name.
+        A `RasterError` names a file that cannot be read, has no such band, has bands without a name, or contradicts what is said.
         """
-        places = self._places(key, bands)
-        absent = [band for band in bands or () if band not in places]
-        if absent:
-            known = ", ".join(places) or "none of them"
-            raise ImageFileError(
-                f"{self._files(key)[0].path} has no band {', '.join(absent)}; of those asked for it has {known}."
-            )
-        by_path: dict[str, list[str]] = {}
-        for band, place in places.items():
-            by_path.setdefault(place.path, []).append(band)
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
-        for path, names in by_path.items():
-            with open_image(self.path / path) as source:
-                if source.count != places[names[0]].bands:
-                    raise ImageFileError(
-                        f"{self.path / path} has {source.count} bands; expected 1, as it is named after one."
-                    )
-                pixels = source.read([places[name].number for name in names])
-            arrays.update(zip(names, pixels, strict=True))
-        return {band: arrays[band] for band in bands or in_order(arrays)}
+        image = TiffImage.of_key(key)
+        files, said = image.paths(self.path), Said(image.unit, image.level)
+        return read_image(files, bands, sensor=image.sensor, said=said, series=image.series)
 
     @contextmanager
-    def view_many(
-        self, wanted: Mapping[str, Sequence[str] | None]
-    ) -> Iterator[dict[str, dict[str, np.ndarray[Any, Any]]]]:
+    def view_many(self, wanted: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, BandImage]]:
         """Read several images: by key the bands to return, as of `read`; yields the bands of each, by key."""
         yield {key: self.read(key, wanted[key]) for key in sorted(wanted)}
 
     def band_names(self, key: str, expected: Collection[str] = ()) -> tuple[str, ...]:
         """List the bands of an image, in the usual order; a file of several is opened, and may describe those `expected` besides."""
-        return in_order(self._places(key, expected=expected))
+        image = TiffImage.of_key(key)
+        bands: list[str] = []
+        for path, known in image.paths(self.path).items():
+            if len(known) == 1:
+                bands += known
+                continue
+            layers = list_layers(describe(path), (*known, *expected), known or None)
+            names = [layer.name.band for layer in layers if layer.name.band and image.series in (None, layer.name.rest)]
+            if not names:
+                raise RasterError(
+                    f"{path} does not name its {len(layers)} bands, so which is which is not known. Give their names in the order "
+                    f"of the file: bands={{{image.sensor!r}: [...]}} in Python, --bands {image.sensor}=NAME,NAME,... on the "
+                    "command line."
+                )
+            bands += names if kind_of(image.sensor) is None else sorted_bands(names, image.sensor)
+        return in_order(dict.fromkeys(bands))
 
     def footprint(self, key: str) -> Footprint:
-        """Say where an image lies, as its first file has it; an `ImageFileError` if that cannot be read."""
-        first = self._files(key)[0]
-        path = first.path.replace("*", first.bands[0]) if "*" in first.path else first.path
-        with open_image(self.path / path) as source:
-            crs = source.crs
-            name = None if not crs else f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else crs.to_wkt()
-            return Footprint(name, *map(float, source.bounds))
-
-    @staticmethod
-    def _files(key: str) -> list[BandFiles]:
-        return [BandFiles(path, tuple(bands.split())) for path, bands in json.loads(key)]
-
-    def _places(
-        self, key: str, wanted: Collection[str] | None = None, expected: Collection[str] = ()
-    ) -> dict[str, _Place]:
-        """Where each band lies; where only some are wanted, the names of files tell, no more are looked at."""
-        places: dict[str, _Place] = {}
-        for files in self._files(key):
-            given = [canonical_band(name) or name for name in files.bands]
-            if "*" in files.path:
-                found = {
-                    band: _Place(files.path.replace("*", name), 1, 1)
-                    for band, name in zip(given, files.bands, strict=True)
-                }
-            elif len(given) == 1 and canonical_band(given[0]) is None:
-                found = {given[0]: _Place(files.path, 1, 1)}  # a reference map, or the one band of another sensor
-            else:
-                names = self._stacked_names(files.path, given, (*(wanted or ()), *expected))
-                found = {name: _Place(files.path, place, len(names)) for place, name in enumerate(names, start=1)}
-            places.update({name: place for name, place in found.items() if wanted is None or name in wanted})
-        return places
-
-    def _stacked_names(self, file: str, given: Sequence[str], expected: Collection[str]) -> list[str]:
-        """The bands of a file in its order: as it describes them, and as they were given, where both are there."""
-        path = self.path / file
-        with open_image(path) as source:
-            described = [canonical_band(name) or (name if name in expected else None) for name in source.descriptions]
-        named = [name for name in described if name is not None]
-        if not given and len(set(named)) < len(described):
-            raise ImageFileError(
-                f"{path} does not name its {len(described)} bands, so which is which is not known. Give their names in the order "
-                "of the file, such as bands={'s1': ['VV', 'VH']}."
-            )
-        if given and len(given) != len(described):
-            raise ImageFileError(
-                f"{path} has {len(described)} bands; names were given for {len(given)}: {', '.join(given)}."
-            )
-        if given and len(named) == len(described) and given != named:
-            raise ImageFileError(
-                f"{path} says that its bands are {', '.join(named)}; given were {', '.join(given)}. Leave the names out, or "
-                "correct them."
-            )
-        return list(given or named)
+        """Say where an image lies, as its first file has it; a `RasterError` if that cannot be read."""
+        grid = describe(next(iter(TiffImage.of_key(key).paths(self.path)))).grid
+        rows, columns = grid.shape
+        return Footprint(grid.crs, *(grid.bounds or (0.0, 0.0, float(columns), float(rows))))

@@ -5,7 +5,7 @@ sides. What nobody says stays unsaid here; what may be guessed from the pixels i
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
-from csmae_hf.images.products import Product, of_path
+from csmae_hf.images.metadata_files import Beside, read_beside
+from csmae_hf.images.products import Product, of_path, parse_product
 from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
 from image_checks_csmae import BAND_METRES, UNIT_NAMES
 
@@ -23,7 +24,11 @@ NOTHING = Product()
 METRES_TOLERANCE = 0.1
 """Share by which the ground size of a pixel may differ from the band's: grids in degrees near 10 m are in use."""
 
-UNITS_OF_SENSOR = {"s1": ("db", "linear"), "s2": ("dn", "dn+1000", "reflectance")}
+_FOLDERS_ABOVE = 3
+"""So many folders above a file say something of its image; a SAFE does from further above."""
+
+OTHER_PLATFORMS = frozenset(["landsat", "hls", "l8", "l9"])
+"""Words in a sensor's name that say that its bands are not Sentinel-2's."""
 
 
 class Said(NamedTuple):
@@ -86,6 +91,9 @@ class BandImage(dict[str, Pixels]):
         """Unit the pixels are in, where somebody says it; the processor believes it."""
         return self.facts.unit
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BandImage, (dict(self), self.facts)
+
 
 class Layer(NamedTuple):
     """A layer of a file, and what its description or the file's name says of it.
@@ -118,7 +126,10 @@ def list_layers(raster: Raster, known: Iterable[str] = (), order: Sequence[str] 
     Raises:
         RasterError: If description and file name, or descriptions and `order`, contradict each other.
     """
+    known = tuple(known)
     own = parse_band(raster.path.stem, known, file=True)
+    if order is not None and len(order) == 1 and own.band == parse_band(order[0], known).band:
+        order = None  # its name says the same
     described = [parse_band(layer.description, known) for layer in raster.layers]
     open_places = [place for place, layer in enumerate(raster.layers) if not layer.alpha]
     if len(open_places) == 1 and (own.band or own.layer):
@@ -143,7 +154,11 @@ def _in_given_order(
     raster: Raster, described: list[BandName], places: Sequence[int], order: Sequence[str], known: Iterable[str]
 ) -> list[BandName]:
     names = [described[place].band for place in places]
-    given = [parse_band(name, known).band for name in order]
+    given = [parse_band(name, known).band or name for name in order]
+    if len(places) == 1 and len(given) == 1 and names[0] not in (None, given[0]):
+        raise RasterError(
+            f"{raster.path} is of {names[0]} by its name, and was given as {given[0]}. Correct one of them."
+        )
     if any(names):
         if len(places) > 1 and [name for name in names if name] != given and set(filter(None, names)) - set(given):
             raise RasterError(
@@ -160,40 +175,42 @@ def _in_given_order(
         return described
     if len(places) != len(order):
         raise RasterError(
-            f"{raster.path} has {len(places)} layers without names; {len(order)} names were given: {', '.join(order)}."
+            f"{raster.path} has {len(places)} bands; names were given for {len(order)}: {', '.join(order)}."
         )
     named = list(described)
-    for place, band in zip(places, given, strict=True):
-        named[place] = BandName(band)
+    for place, name in zip(places, order, strict=True):
+        said = parse_band(name, known)
+        named[place] = said if said.band or said.layer else BandName(name)
     return named
 
 
-def sensor_of_band(band: str, sensors: Mapping[str, Sequence[str]] | None = None) -> str | None:
-    """Say whose a band is: of a sensor that is configured with it, else Sentinel-1's or Sentinel-2's."""
-    for sensor, bands in (sensors or {}).items():
-        if band in bands:
-            return sensor
-    return "s1" if band in POLARISATIONS else "s2" if band in S2_BAND_NAMES else None
+def kind_of(sensor: str, bands: Iterable[str] = ()) -> str | None:
+    """Say by what rules the pixels of a sensor go: "s1", "s2", or None for another; a sensor of any name may have their bands."""
+    if sensor in ("s1", "s2"):
+        return sensor
+    names = set(bands)
+    if not names or any(word in sensor.lower() for word in OTHER_PLATFORMS):
+        return None
+    return "s1" if names <= set(POLARISATIONS) else "s2" if names <= set(S2_BAND_NAMES) else None
 
 
 def read_image(
-    files: Sequence[str | os.PathLike[str]],
-    wanted: Sequence[str],
+    files: Sequence[str | os.PathLike[str]] | Mapping[Path, Sequence[str]],
+    wanted: Sequence[str] | None = None,
     *,
     sensor: str,
     said: Said | None = None,
     series: str | None = None,
-    root: str | os.PathLike[str] | None = None,
 ) -> BandImage:
     """Read one image of a sensor from its files.
 
     Args:
-        files: One file of several layers, one file a band, or a mixture; other files of the product may be among them.
-        wanted: Bands to return, by canonical name, in this order.
+        files: One file of several layers, one file a band, or a mixture; other files of the product may be among them. As a mapping:
+            the bands that each holds, in the order of its layers, none where the file names them.
+        wanted: Bands to return, by canonical name, in this order; None for all of the sensor that the files name.
         sensor: Whose image it is, for messages and for what belongs to Sentinel-1 or Sentinel-2 alone.
         said: What the caller says.
         series: Which image of a file that holds several dates: the `rest` of its bands' names; None where there is one.
-        root: Folder above which names say nothing of the image; default the nearest three folders say something.
 
     Returns:
         The bands, with what is said of them.
@@ -202,41 +219,94 @@ def read_image(
         RasterError: If bands are missing or come twice, files are of several images or another platform, ground sizes do not
             fit, or what is said contradicts itself. The message names file and band, what was found and expected, and what to type.
     """
+    said = said or Said()
+    given = {Path(path): tuple(bands) for path, bands in files.items()} if isinstance(files, Mapping) else {}
+    paths = [Path(path) for path in files]
+    named = [band for bands in given.values() for band in bands]
+    if wanted is not None:  # who lists the files knows what is in them: others need not be opened
+        paths = [path for path in paths if not given.get(path) or set(given[path]) & set(wanted)]
+        lacking = [band for band in wanted if band not in named]
+        if all(given.get(path) for path in given) and given and lacking:
+            raise RasterError(_lacks(given, lacking, sensor, list(dict.fromkeys(named))))
     with ExitStack() as stack:
-        sources = {path: stack.enter_context(open_raster(path)) for path in map(Path, files)}
-        return _read(sources, wanted, sensor, said or Said(), series, root)
+        sources = {path: stack.enter_context(open_raster(path)) for path in paths}
+        rasters = [described(path, source) for path, source in sources.items()]
+        if said.bands and len(rasters) == 1:
+            order = tuple(parse_band(band, wanted or ()).band or band for band in said.bands)
+            given = {rasters[0].path: given.get(rasters[0].path) or order}
+
+        def read(layer: Layer) -> tuple[Pixels, Any]:
+            return read_layer(sources[layer.raster.path], layer.raster, layer.place)
+
+        return make_image(rasters, read, wanted, sensor=sensor, said=said, series=series, given=given, besides=named)
 
 
-def _read(
-    sources: Mapping[Path, Any],
-    wanted: Sequence[str],
+def _lacks(paths: Iterable[Path], lacking: Sequence[str], sensor: str, has: Sequence[str]) -> str:
+    return f"{_where(list(paths))} lacks {', '.join(lacking)}{sensor and f' of {sensor}'}; it has {', '.join(has) or 'no band'}."
+
+
+def _where(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+
+
+def make_image(
+    rasters: Sequence[Raster],
+    read: Callable[[Layer], tuple[Pixels, Any]],
+    wanted: Sequence[str] | None,
+    *,
     sensor: str,
     said: Said,
-    series: str | None,
-    root: str | os.PathLike[str] | None,
+    series: str | None = None,
+    given: Mapping[Path, Sequence[str]] | None = None,
+    besides: Iterable[str] = (),
 ) -> BandImage:
-    paths = list(sources)
-    rasters = [described(path, source) for path, source in sources.items()]
+    """Make the image of what its files declare: see [`read_image`].
+
+    Args:
+        rasters: What the files declare.
+        read: Gives a layer's pixels, and where they are no measurement.
+        wanted: As of `read_image`.
+        sensor: As of `read_image`.
+        said: As of `read_image`.
+        series: As of `read_image`.
+        given: Bands that files hold, in the order of their layers.
+        besides: Bands that files of the image hold which were not opened.
+    """
+    given = given or {}
+    known = [*(wanted or ()), *(band for bands in given.values() for band in bands)]
     layers = [
-        layer
+        # who says what a file holds says that it is of this image: the rest of its name does not tell it apart
+        layer._replace(name=layer.name._replace(rest="")) if given.get(raster.path) else layer
         for raster in rasters
-        for layer in list_layers(raster, wanted, said.bands if len(rasters) == 1 else None)
+        for layer in list_layers(raster, known, given.get(raster.path) or None)
         if not raster.layers[layer.place].alpha
     ]
+    paths = [raster.path for raster in rasters]
     chosen = _choose(layers, wanted, sensor, series, paths)
-    product = _one_product([layer.raster.path for layer in chosen.values()], sensor, root)
-    _check_level(chosen, layers, product, said, sensor)
+    kind = kind_of(sensor, chosen)
+    product = _one_product([layer.raster.path for layer in chosen.values()], sensor, kind)
+    beside = read_beside(next(iter(chosen.values())).raster.path) if kind == "s2" else None
+    names = {*besides, *(layer.name.band for layer in layers)}
+    _check_level(chosen, "B10" in names, product, beside, said, kind)
     notes: list[str] = []
     left = sorted({layer.name.layer for layer in layers if layer.name.layer})
     if left:
         notes.append(f"Left out: {', '.join(left)}, which are no bands.")
     metres = {band: max(layer.raster.grid.metres) for band, layer in chosen.items() if layer.raster.grid.metres}
-    _check_metres(chosen, metres)
-    unit, unit_by, convert = _unit(chosen, product, said, sensor, notes)
+    _check_metres(chosen)
+    unit, unit_by, convert = _unit(chosen, product, said, kind, beside, notes)
     bands: dict[str, Pixels] = {}
     no_data: dict[str, int] = {}
     for band, layer in chosen.items():
-        pixels, mask = read_layer(sources[layer.raster.path], layer.raster, layer.place)
+        stored, mask = read(layer)
+        pixels = stored
+        empty = None
+        if beside and beside.no_data is not None and stored.dtype.kind in "ui":
+            empty = stored == beside.no_data
+        elif stored.dtype.kind == "f":  # power is never 0: where it is, nothing was measured (HyP3)
+            empty = (stored == 0) | np.isnan(stored) if unit == "linear" else np.isnan(stored)
+        if empty is not None and empty.any():
+            mask = empty if mask is None else mask | empty
         if band in convert:
             scale, offset = convert[band]
             pixels = (pixels * np.float64(scale) + offset).astype(np.float32)
@@ -256,30 +326,33 @@ def _read(
         no_data,
         tuple(notes),
     )
-    return BandImage({band: bands[band] for band in wanted}, facts)
+    return BandImage(bands, facts)
 
 
 def _choose(
-    layers: Sequence[Layer], wanted: Sequence[str], sensor: str, series: str | None, paths: Sequence[Path]
+    layers: Sequence[Layer], wanted: Sequence[str] | None, sensor: str, series: str | None, paths: Sequence[Path]
 ) -> dict[str, Layer]:
     """The layer of each wanted band: of one image, and of several ground sizes that of the band's own."""
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+    where = _where(paths)
     named = [layer for layer in layers if layer.name.band]
     if not named:
+        others = [layer.name.layer for layer in layers if layer.name.layer]
         raise RasterError(
-            f"{where} does not name its {len(layers)} layers, so which is which is not known. Give their names in the "
-            f"order of the file: "
-            f"bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
+            f"{where} holds no band: {', '.join(others)}."
+            if len(others) == len(layers)
+            else f"{where} does not name its {len(layers)} bands, so which is which is not known. Give their names in the "
+            f"order of the file: bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
         )
+    if wanted is None:
+        wanted = sorted_bands(dict.fromkeys(str(layer.name.band) for layer in named), sensor)
     fitting = [layer for layer in named if layer.name.band in wanted]
-    groups = dict.fromkeys(layer.name.rest for layer in fitting)
     if series is not None:
         fitting = [layer for layer in fitting if layer.name.rest == series]
-    elif len(groups) > 1:
+    elif len(groups := _images_of(fitting)) > 1:
+        listed = [repr(name or "without a further name") for name in groups]
         raise RasterError(
-            f"{where} holds {len(groups)} images: "
-            f"{', '.join(repr(name or 'without a further name') for name in list(groups)[:4])}"
-            f"{', ...' if len(groups) > 4 else ''}. Give the files of one."
+            f"{where} holds {len(groups)} images: {', '.join(listed[:4])}{', ...' if len(groups) > 4 else ''}. "
+            f"Give the files of one, or load it as tiles (load_tiles), each of which is one of them."
         )
     chosen: dict[str, Layer] = {}
     for band in wanted:
@@ -297,10 +370,37 @@ def _choose(
         if found:
             chosen[band] = found[0]
     lacking = [band for band in wanted if band not in chosen]
-    if lacking:
-        has = list(dict.fromkeys(str(layer.name.band) for layer in named))
-        raise RasterError(f"{where} lacks {', '.join(lacking)} of {sensor}; it has {', '.join(has)}.")
+    if lacking or not chosen:
+        raise RasterError(_lacks(paths, lacking, sensor, list(dict.fromkeys(str(layer.name.band) for layer in named))))
     return chosen
+
+
+def sorted_bands(bands: Iterable[str], sensor: str) -> list[str]:
+    """Of several sensors' bands those of one, in the usual order."""
+    kind = {"s1": sorted(POLARISATIONS), "s2": S2_BAND_NAMES}.get(sensor)
+    return list(bands) if kind is None else [band for band in kind if band in set(bands)]
+
+
+def series_of(layers: Iterable[Layer]) -> list[str]:
+    """The images of one file, such as dates, by what their bands' names have besides; none where it holds one image.
+
+    Names that have something of their own each (`B1 443nm`, `B2 490nm`) are those of one image: no band comes twice.
+    """
+    named = [layer for layer in layers if layer.name.band]
+    return list(dict.fromkeys(layer.name.rest for layer in named)) if _comes_twice(named) else []
+
+
+def _comes_twice(layers: Sequence[Layer]) -> bool:
+    names = {(layer.name.band, layer.name.rest) for layer in layers}
+    return len({band for band, _ in names}) < len(names)
+
+
+def _images_of(layers: Sequence[Layer]) -> list[str]:
+    """What tells the images of layers apart; the names of files are of one image where all are alike, described layers also where
+    no band comes twice."""
+    rests = list(dict.fromkeys(layer.name.rest for layer in layers))
+    one_file = len({layer.raster.path for layer in layers}) == 1
+    return [] if one_file and not _comes_twice(layers) else rests
 
 
 def _size(layer: Layer) -> float | None:
@@ -308,22 +408,37 @@ def _size(layer: Layer) -> float | None:
     return max(layer.raster.grid.metres) if layer.raster.grid.metres else layer.name.metres
 
 
-def _one_product(paths: Sequence[Path], sensor: str, root: str | os.PathLike[str] | None) -> Product:
+def product_of(path: Path, kind: str | None = None) -> Product:
+    """What the names of a file and its folders say; of a folder named after the image of another sensor, nothing.
+
+    Args:
+        path: The file.
+        kind: "s1" or "s2", where it is known what is in the file.
+    """
+    parts = Path(os.path.abspath(path)).parts
+    above = [part for part in parts[:-1][-7:-_FOLDERS_ABOVE] if part.upper().endswith(".SAFE")]
+    folders = []
+    for part in (*above, *parts[:-1][-_FOLDERS_ABOVE:]):
+        family = parse_product(part).sensor
+        of_other_sensor = kind is not None and family in ("s1", "s2") and family != kind
+        # a project called landsat_and_s2 says nothing of an image folders below
+        if not of_other_sensor and (family != "landsat" or part == parts[-2]):
+            folders.append(part)
+    return of_path([*folders, parts[-1]])
+
+
+def _one_product(paths: Sequence[Path], sensor: str, kind: str | None) -> Product:
     """What the names of an image's files say together.
 
     Raises:
         RasterError: If they are of another platform, or of several products.
     """
-    above = None if root is None else len(Path(root).resolve().parts) - 1
-    said = {
-        path: of_path(path.resolve().parts[above:] if above is not None else path.resolve().parts[-4:])
-        for path in paths
-    }
+    said = {path: product_of(path, kind) for path in paths}
     for path, product in said.items():
         family = product.sensor
-        if family and family not in ("s1", "s2"):
+        if family and kind and family not in ("s1", "s2"):
             raise RasterError(f"{path} is of {product.platform} by its name: its bands are not those of Sentinel-2.")
-        if family and sensor in ("s1", "s2") and family != sensor:
+        if family and kind and family != kind:
             raise RasterError(
                 f"{path} is of {product.platform} by its name, and was given as {sensor}. Give it as {family}."
             )
@@ -332,20 +447,19 @@ def _one_product(paths: Sequence[Path], sensor: str, root: str | os.PathLike[str
         if len(values) > 1:
             (first, one), (second, other) = list(values.items())[:2]
             raise RasterError(
-                f"The files of one image name two products: {one.name} ({name} {first}) and {other.name} ({name} "
-                f"{second}). Give the files "
-                "of one."
+                f"The files of one image name two products: {one} ({name} {first}) and {other.name} ({name} {second}). "
+                "Give the files of one."
             )
     return next(iter(said.values()))
 
 
 def _check_level(
-    chosen: Mapping[str, Layer], layers: Sequence[Layer], product: Product, said: Said, sensor: str
+    chosen: Mapping[str, Layer], has_b10: bool, product: Product, beside: Beside | None, said: Said, kind: str | None
 ) -> None:
-    if sensor != "s2":
+    if kind != "s2":
         return
-    shown = product.level or ("L1C" if any(layer.name.band == "B10" for layer in layers) else None)
-    by = "its name" if product.level else "its band B10"
+    signs = {"its name": product.level, "its metadata": beside and beside.level, "its band B10": has_b10 and "L1C"}
+    by, shown = next(((by, level) for by, level in signs.items() if level), ("", None))
     path = next(iter(chosen.values())).raster.path
     if said.level and shown and said.level != shown:
         raise RasterError(
@@ -353,13 +467,12 @@ def _check_level(
         )
     if shown == "L1C" and said.level != "L1C":
         raise RasterError(
-            f"{path} is Level-1C (top of atmosphere) by {by}; the model expects Level-2A (surface reflectance), and "
-            f"embeds differ. Give "
-            "Level-2A, or say level='L1C' (--level L1C) to take it all the same."
+            f"{path} is Level-1C (top of atmosphere) by {by}; the model expects Level-2A (surface reflectance), and embeds "
+            "differ. Give Level-2A, or say level='L1C' (--level L1C) to take it all the same."
         )
 
 
-def _check_metres(chosen: Mapping[str, Layer], metres: Mapping[str, float]) -> None:
+def _check_metres(chosen: Mapping[str, Layer]) -> None:
     for band, layer in chosen.items():
         sizes = layer.raster.grid.metres
         if sizes is None or band not in BAND_METRES:
@@ -376,7 +489,12 @@ def _check_metres(chosen: Mapping[str, Layer], metres: Mapping[str, float]) -> N
 
 
 def _unit(
-    chosen: Mapping[str, Layer], product: Product, said: Said, sensor: str, notes: list[str]
+    chosen: Mapping[str, Layer],
+    product: Product,
+    said: Said,
+    kind: str | None,
+    beside: Beside | None,
+    notes: list[str],
 ) -> tuple[str | None, str, dict[str, tuple[float, float]]]:
     """Unit of the pixels, who says it, and scale and offset to apply by band.
 
@@ -389,14 +507,15 @@ def _unit(
     convert: dict[str, tuple[float, float]] = {}
     for band, layer in chosen.items():
         declared = layer.raster.layers[layer.place]
-        unit, pair = _of_tags(declared.scale, declared.offset, sensor)
+        unit, pair = _of_tags(declared.scale, declared.offset, kind)
         if unit:
             claims[f"the scale and offset tags of {layer.raster.path.name}"] = unit
         if pair:
             convert[band] = pair
         if layer.name.unit:
             claims[f"the name of {band} in {layer.raster.path.name}"] = layer.name.unit
-        if sensor == "s1" and declared.dtype.startswith(("uint", "int")) and not pair and layer.name.unit != "db":
+        unsaid = not (pair or layer.name.unit or said.unit or product.unit)
+        if kind == "s1" and declared.dtype.startswith(("uint", "int")) and unsaid:
             claims.setdefault(f"the whole numbers of {layer.raster.path.name}", "amplitude")
         if layer.name.raw or product.raw_export:
             if declared.dtype.startswith("float"):
@@ -404,12 +523,12 @@ def _unit(
             else:  # 16 bits of reflectance 0 to 1, 8 bits likewise
                 convert[band] = (1 / np.iinfo(declared.dtype).max, 0.0)
                 claims[f"the name of {layer.raster.path.name}, a raw export of the Copernicus Browser"] = "reflectance"
-    if sensor == "s1" and product.unit:
+    if kind == "s1" and product.unit:
         claims["the product's name"] = product.unit
-    if sensor == "s2" and product.baseline and product.has_offset is not None and not claims.keys() - {"the call"}:
-        claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
-            "dn+1000" if product.has_offset else "dn"
-        )
+    # what names and metadata say is of the product's whole numbers, not of what somebody computed from them
+    whole = all(layer.raster.layers[layer.place].dtype.startswith(("uint", "int")) for layer in chosen.values())
+    if kind == "s2" and whole and not claims.keys() - {"the call"}:
+        _claim_offset(chosen, product, beside, claims, convert, notes)
     if convert:
         band, (scale, offset) = next(iter(convert.items()))
         notes.append(f"Scale {scale:g} and offset {offset:g} were applied ({', '.join(convert)}).")
@@ -431,11 +550,35 @@ def _unit(
     return unit, by, convert
 
 
-def _of_tags(scale: float, offset: float, sensor: str) -> tuple[str | None, tuple[float, float] | None]:
+def _claim_offset(
+    chosen: Mapping[str, Layer],
+    product: Product,
+    beside: Beside | None,
+    claims: dict[str, str],
+    convert: dict[str, tuple[float, float]],
+    notes: list[str],
+) -> None:
+    """What metadata, and where there are none the baseline in the name, say of the offset of 1000: never the date."""
+    if beside is not None and beside.note:
+        notes.append(beside.note)
+    elif beside is not None and beside.offsets is not None:
+        offsets = {band: beside.offsets.get(band, 0.0) for band in chosen}
+        if set(offsets.values()) == {-1000.0}:
+            claims[beside.by] = "dn+1000"
+        else:
+            convert |= {band: (1.0, offset) for band, offset in offsets.items() if offset}
+            claims[beside.by] = "dn"
+    elif product.baseline and product.has_offset is not None:
+        claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
+            "dn+1000" if product.has_offset else "dn"
+        )
+
+
+def _of_tags(scale: float, offset: float, kind: str | None) -> tuple[str | None, tuple[float, float] | None]:
     """Unit that a layer's scale and offset tags mean, and what has to be applied; a tag of the baseline's offset is a unit."""
     if (scale, offset) == (1.0, 0.0):
         return None, None
-    if sensor == "s2":
+    if kind == "s2":
         if np.isclose(scale, 1e-4, rtol=1e-3):
             if np.isclose(offset, -0.1, rtol=1e-3):
                 return "dn+1000", None

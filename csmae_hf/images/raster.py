@@ -24,8 +24,7 @@ _FIRST_BYTES = {
 """Driver by the first four bytes; what a file ends with does not count, for real TIFFs are named .jp2."""
 
 LARGEST_TILE = 4096
-"""Edge in pixels from which an image is called a scene and not read as a tile: reading a scene to refuse it took 30 s "
-"and 5 GB."""
+"""Edge in pixels above which an image is called a scene and not read as a tile: reading one to refuse it took 30 s and 5 GB."""
 
 METRES_PER_DEGREE_EQUATOR, METRES_PER_DEGREE_MERIDIAN = 111_320.0, 110_574.0
 
@@ -101,6 +100,14 @@ def import_rasterio() -> Any:
     return rasterio
 
 
+def is_image(path: Path) -> bool:
+    """Say whether a file is an image that is read here, by its ending and its first bytes."""
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) in _FIRST_BYTES
+
+
 @contextmanager
 def open_raster(path: str | Path) -> Iterator[Any]:
     """Open an image file for reading; whatever goes wrong in it is said with its path.
@@ -130,9 +137,8 @@ def open_raster(path: str | Path) -> Iterator[Any]:
         ) from error
     if driver is None:
         raise RasterError(
-            f"{path} is neither a TIFF nor a JPEG 2000 by its first bytes: a text that points to other files, or a "
-            f"picture of another "
-            "kind. Give the image itself."
+            f"{path} cannot be read: by its first bytes it is neither a TIFF nor a JPEG 2000, but cut off, a text that points to "
+            "other files, or a picture of another kind. Give the image itself."
         )
     rasterio = import_rasterio()
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -143,8 +149,12 @@ def open_raster(path: str | Path) -> Iterator[Any]:
             with rasterio.open(path, driver=driver) as source:
                 yield source
         except (RasterioError, OSError) as error:
-            cause = error.__cause__ or error  # rasterio's own message may be no more than "see previous exception"
-            raise RasterError(f"{path} cannot be read: {cause}. Copy it again from its source.") from error
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RasterError:
+    cause = error.__cause__ or error  # rasterio's own message may be no more than "see previous exception"
+    return RasterError(f"{path} cannot be read: {cause}. Copy it again from its source.")
 
 
 def describe(path: str | Path) -> Raster:
@@ -195,7 +205,10 @@ def read_layer(source: Any, raster: Raster, place: int) -> tuple[Pixels, np.ndar
         RasterError: If the image is a scene.
     """
     refuse_scene(raster)
-    pixels = source.read(place + 1)
+    try:  # here, for where several files are open, who opened them cannot tell which it was
+        pixels = source.read(place + 1)
+    except (import_rasterio().errors.RasterioError, OSError) as error:
+        raise _unreadable(raster.path, error) from error
     mask = None
     if not all(flag.name == "all_valid" for flag in source.mask_flag_enums[place]):
         mask = source.read_masks(place + 1) == 0
@@ -234,8 +247,7 @@ def _north_up(pixels: Pixels, grid: Grid) -> Pixels:
 
 @functools.lru_cache(maxsize=256)
 def _system(wkt: str) -> tuple[str, bool, float]:
-    """Name of a coordinate reference system, whether it is in degrees, and metres of its unit: looked up once, for "
-    "that is slow."""
+    """Name of a coordinate reference system, whether it is in degrees, and metres of its unit: looked up once, for that is slow."""
     crs = import_rasterio().crs.CRS.from_wkt(wkt)
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else wkt, crs.is_geographic, 1.0 if crs.is_geographic else crs.linear_units_factor[1]

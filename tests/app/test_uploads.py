@@ -33,7 +33,7 @@ def test_a_file_for_each_band_is_one_image(tmp_path, pixels):
     paths = [write(tmp_path / f"tile_{name}.tif", pixels[n : n + 1]) for n, name in enumerate(("VV", "VH"))]
     read = read_upload(paths, BANDS)
     np.testing.assert_array_equal(read["VV"], pixels[0])
-    with pytest.raises(ValueError, match="lacks the bands VV"):
+    with pytest.raises(ValueError, match="The set of 2 files lacks VV; it has VH, B02"):
         read_upload([paths[1], write(tmp_path / "tile_B02.tif", pixels[:1])], BANDS)
 
 

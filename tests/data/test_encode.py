@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, write_tiff
+from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, link_v1_tiles, random_band, read_tiff, rico_pair, write_tiff
 
 from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, METADATA_NAME, S1_BANDS, S2_BANDS, STORE_NAME
 from csmae_hf.data import encode as encode_module
@@ -134,7 +134,8 @@ def test_v2_metadata_is_kept_as_it_is(shared_data: Path, tmp_path: Path) -> None
     rows = pq.read_table(shared_data / "reben_metadata" / "metadata.parquet", filters=[("s1_name", "==", RICO_S1)])
     rows = rows.set_column(0, "patch_id", pa.array([RICO_S2]))  # so that the two images of the example make a pair
     pq.write_table(rows, tmp_path / "metadata.parquet")
-    encode(shared_data / RICO_EXAMPLES, tmp_path / "out", metadata=tmp_path / "metadata.parquet", workers=0)
+    pair = rico_pair(shared_data / RICO_EXAMPLES, tmp_path / "pair")
+    encode(pair, tmp_path / "out", metadata=tmp_path / "metadata.parquet", workers=0)
     assert table(tmp_path / "out", METADATA_NAME) == rows.to_pylist()
     (row,) = load_bigearthnet(tmp_path / "out")
     assert (row["id"], row["s1_id"]) == (RICO_S2, RICO_S1)
@@ -433,10 +434,13 @@ def test_two_processes_do_not_write_one_archive(shared_data: Path, tmp_path: Pat
         (lambda folder: next(folder.rglob("*_B09.tif")).unlink(), "it has the bands .* most images here have .*B09"),
         (
             lambda folder: replace(next(folder.rglob("*_B02.tif")), random_band("B05")),
-            r"B02 is uint16 of shape \(60, 60\)",
+            r"the pixels of B02 are 20 x 20 m",
         ),
-        (lambda folder: replace(next(folder.rglob("*_B02.tif")), random_band("B02").astype("f4")), "B02 is float32"),
-        (lambda folder: replace(next(folder.rglob("*_VV.tif")), random_band("VV").astype("f8")), "VV is float64"),
+        (
+            lambda folder: replace(next(folder.rglob("*_B02.tif")), random_band("B02") + np.float32(0.5)),
+            "B02 is float32",
+        ),
+        (lambda folder: replace(next(folder.rglob("*_VV.tif")), random_band("VV").astype("i2")), "holds amplitude"),
         (lambda folder: replace(next(folder.rglob("*_VV.tif")), None), "cannot be read"),
     ],
 )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, random_band, read_tiff, write_tiff
+from tiff_files import RICO_EXAMPLES, V1_EXAMPLES, random_band, read_tiff, rico_pair, write_tiff
 from tiny_models import tiny_config
 
 from csmae_hf.bigearthnet import LABELS, S1_BANDS, S2_BANDS
@@ -23,7 +23,7 @@ from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.tiles import load_tiles, tile_footprint
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.images.geotiff import TiffFolder
-from csmae_hf.images.opening import ImageFileError
+from csmae_hf.images.raster import RasterError
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
 
@@ -140,7 +140,7 @@ def test_a_broken_file_is_named_when_it_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "b_B05.tif").write_bytes(b"")
     data = load_tiles(tmp_path)
     assert has_own_pixels(data[0])
-    with pytest.raises(ImageFileError, match=r"b_B05\.tif"):
+    with pytest.raises(RasterError, match=r"b_B05\.tif"):
         data[1]["s2"]["B02"]
 
 
@@ -203,7 +203,7 @@ def test_the_real_v1_layout_tells_pairs_labels_countries_and_dates(shared_data: 
 
 
 def test_the_real_v2_layout_is_paired_by_its_metadata(shared_data: Path, tmp_path: Path) -> None:
-    # the two images of rico-hdl's own example are of different tiles; a table that says otherwise is believed
+    # the two images of rico-hdl's own example are of different tiles; a table that says otherwise is believed if they lie alike
     s1, s2 = "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_70_48", "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43"
     known = {
         "patch_id": s2,
@@ -215,7 +215,10 @@ def test_the_real_v2_layout_is_paired_by_its_metadata(shared_data: Path, tmp_pat
         "contains_cloud_or_shadow": True,
     }
     pq.write_table(pa.Table.from_pylist([known]), tmp_path / "metadata.parquet")
-    (row,) = load_tiles(shared_data / RICO_EXAMPLES, metadata=tmp_path / "metadata.parquet")
+    with pytest.raises(ValueError, match=rf"1 pairs of .* show different ground: .*{s2}.*{s1}.*overlap by 0%"):
+        load_tiles(shared_data / RICO_EXAMPLES, metadata=tmp_path / "metadata.parquet")
+    moved = rico_pair(shared_data / RICO_EXAMPLES, tmp_path / "moved")
+    (row,) = load_tiles(moved, metadata=tmp_path / "metadata.parquet")
     assert (row["id"], row["s1_id"], row["split"], row["cloud_or_shadow"]) == (s2, s1, "test", True)
     assert row["labels"] == [LABELS.index("Pastures")]
     assert row["s1"]["VV"].shape == row["s2"]["B02"].shape == (120, 120)

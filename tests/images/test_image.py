@@ -98,11 +98,11 @@ def test_one_file_may_hold_both_sensors(tmp_path):
 def test_positions_count_only_where_nothing_is_named_and_the_caller_gives_the_order(tmp_path):
     pixels = optical(["B02", "B03", "B04"])
     plain = write(tmp_path / "plain.tif", list(pixels.values()))
-    with pytest.raises(RasterError, match=r"does not name its 3 layers.*--bands s2="):
+    with pytest.raises(RasterError, match=r"does not name its 3 bands.*--bands s2="):
         read_image([plain], ["B02", "B03", "B04"], sensor="s2")
     image = read_image([plain], ["B04", "B02"], sensor="s2", said=Said(bands=("B2", "B3", "B4")))
     np.testing.assert_array_equal(image["B04"], pixels["B04"])
-    with pytest.raises(RasterError, match="3 layers without names; 2 names"):
+    with pytest.raises(RasterError, match="has 3 bands; names were given for 2"):
         read_image([plain], ["B02"], sensor="s2", said=Said(bands=("B02", "B03")))
     named = write(tmp_path / "named.tif", list(pixels.values()), ["B4", "B3", "B2"])
     with pytest.raises(RasterError, match=r"says that its bands are B04, B03, B02; given"):
@@ -322,7 +322,7 @@ def test_what_is_no_image_is_not_opened(tmp_path):
         '<VRTDataset rasterXSize="120" rasterYSize="120"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
         '<SourceFilename relativeToVRT="1">secret.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>'
     )
-    with pytest.raises(RasterError, match="neither a TIFF nor a JPEG 2000 by its first bytes"):
+    with pytest.raises(RasterError, match="cannot be read: by its first bytes it is neither a TIFF nor a JPEG 2000"):
         read_image([path], ["B02"], sensor="s2")
     with pytest.raises(RasterError, match="is not there"), open_raster(tmp_path / "none.tif"):
         pass
