@@ -1,16 +1,15 @@
 """What CSMAE's image processor refuses and converts: bands of an image against what they are said to be.
 
-Shapes in comments: B images of a sensor, H and W pixels of a band at its own resolution.
+Every verdict is a function of the image alone, not of what is given with it. Certain signs are always refused; guesses are for images
+of which nobody says the unit, or that nobody takes as they are. Shapes in comments: B images of a sensor, H and W pixels of a band at
+its own resolution.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers.utils import logging
-
-logger = logging.get_logger(__name__)
 
 BAND_METRES: dict[str, int] = {
     **dict.fromkeys(("B02", "B03", "B04", "B08", "VV", "VH"), 10),
@@ -37,17 +36,42 @@ UNITS_OF: dict[str, tuple[str, ...]] = {"db": ("db", "linear"), "dn": ("dn", "dn
 BRIGHTEST_REFLECTANCE = 2.0
 """A Sentinel-2 image with nothing above this is reflectance 0-1 (or empty), not digital numbers."""
 
-FAINTEST_DB = -100.0
-"""Backscatter below this is no-data: real values of BigEarthNet end at -53 dB, the noise floor of the instrument far above -100."""
+DARKEST_NUMBERS, BRIGHTEST_PERCENT = 50, 200
+"""A Sentinel-2 image with nothing above the first is in percent: the darkest water of real tiles reaches 82. Clouds in percent
+reach 162, so up to the second, fractions and bright infrared tell percent from water."""
+
+INFRARED_OF_WATER = 0.4
+"""Brightest infrared band over brightest visible band, as means: at most 0.22 in real water that has nothing above
+`BRIGHTEST_PERCENT`."""
+
+BRIGHTEST_NUMBER = 60_000
+"""Digital numbers above this are none: integers that wrapped below 0 end at 65,535, real tiles at 16,224."""
+
+FAINTEST_DB, STRONGEST_DB = -100.0, 70.0
+"""Backscatter below the first is no-data, above the second no dB: real values of BigEarthNet lie from -53 to 20 dB, the noise floor of
+the instrument far above -100."""
+
+STANDARDISED_DB = {"VH": -5.0, "VV": -4.0}
+"""A mean backscatter above this is none: real tiles have -13.9 and -6.6 dB at most. Standardised, -2.4 and -3.4 at least."""
+
+STANDARDISED_LEAST, STANDARDISED_MOST = -12.0, 15.0
+"""Pixels of standardised Sentinel-1 lie between these. The lowest of any real tile in dB lies below -24."""
 
 OFFSET = 1000
 """What processing baseline 04.00 and later (since January 2022) adds to the digital numbers of Sentinel-2."""
 
-DARKEST_WITH_OFFSET = (900, 1500)
-"""An image whose darkest pixel of all bands lies here carries `OFFSET`: without it, real tiles of BigEarthNet end at 1 to 303."""
+DARKEST_WITH_OFFSET, MOST_DARK = (900, 1500), 0.02
+"""An image carries `OFFSET` if its darkest pixels lie here, but for this share of each band (a few dark pixels must not hide it).
+Without it, at least 0.067 of some band of a real tile lie below: the least in bright snow."""
 
 NO_DATA_PIXELS = 16
 """So many pixels of the same no-data value are no-data; fewer cannot be told from chance."""
+
+HOLE = 4
+"""Edge, in pixels, of a square that holds one value in all bands: no-data. Sensor noise makes even calm water differ."""
+
+SHADOW = 300
+"""Sen2Cor clips dark pixels at 1, so shadows are of one value too: but their surroundings are darker than this, by the median."""
 
 WEAKEST_VV = -3.0
 """VV is above VH by this at the least, dB, as means of an image: real tiles go down to -1.2 (calm water, where both are noise)."""
@@ -60,7 +84,7 @@ NEAR_INFRARED_RATIO, NEAR_INFRARED_LEAST = 1.5, 500
 
 SMOOTHEST, SMOOTHER_THAN_OTHERS = 0.12, 2.0
 """Least roughness (see `_look_coarse`) of a 10 m band: 0.19 or more of real tiles, against 0.06 or less of a 60 m band interpolated.
-And how many times rougher another 10 m band of the image must be, for clouds are smooth in all of them."""
+And how many times rougher the 10 m bands of the image must be, by their median, for clouds are smooth in most of them."""
 
 MOST_JUMPS = 0.001
 """Share of neighbouring pixels that differ by more than 128 in an image of 0 to 255: none in real dark water, more where larger
@@ -69,8 +93,12 @@ numbers were cut to 8 bits."""
 IMAGES_AT_ONCE = 4
 """So many images of a band stay in the cache of a core."""
 
-Signs = Iterator[tuple[Any, str]]
-"""Which images, (B,) bool, show a sign that something is wrong, and what it means."""
+SUSPECT = ("refuse", "accept")
+"""What may be done with images that show a sign which is a guess."""
+
+
+class SuspectImageError(ValueError):
+    """Images look wrong in a way that is a guess; `suspect="accept"` would take them as they are."""
 
 
 class BandPixels(NamedTuple):
@@ -90,25 +118,74 @@ class BandPixels(NamedTuple):
 Bands = Mapping[str, BandPixels]
 
 
-def check_images(sensor: str, groups: Mapping[str, torch.Tensor], unit: str | None, size: int) -> None:
+class Images(NamedTuple):
+    """Images of one sensor and unit that are being checked.
+
+    Attributes:
+        sensor: Name of the sensor, for messages.
+        bands: Their bands.
+        unit: Unit they were said to be in; None where nobody said one.
+        places: Number by which messages call each, (B,).
+    """
+
+    sensor: str
+    bands: Bands
+    unit: str | None
+    places: Sequence[int]
+
+    def of_unit(self, own: str) -> dict[str, BandPixels]:
+        """Those bands that are standardised in a unit, "db" or "dn"."""
+        return {name: band for name, band in self.bands.items() if BAND_UNIT.get(name) == own}
+
+    def refuse(self, wrong: Any, say: Callable[[int, str], str], error: type[ValueError] = ValueError) -> None:
+        """Refuse images where `wrong`, (B,) bool: `say` describes the first, by its row and what to call it; all are named."""
+        rows = np.flatnonzero(wrong)
+        if not len(rows):
+            return
+        first, *others = (self.places[int(row)] for row in rows)
+        named = [str(place) for place in others[:50]] + ([f"{len(others) - 50} more"] if len(others) > 50 else [])
+        listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
+        also = f" The same shows in image{'s' if len(named) > 1 else ''} {listed}." if named else ""
+        raise error(f"{say(int(rows[0]), f'image {first}')}.{also}")
+
+
+Signs = Iterator[tuple[Any, str]]
+"""Which images, (B,) bool, show a sign that something is wrong, and what it means."""
+
+
+def check_images(
+    sensor: str,
+    groups: Mapping[str, torch.Tensor],
+    unit: str | None,
+    size: int,
+    *,
+    suspect: str = "refuse",
+    places: Sequence[int] | None = None,
+) -> None:
     """Refuse images that are not what they should be; see [`CSMAEImageProcessor`] for what is looked for, and its limits.
 
     Args:
         sensor: Name of the sensor, for messages.
         groups: (B, bands, H, W) by the names of the bands of one size, joined by spaces.
-        unit: Unit they were said to be in, one of `UNIT_NAMES`; None is the bands' own, and then guesses are made too.
+        unit: Unit they were said to be in, one of `UNIT_NAMES`; None is the bands' own, and then it is guessed whether it is another.
         size: Pixels of 10 m along the edge of a tile.
+        suspect: "refuse", or "accept" images that show a sign which is a guess.
+        places: Numbers by which messages call the images; default from 0.
 
     Raises:
-        ValueError: With the image, the band, the sign and the remedy.
+        SuspectImageError: Where the sign is a guess; with the images, the sign and the remedy.
+        ValueError: Where the sign is certain; with the image, the band, the sign and the remedy.
     """
     bands = measure_bands(groups)
     check_sizes(sensor, bands, size)
-    check_finite(sensor, bands)
-    check_units(sensor, bands, unit, size)
-    check_no_data(sensor, bands)
-    if unit is None:
-        check_guesses(sensor, bands)
+    count = len(next(iter(groups.values())))
+    images = Images(sensor, bands, unit, range(count) if places is None else places)
+    check_finite(images)
+    check_units(images, size)
+    check_no_data(images)
+    check_copies(images)
+    if suspect == "refuse":
+        check_guesses(images)
 
 
 def measure_bands(groups: Mapping[str, torch.Tensor]) -> dict[str, BandPixels]:
@@ -144,18 +221,20 @@ def check_sizes(sensor: str, bands: Bands, size: int) -> None:
             )
 
 
-def check_finite(sensor: str, bands: Bands) -> None:
+def check_finite(images: Images) -> None:
     """Refuse NaN and infinite values."""
-    for name, band in bands.items():
+    for name, band in images.bands.items():
         if band.low.dtype.kind != "f":
             continue
-        image = _first(~(np.isfinite(band.low) & np.isfinite(band.high)))
-        if image is not None:
-            finite = band.pixels[image].isfinite()
-            raise ValueError(
-                f"{sensor} band {name} of image {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite: "
-                "fill or leave out such tiles, the model would spread them over the whole image."
+
+        def say(row: int, image: str, name: str = name, band: BandPixels = band) -> str:
+            finite = band.pixels[row].isfinite()
+            return (
+                f"{images.sensor} band {name} of {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite: "
+                "fill or leave out such tiles, the model would spread them over the whole image"
             )
+
+        images.refuse(~(np.isfinite(band.low) & np.isfinite(band.high)), say)
 
 
 def check_unit_name(sensor: str, bands: Sequence[str], unit: str) -> None:
@@ -183,10 +262,11 @@ def convert_unit(pixels: torch.Tensor, unit: str | None) -> torch.Tensor:
 # Certain signs
 
 
-def check_units(sensor: str, bands: Bands, unit: str | None, size: int) -> None:
+def check_units(images: Images, size: int) -> None:
     """Refuse values that contradict the unit (None: the bands' own) they are given in; bands of unknown unit are left alone."""
+    sensor = images.sensor
     for own in UNITS_OF:
-        group = {name: band for name, band in bands.items() if BAND_UNIT.get(name) == own}
+        group = images.of_unit(own)
         for name, band in group.items():
             if band.pixels.dtype in (torch.uint8, torch.int8):
                 raise ValueError(
@@ -200,85 +280,184 @@ def check_units(sensor: str, bands: Bands, unit: str | None, size: int) -> None:
         # how far below 0 bicubic resampling may have taken bands that come larger than they were measured
         resampled = [band.pixels.shape[-1] * BAND_METRES[name] > size * 10 for name, band in group.items()]
         overshoot = np.where(np.array(resampled)[:, None], 0.25 * np.maximum(highs, 0), 0.0)
-        for wrong, reason in _range_signs(unit or own, sensor, lows, highs, overshoot):
-            image = _first(wrong)
-            if image is not None:
-                raise ValueError(
-                    f"{sensor} image {image} runs from {lows[:, image].min():.6g} to {highs[:, image].max():.6g} where "
-                    f"{UNIT_NAMES[unit or own]} was expected: {reason}."
+        unit = images.unit or own
+        signs = _radar_signs if own == "db" else _optical_signs
+        for wrong, reason in signs(unit, sensor, group, lows, highs, overshoot):
+
+            def say(row: int, image: str, reason: str = reason, lows: Any = lows, highs: Any = highs) -> str:
+                return (
+                    f"{sensor} {image} runs from {lows[:, row].min():.6g} to {highs[:, row].max():.6g} where "
+                    f"{UNIT_NAMES[images.unit or own]} was expected: {reason}"  # noqa: B023 (called at once)
                 )
 
+            images.refuse(wrong, say)
 
-def _range_signs(unit: str, sensor: str, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray) -> Signs:
-    """What least and greatest values, (bands, B), say against a unit."""
+
+def _radar_signs(
+    unit: str, sensor: str, group: Bands, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray
+) -> Signs:
+    """What least and greatest values, (bands, B), say against a unit of Sentinel-1."""
+    low, high = lows.min(axis=0), highs.max(axis=0)
+    holes = lows == 0  # bands with pixels at 0, which in linear power is no measurement
+    if unit == "linear":
+        yield low < 0, "values of 0 or less are not linear power; leave units out if it is dB"
+        for row in np.flatnonzero(holes.any(axis=0))[:1]:
+            yield (
+                np.arange(len(low)) == row,
+                f"its {_count_zeros(group, row)} at 0 are no-data, as HyP3 and others mark it; fill, crop or leave out such tiles",
+            )
+        return
+    yield (
+        low < FAINTEST_DB,
+        f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles",
+    )
+    yield (
+        (low >= 0) & (high > 1000),
+        "so large and positive it looks like digital numbers of Sentinel-2, or like the amplitude of an uncalibrated GRD: check that "
+        "the sensors are not swapped, and calibrate amplitude (to sigma nought)",
+    )
+    powerful = lows.max(axis=0) >= 0
+    for row in np.flatnonzero(powerful & (holes & (highs > 0)).any(axis=0))[:1]:
+        yield (
+            np.arange(len(low)) == row,
+            f"a band without any value below 0 is linear power, which units={{{sensor!r}: 'linear'}} (--units {sensor}=linear) would "
+            f"convert; but its {_count_zeros(group, row)} at 0 are no-data there: fill, crop or leave out such tiles",
+        )
+    yield (
+        powerful,
+        f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert "
+        f"(--units {sensor}=linear)",
+    )
+    yield (
+        high > STRONGEST_DB,
+        f"values above {STRONGEST_DB:g} dB are no backscatter; read the file again in its own type",
+    )
+    standardised = (low > STANDARDISED_LEAST) & (high < STANDARDISED_MOST)
+    if standardised.any():  # rare: the means are for these only
+        name = "VH" if "VH" in group else next(iter(group))
+        standardised &= _means(group[name].pixels) > STANDARDISED_DB[name]
+        yield standardised, _standardised("mean backscatter is far lower")
+
+
+def _count_zeros(group: Bands, row: int) -> str:
+    """Number of pixels at 0 in any band of an image."""
+    zeros = np.logical_or.reduce([_array(band.pixels[row]) == 0 for band in group.values()])
+    return f"{int(zeros.sum())} pixel{'s' if zeros.sum() > 1 else ''}"
+
+
+def _standardised(reason: str) -> str:
+    return (
+        f"{reason}, so it looks standardised already, as the processor's own output is; give the image as it was before, or "
+        "standardised pixels to the model itself"
+    )
+
+
+def _optical_signs(
+    unit: str, sensor: str, group: Bands, lows: np.ndarray, highs: np.ndarray, overshoot: np.ndarray
+) -> Signs:
+    """What least and greatest values, (bands, B), say against a unit of Sentinel-2."""
     low, high = lows.min(axis=0), highs.max(axis=0)
     negative = (lows < -overshoot).any(axis=0)
-    if unit == "db":
-        yield (
-            low < FAINTEST_DB,
-            (f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles"),
-        )
-        yield (
-            (low >= 0) & (high > 1000),
-            (
-                "so large and positive it looks like digital numbers of Sentinel-2: check that the sensors are not swapped"
-            ),
-        )
-        yield (
-            lows.max(axis=0) >= 0,
-            (
-                f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert"
-            ),
-        )
-    elif unit == "linear":
-        yield low <= 0, "values of 0 or less are not linear power; leave units out if it is dB"
-    elif unit == "dn":
-        yield (
-            negative & (low > FAINTEST_DB) & (high < 50),
-            ("negative values in such a range look like Sentinel-1 in dB: check that the sensors are not swapped"),
-        )
-        yield (
-            negative,
-            (
-                "negative values are no-data or overflown (read the band as uint16); clip them at 0 if an offset was subtracted"
-            ),
-        )
-        yield (
-            high <= BRIGHTEST_REFLECTANCE,
-            (
-                f"with nothing above {BRIGHTEST_REFLECTANCE:g} it is reflectance 0-1, or empty; pass "
-                f"units={{{sensor!r}: 'reflectance'}} to convert"
-            ),
-        )
-    elif unit == "dn+1000":
-        yield low < OFFSET / 2, f"values below {OFFSET // 2} contradict the offset, or are no-data"
-    else:
+    if unit == "reflectance":
         yield negative, "negative values are no-data"
         yield (
             high > BRIGHTEST_REFLECTANCE,
-            (
-                f"values above {BRIGHTEST_REFLECTANCE:g} are not reflectance 0-1; leave units out if it is digital numbers"
-            ),
+            f"values above {BRIGHTEST_REFLECTANCE:g} are not reflectance 0-1; leave units out if it is digital numbers",
         )
+        return
+    too_bright = high > BRIGHTEST_NUMBER
+    swapped = _look_swapped(group, low, high)
+    yield (
+        swapped,
+        "its numbers make sense with their two bytes exchanged: the file was read in the other byte order; read it in its own",
+    )
+    for row in np.flatnonzero(too_bright):  # rare
+        too_bright[row] = any(
+            ((pixels > BRIGHTEST_NUMBER) & (pixels != 65535)).any()
+            for pixels in (_array(band.pixels[row]) for band in group.values())
+        )
+    yield (
+        too_bright,
+        f"values above {BRIGHTEST_NUMBER} are no reflectance: integers that wrapped below 0, as an offset subtracted in an unsigned "
+        "type leaves them; subtract in a signed type and clip at 0",
+    )
+    if unit == "dn+1000":
+        yield low < OFFSET / 2, f"values below {OFFSET // 2} contradict the offset, or are no-data"
+        return
+    small = (low > -8) & (high < 130) & ((low < -0.15) | (high > BRIGHTEST_REFLECTANCE))
+    floating = any(band.pixels.is_floating_point() for band in group.values())
+    yield (low < 0) & small & floating, _standardised("digital numbers are far larger")
+    yield (
+        negative & (low > FAINTEST_DB) & (high < 50),
+        "negative values in such a range look like Sentinel-1 in dB: check that the sensors are not swapped",
+    )
+    yield (
+        negative,
+        "negative values are no-data or overflown (read the band as uint16); clip them at 0 if an offset was subtracted",
+    )
+    yield (
+        high <= BRIGHTEST_REFLECTANCE,
+        f"with nothing above {BRIGHTEST_REFLECTANCE:g} it is reflectance 0-1, or empty; pass "
+        f"units={{{sensor!r}: 'reflectance'}} to convert (--units {sensor}=reflectance)",
+    )
+    percent = high <= BRIGHTEST_PERCENT
+    fine = [band.pixels for name, band in group.items() if BAND_METRES[name] == 10 and band.pixels.is_floating_point()]
+    for row in np.flatnonzero(percent & (high > DARKEST_NUMBERS)):  # rare: dark water, or percent with clouds
+        fractions = [(_array(pixels[row]) % 1 != 0).mean() for pixels in fine]
+        percent[row] = bool(fractions) and np.mean(fractions) > 0.5
+    yield percent, f"so small it looks like {_PERCENT}"
 
 
-def check_no_data(sensor: str, bands: Bands) -> None:
-    """Refuse pixels without a measurement: S2 at 0 in all bands or 65535 in one, a border at one value in all bands of S1."""
+_PERCENT = "reflectance in percent, not digital numbers; multiply it by 100"
+
+
+def _look_swapped(group: Bands, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether integers have their two bytes exchanged: too large ones that are not when turned, or whole multiples of 256."""
+    swapped = np.zeros(len(high), bool)
+    coarse = np.ones(len(high), bool)
+    for band in group.values():
+        if coarse.any():
+            coarse &= (_array(band.pixels[:, 0, :8]) % 256 == 0).all(axis=1)
+    possible = (high > 255) & ((high > BRIGHTEST_NUMBER) | coarse) & (low < BRIGHTEST_NUMBER)
+    for row in np.flatnonzero(possible):  # rare
+        arrays = [_array(band.pixels[row]) for band in group.values()]
+        if not all((array >= 0).all() and (array <= 65535).all() and (array % 1 == 0).all() for array in arrays):
+            continue
+        turned = [array.astype(np.uint16).byteswap() for array in arrays]
+        varied = sum(int((array != array[0, 0]).any()) for array in arrays) > len(arrays) // 2
+        swapped[row] = varied and max(int(array.max()) for array in turned) < BRIGHTEST_NUMBER / 2
+    return swapped
+
+
+def check_no_data(images: Images) -> None:
+    """Refuse pixels without a measurement.
+
+    For Sentinel-2 these are pixels at 0 in all bands or at 65535 in one, for Sentinel-1 a border at one value in all bands, for both a
+    square of one value in all bands.
+    """
+    sensor, remedy = images.sensor, "no-data. Crop or leave out such tiles"
 
     def refuse(counts: np.ndarray, what: str) -> None:
-        image = _first(counts >= NO_DATA_PIXELS)
-        if image is not None:
-            raise ValueError(
-                f"{sensor} image {image} has {counts[image]} {what}: no-data. Crop or leave out such tiles."
-            )
+        images.refuse(
+            counts >= NO_DATA_PIXELS, lambda row, image: f"{sensor} {image} has {counts[row]} {what}: {remedy}"
+        )
 
-    optical, radar = (_largest(bands, unit) for unit in ("dn", "db"))
+    optical, radar = (_largest(images.of_unit(unit)) for unit in ("dn", "db"))
     if optical:
-        full = np.logical_or.reduce([band.high == 65535 for name, band in bands.items() if BAND_UNIT.get(name) == "dn"])
-        counts = np.where(full, NO_DATA_PIXELS, 0)
-        refuse(counts, "or more pixels at 65535, the end of the type")
-        for image in np.flatnonzero(np.logical_and.reduce([band.low == 0 for band in optical])):  # rare: most end here
-            counts[image] = np.logical_and.reduce([_array(band.pixels[image]) == 0 for band in optical]).sum()
+        group = images.of_unit("dn")
+
+        def say_saturated(row: int, image: str) -> str:
+            at = {
+                name: int((band.pixels[row] == 65535).sum()) for name, band in group.items() if band.high[row] == 65535
+            }
+            total = sum(at.values())
+            where = ", ".join(f"{name} {count}" for name, count in at.items())
+            return f"{sensor} {image} has {total} pixel{'s' if total > 1 else ''} at 65535, the end of the type: {remedy} ({where})"
+
+        images.refuse(np.logical_or.reduce([band.high == 65535 for band in group.values()]), say_saturated)
+        counts = np.zeros(len(images.places), int)
+        for row in np.flatnonzero(np.logical_and.reduce([band.low == 0 for band in optical])):  # rare: most end here
+            counts[row] = np.logical_and.reduce([_array(band.pixels[row]) == 0 for band in optical]).sum()
         refuse(counts, "pixels that are 0 in all bands")
     if radar:
         varied = np.logical_or.reduce([band.low < band.high for band in radar])
@@ -286,13 +465,145 @@ def check_no_data(sensor: str, bands: Bands) -> None:
         lowest = (borders == np.stack([band.low for band in radar])[..., None]).all(axis=0)
         refuse(lowest.sum(axis=1) * varied, "border pixels at one lowest value in all bands")
         refuse((borders == 0).all(axis=0).sum(axis=1), "border pixels at 0 in all bands")
+    for own in ("dn", "db"):
+        refuse(_hole_sizes(images, own), "pixels of one value in all bands, in one piece")
 
 
-def _largest(bands: Bands, unit: str) -> list[BandPixels]:
-    """Those bands of a unit that have the largest size."""
-    group = [band for name, band in bands.items() if BAND_UNIT.get(name) == unit]
-    size = max((band.pixels.shape[-1] for band in group), default=0)
-    return [band for band in group if band.pixels.shape[-1] == size]
+def _hole_sizes(images: Images, own: str) -> np.ndarray:
+    """Number of pixels, (B,), in squares of one value in all bands of a unit."""
+    group = images.of_unit(own)
+    largest = _largest(group)
+    counts = np.zeros(len(images.places), int)
+    if not largest or largest[0].pixels.shape[-1] < 2 * HOLE:
+        return counts
+    varied = np.logical_and.reduce([band.low < band.high for band in largest])
+    candidates = np.zeros(len(counts), bool)
+    candidates[_where_square([_array(band.pixels) for band in largest])] = True
+    candidates &= varied
+    scale = 1e-4 if images.unit == "reflectance" else 1
+    for row in np.flatnonzero(candidates):  # rare
+        bands = [_array(band.pixels[row]) for band in largest]
+        smaller = [_array(band.pixels[row]) for band in group.values() if band.pixels.shape[-1] < len(bands[0])]
+        for mask in _holes(bands):
+            natural = own == "dn" and _is_shadow(mask, bands, scale)
+            if not natural and all(_agrees(mask, band) for band in smaller):
+                counts[row] += mask.sum()
+    return counts
+
+
+def _where_square(bands: Sequence[np.ndarray]) -> np.ndarray:
+    """Images of bands (B, H, W) that may have a square of one value: few others have pixels that are equal to neighbours both ways."""
+    # any square holds a pixel in a row 4k + 2 and a column 3k, and its right neighbour: so few rows need not be read again
+    rows, at_once = bands[-1][:, HOLE // 2 :: HOLE], 2 * IMAGES_AT_ONCE
+    found = []
+    for start in range(0, len(rows), at_once):  # in the cache, and in memory that need not be asked for
+        part = rows[start : start + at_once]
+        image, row, column = np.nonzero((part[:, :, :-1] == part[:, :, 1:])[:, :, :: HOLE - 1])
+        found.append((image + start, row, column))
+    image, row, column = (np.concatenate(places) for places in zip(*found, strict=True))
+    row, column = HOLE * row + HOLE // 2, (HOLE - 1) * column
+    for band in bands[:-1]:  # at few pixels
+        kept = band[image, row, column] == band[image, row, column + 1]
+        image, row, column = image[kept], row[kept], column[kept]
+    below = np.minimum(row + 1, bands[-1].shape[1] - 1)
+    sides = [
+        np.logical_and.reduce([band[image, row, column] == band[image, other, column] for band in bands])
+        for other in (row - 1, below)
+    ]
+    return np.asarray(image[sides[0] | sides[1]])
+
+
+def _holes(bands: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """For each value that bands (H, W) have all over a square of `HOLE` pixels, its pixels (H, W) in such squares."""
+    right = np.logical_and.reduce([band[:, 1:] == band[:, :-1] for band in bands])
+    down = np.logical_and.reduce([band[1:] == band[:-1] for band in bands])
+    squares = _runs(_runs(right, HOLE - 1, 1), HOLE, 0) & _runs(down, HOLE - 1, 0)[:, : 1 - HOLE]
+    rows, columns = np.nonzero(squares)
+    values = np.stack([band[rows, columns] for band in bands], axis=1)
+    while len(rows):
+        same = (values == values[0]).all(axis=1)
+        squares[:] = False
+        squares[rows[same], columns[same]] = True
+        mask = np.zeros(bands[0].shape, bool)
+        for down in range(HOLE):
+            for right_by in range(HOLE):
+                mask[down : down + len(squares), right_by : right_by + squares.shape[1]] |= squares
+        yield mask
+        rows, columns, values = rows[~same], columns[~same], values[~same]
+
+
+def _runs(flags: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Where so many flags (H, W) in a row, along an axis, begin: fewer by `length` - 1 along it."""
+    stop = flags.shape[axis] - length + 1
+    parts = [flags[start : start + stop] if axis == 0 else flags[:, start : start + stop] for start in range(length)]
+    return np.asarray(np.logical_and.reduce(parts))
+
+
+def _is_shadow(mask: np.ndarray, bands: Sequence[np.ndarray], scale: float) -> bool:
+    """Whether pixels (H, W) of one value are at the least value that Sen2Cor gives, amid dark ones."""
+    if max(float(band[mask].max()) for band in bands) > scale:
+        return False
+    padded = np.pad(mask, 1)
+    around = (padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]) & ~mask
+    brightest = np.max([band[around] for band in bands], axis=0) if around.any() else np.zeros(1)
+    return bool(np.median(brightest) < SHADOW * scale)
+
+
+def _agrees(mask: np.ndarray, band: np.ndarray) -> bool:
+    """Whether a band of larger pixels has hardly more than one value within a hole (H, W), too."""
+    factor = len(mask) // len(band)
+    if factor * len(band) != len(mask):
+        return True
+    inside = band[mask.reshape(len(band), factor, len(band), factor).all(axis=(1, 3))]
+    return len(inside) < 4 or len(np.unique(inside)) <= max(1, len(inside) // 16)
+
+
+def check_copies(images: Images) -> None:
+    """Refuse a band of one value (of Sentinel-2: of zeros) among bands that vary, and a band that has the same pixels as another."""
+    sensor, bands = images.sensor, {name: band for name, band in images.bands.items() if name in BAND_UNIT}
+    if len(bands) < 2:
+        return
+    lows, highs = (np.array([getattr(band, end) for band in bands.values()]) for end in ("low", "high"))
+    flat = lows == highs  # (bands, B)
+    if flat.any():
+        for (name, band), same in zip(bands.items(), flat, strict=True):
+            broken = same & ~flat.all(axis=0)
+            if BAND_UNIT[name] == "dn":  # over calm water all may be 1, the least that Sen2Cor gives
+                broken &= band.low == 0
+            images.refuse(
+                broken,
+                lambda row, image, name=name, band=band: (  # type: ignore[misc]
+                    f"{sensor} band {name} of {image} is {band.low[row]:g} everywhere, where its other bands vary: it is empty. "
+                    "Read the band again, or leave out such tiles"
+                ),
+            )
+    names = list(bands)
+    for place, name in enumerate(names):
+        alike = (highs[place] == highs[place + 1 :]) & (lows[place] == lows[place + 1 :]) & ~flat[place]
+        if not alike.any():
+            continue
+        for other, rows in zip(names[place + 1 :], alike, strict=True):
+            if rows.any() and bands[name].pixels.shape == bands[other].pixels.shape:
+                for row in np.flatnonzero(rows):
+                    rows[row] = _same_pixels(bands[name].pixels[row], bands[other].pixels[row])
+                images.refuse(
+                    rows,
+                    lambda row, image, name=name, other=other: (  # type: ignore[misc]
+                        f"{sensor} bands {name} and {other} of {image} have the same pixels: one was given twice. Check which is which"
+                    ),
+                )
+
+
+def _same_pixels(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two bands (H, W) are equal, and it is no chance: over calm water nearly all pixels of several bands may be 1."""
+    first, second = _array(one), _array(other)
+    return bool((first == second).all() and (first != np.median(first)).mean() > 0.05)
+
+
+def _largest(group: Bands) -> list[BandPixels]:
+    """Those bands that have the largest size."""
+    size = max((band.pixels.shape[-1] for band in group.values()), default=0)
+    return [band for band in group.values() if band.pixels.shape[-1] == size]
 
 
 def _border(pixels: torch.Tensor) -> np.ndarray:
@@ -304,38 +615,38 @@ def _border(pixels: torch.Tensor) -> np.ndarray:
 # Guesses
 
 
-def check_guesses(sensor: str, bands: Bands) -> None:
-    """Refuse what looks wrong beyond the range of its values; bands in their own units, those of unknown unit are left alone.
+def check_guesses(images: Images) -> None:
+    """Refuse what looks wrong beyond the range of its values; bands of unknown unit are left alone.
 
-    What is read wrongly is wrong in every image, and nature looks odd now and then. So a sign must show in more than half of the
-    images given together; of fewer there is one warning, and they are taken as they are.
+    Guesses about the unit are for images of which nobody says it. Those about the bands are made in any unit.
     """
-    optical = {name: band for name, band in bands.items() if BAND_UNIT.get(name) == "dn"}
-    signs = [_exchange_signs(bands)]
+    sensor, optical, radar = images.sensor, images.of_unit("dn"), images.of_unit("db")
+    own = "dn" if optical else "db"
+    if images.unit is None and optical:
+        remedy = (
+            f"If its values are right as they are, say so by units={{{sensor!r}: {own!r}}} (--units {sensor}={own})"
+        )
+        _refuse_suspects(
+            images, (*_offset_guess(sensor, optical), *_percent_guess(optical), *_overflow_guess(optical)), remedy
+        )
+    signs = [*_exchange_guess(radar, images.unit)]
     if optical:
-        signs += [
-            _offset_guess(sensor, optical),
-            _order_guess(optical),
-            _overflow_guess(optical),
-            _coarse_guess(optical),
-        ]
-    for wrong, reason in (sign for part in signs for sign in part):
-        image = _first(wrong)
-        if image is None:
-            continue
-        own = "dn" if optical else "db"
-        if 2 * np.sum(wrong) > len(wrong):
-            raise ValueError(
-                f"{sensor} image {image} {reason}. If its values are right as they are, say so by units={{{sensor!r}: {own!r}}}."
-            )
-        logger.warning_once(
-            f"An image of {sensor} {reason}. As most images beside it do not, it is taken as it is. (Said once.)"
+        signs += [*_order_guess(optical, images.unit), *_coarse_guess(optical, images.unit)]
+    _refuse_suspects(images, signs, "If it is right as it is, take it by suspect='accept' (--suspect accept)")
+
+
+def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: str) -> None:
+    for wrong, reason in signs:
+        images.refuse(
+            wrong,
+            lambda row, image, reason=reason: f"{images.sensor} {image} {reason}. {remedy}",  # type: ignore[misc]
+            SuspectImageError,
         )
 
 
-def _exchange_signs(bands: Bands) -> Signs:
-    if "VV" in bands and "VH" in bands:
-        difference = _means(bands["VV"].pixels) - _means(bands["VH"].pixels)
+def _exchange_guess(radar: Bands, unit: str | None) -> Signs:
+    if "VV" in radar and "VH" in radar:
+        difference = _means(radar["VV"].pixels, unit, 8) - _means(radar["VH"].pixels, unit, 8)
         yield (
             difference < WEAKEST_VV,
             f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
@@ -344,21 +655,47 @@ def _exchange_signs(bands: Bands) -> Signs:
 
 
 def _offset_guess(sensor: str, optical: Bands) -> Signs:
-    """Nothing is dark in any band. Snow is bright in the visible, so a short-wave infrared band is needed to tell."""
-    if {"B02", "B03", "B04"} & set(optical) and {"B11", "B12"} & set(optical):
-        low = np.min([band.low for band in optical.values()], axis=0)
-        least, most = DARKEST_WITH_OFFSET
-        yield (
-            (low >= least) & (low <= most),
-            f"has no pixel below {least} in any band: it carries the offset of {OFFSET} of processing baseline 04.00 and later. Pass "
-            f"units={{{sensor!r}: 'dn+1000'}} to subtract it",
+    """Hardly anything is dark in any band. Snow is bright in the visible, so a short-wave infrared band is needed to tell."""
+    if not ({"B02", "B03", "B04"} & set(optical) and {"B11", "B12"} & set(optical)):
+        return
+    least, most = DARKEST_WITH_OFFSET
+    wrong = np.min([band.low for band in optical.values()], axis=0) <= most
+    for band in optical.values():  # every 8th pixel of every 8th row says enough of nearly all images
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            dark = _array(band.pixels[:, 4::8, 4::8])[rows] < least
+            wrong[rows] = dark.mean(axis=(1, 2)) <= 5 * MOST_DARK
+    for row in np.flatnonzero(wrong):  # rare
+        arrays = [_array(band.pixels[row]) for band in optical.values()]
+        bright = all((array < least).mean() <= MOST_DARK for array in arrays)
+        wrong[row] = bright and any(((array >= least) & (array <= most)).any() for array in arrays)
+    yield (
+        wrong,
+        f"has hardly a pixel below {least} in any band: it carries the offset of {OFFSET} of processing baseline 04.00 and later. "
+        f"Pass units={{{sensor!r}: 'dn+1000'}} to subtract it (--units {sensor}=dn+1000)",
+    )
+
+
+def _percent_guess(optical: Bands) -> Signs:
+    """Numbers as small as those of water, and an infrared as bright as that of land or clouds."""
+    wrong = np.max([band.high for band in optical.values()], axis=0) <= BRIGHTEST_PERCENT
+    visible, infrared = (
+        [name for name in names if name in optical] for names in (("B02", "B03", "B04"), NEAR_INFRARED)
+    )
+    rows = np.flatnonzero(wrong)  # few
+    if len(rows) and visible and infrared:
+        first, second = (
+            np.max([_array(optical[name].pixels)[rows, ::4, ::4].mean(axis=(1, 2)) for name in names], axis=0)
+            for names in (visible, infrared)
         )
+        wrong[rows] = second > INFRARED_OF_WATER * first
+        yield wrong, f"is so dark, with a bright infrared, that it looks like {_PERCENT}"
 
 
-def _order_guess(optical: Bands) -> Signs:
+def _order_guess(optical: Bands, unit: str | None) -> Signs:
     names = [name for name in NEAR_INFRARED if name in optical]
     if len(names) > 1:
-        means = [_means(optical[name].pixels) for name in names]
+        means = [_means(optical[name].pixels, unit) for name in names]
         low, high = np.min(means, axis=0), np.max(means, axis=0)
         yield (
             (high > NEAR_INFRARED_LEAST) & (high > NEAR_INFRARED_RATIO * low),
@@ -370,17 +707,19 @@ def _order_guess(optical: Bands) -> Signs:
 def _overflow_guess(optical: Bands) -> Signs:
     small = np.max([band.high for band in optical.values()], axis=0) <= 255
     for image in np.flatnonzero(small):  # rare: the full look is for these only
-        steps = [np.abs(np.diff(_array(band.pixels[image]).astype(np.float32), axis=1)) for band in optical.values()]
-        small[image] = np.mean([(step > 128).mean() for step in steps]) > MOST_JUMPS
+        wide = [band.pixels for band in optical.values() if band.high[image] > 128 + band.low[image]]
+        rows = [_array(pixels[image]).astype(np.float32) for pixels in wide]
+        jumps = [(np.abs(each[:, 1:] - each[:, :-1]) > 128).mean() for each in rows]
+        small[image] = sum(jumps) / len(optical) > MOST_JUMPS
     yield small, "jumps between 0 and 255: larger numbers were cut to 8 bits. Read it again in its own type"
 
 
-def _coarse_guess(optical: Bands) -> Signs:
+def _coarse_guess(optical: Bands, unit: str | None) -> Signs:
     """A band much smoother than the other 10 m bands, along rows and columns: where all are smooth, as of clouds, it is the scene."""
     names = [name for name in optical if BAND_METRES[name] == 10]
-    coarse = _look_coarse([optical[name].pixels for name in names]) if names else np.zeros((0, 1), bool)
+    coarse = _look_coarse([optical[name].pixels for name in names], unit) if names else np.zeros((0, 1), bool)
     if coarse.any():  # rare
-        coarse &= _look_coarse([optical[name].pixels.transpose(1, 2) for name in names])
+        coarse &= _look_coarse([optical[name].pixels.transpose(1, 2) for name in names], unit)
     for name, wrong in zip(names, coarse, strict=True):
         yield (
             wrong,
@@ -388,38 +727,41 @@ def _coarse_guess(optical: Bands) -> Signs:
         )
 
 
-def _look_coarse(bands: Sequence[torch.Tensor]) -> np.ndarray:
+def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     """Whether the rows of bands, (B, H, W) each, look interpolated from much larger pixels, or repeat them: (bands, B).
 
     Roughness is the mean square of how far a pixel lies off the middle of its neighbours, over the mean square of the steps between
     neighbours: 0 on a straight line, 0.75 in noise. Bands of hardly any steps, such as of calm water, are not judged.
     """
     # every 24th row and the one after it, (bands, B, rows, W) each
-    lines, next_lines = (np.stack([_array(pixels[:, start::24]) for pixels in bands]) for start in (0, 1))
-    numbers = lines.astype(np.float32)
+    lines = np.stack([_array(pixels[:, ::24]) for pixels in bands])
+    numbers = lines.astype(np.float32) * np.float32(10_000 if unit == "reflectance" else 1)
     steps = numbers[..., 1:] - numbers[..., :-1]
     bends = steps[..., 1:] - steps[..., :-1]
     power, bend = (np.einsum("...hw,...hw->...", each, each) / each[0, 0].size for each in (steps, bends))
     strong = power >= 4
     roughness = bend / 4 / np.maximum(power, 1e-9)
-    repeated = strong & (lines[:, :, : next_lines.shape[2]] == next_lines).all(axis=(2, 3))
+    repeated = np.zeros(strong.shape, bool)
+    for place, pixels in enumerate(bands):
+        below = _array(pixels[:, 1::24])
+        same = (lines[place, :, : below.shape[1], :8] == below[..., :8]).all(axis=(1, 2)) & strong[place]
+        if same.any():  # rare
+            repeated[place] = same & (lines[place, :, : below.shape[1]] == below).all(axis=(1, 2))
     if not (strong & (roughness < SMOOTHEST)).any():  # nearly always
         return np.asarray(repeated)
     judged = strong & ((steps != 0).mean(axis=(2, 3)) > 0.25)
-    roughest = np.max(np.where(judged, roughness, 0), axis=0)
-    smooth = judged & (roughness < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * roughness < roughest)
+    middle = np.median(np.where(judged, roughness, 0), axis=0)
+    smooth = judged & (roughness < SMOOTHEST) & (SMOOTHER_THAN_OTHERS * roughness < middle)
     return np.asarray(smooth | repeated)
 
 
-def _means(pixels: torch.Tensor) -> np.ndarray:
-    """Mean of each image, (B,), from every 16th pixel."""
-    return _array(pixels[:, ::4, ::4]).astype(np.float32).mean(axis=(1, 2))
+def _means(pixels: torch.Tensor, unit: str | None = None, step: int = 4) -> np.ndarray:
+    """Mean of each image, (B,), from a pixel of each `step` rows and columns, in the unit the band is standardised in."""
+    sample = pixels[:, ::step, ::step]
+    if unit is not None:
+        sample = convert_unit(sample, unit)
+    return _array(sample).astype(np.float32).mean(axis=(1, 2))
 
 
 def _array(pixels: torch.Tensor) -> np.ndarray:
     return np.asarray(pixels.cpu().numpy())
-
-
-def _first(wrong: Any) -> int | None:
-    """The first image that is wrong, of (B,)."""
-    return int(wrong.argmax()) if wrong.any() else None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from os import PathLike
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 try:
     from .configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
-    from .image_checks_csmae import BAND_UNIT, IMAGES_AT_ONCE, check_images, check_unit_name, convert_unit
+    from .image_checks_csmae import BAND_UNIT, IMAGES_AT_ONCE, SUSPECT, check_images, check_unit_name, convert_unit
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
     from configuration_csmae import DEFAULT_SENSORS, CSMAEPushMixin
-    from image_checks_csmae import BAND_UNIT, IMAGES_AT_ONCE, check_images, check_unit_name, convert_unit
+    from image_checks_csmae import BAND_UNIT, IMAGES_AT_ONCE, SUSPECT, check_images, check_unit_name, convert_unit
 
 _STATISTICS: dict[str, tuple[float, float]] = {
     "B01": (340.76769064, 554.81258967),
@@ -55,15 +55,17 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     Every band is resampled to `size` (bicubic, corners aligned, as the original's reader does) and standardised by its
     mean and standard deviation, without clipping. Order, units and statistics are saved with the processor.
 
-    What would be a silent wrong number is an error that names the image, the band and the remedy. *Certain* signs are always
-    refused: missing bands, wrong sizes (a 60 m band for a 10 m one), NaN and infinite values, 8-bit pixels (too small for these
-    units), Sentinel-1 below -100 dB or without any value below 0 (linear power), Sentinel-2 below 0, with nothing above 2
-    (reflectance 0-1) or at 65535, and no-data: pixels at 0 in all Sentinel-2 bands, or a border along which all Sentinel-1 bands
-    stay at one value. *Guesses* are made unless the unit is declared, for who declares it knows the pixels; their thresholds lie
-    clear of all real tiles met here: the +1000 offset of baseline 04.00 (no pixel of any band below 900; needs a visible and
-    a short-wave infrared band), VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
-    differ by half), a 60 m band interpolated to 10 m (much smoother than the other 10 m bands, or of repeated pixels), and numbers cut
-    to 8 bits (0 to 255 with jumps).
+    What would be a silent wrong number is an error that names the images, the band and the remedy. An image's verdict is its own: it
+    does not depend on what is given with it. *Certain* signs are always refused: missing bands, wrong sizes (a 60 m band for a 10 m
+    one), NaN and infinite values, 8-bit pixels (too small for these units), Sentinel-1 below -100 or above 70 dB or without any value
+    below 0 (linear power), Sentinel-2 below 0, with nothing above 2 (reflectance 0-1) or 50 (percent), above 60,000 (integers that
+    wrapped) or at 65535, numbers whose bytes were exchanged, pixels that are standardised already, a band of zeros among others or
+    the same pixels as two bands, and no-data: pixels at 0 in all Sentinel-2 bands, pixels at 0 in linear power, a border along which
+    all Sentinel-1 bands stay at one value, a square of one value in all bands. *Guesses* have thresholds clear of all real tiles met
+    here. A declared unit ends those of the unit: the +1000 offset of baseline 04.00 (hardly a pixel of any band below 900; needs a
+    visible and a short-wave infrared band), percent beside clouds, and numbers cut to 8 bits (0 to 255 with jumps). `suspect="accept"`
+    ends those of the bands too: VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
+    differ by half), and a 60 m band interpolated to 10 m (much smoother than most 10 m bands, or of repeated pixels).
 
     No sign tells the order of similar bands in a bare array (blue, green and red, say): pass a dict by band name wherever the
     order is not beyond doubt. Nor are these seen: the offset in bands that lack a short-wave one or over thick cloud, VV and VH
@@ -76,7 +78,9 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         band_std: Standard deviation by band. Default: BigEarthNet-MM v1.
         transpose: Swap rows and columns of every image, which is how the original's reader fed its published weights.
         units: Unit by sensor of the images this processor is given, where a call does not say another: for an archive that
-            holds linear power, say. Default: dB and digital numbers.
+            holds linear power, say. Default: dB and digital numbers. An image that says its own unit is believed.
+        suspect: What is done with images that show a sign which is a guess, where a call does not say another: "refuse", or
+            "accept" them as they are.
 
     Raises:
         ValueError: If a band lacks statistics, its standard deviation is not above 0, or a unit or band name is unusable.
@@ -98,6 +102,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         band_std: Mapping[str, float] | None = None,
         transpose: bool = False,
         units: Mapping[str, str] | None = None,
+        suspect: str = "refuse",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -125,12 +130,13 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         for sensor, unit in self.units.items():
             self._check_sensor(sensor)
             check_unit_name(sensor, self.sensors[sensor], unit)
+        self.suspect = _check_suspect(suspect)
         self.model_input_names = list(self.sensors)
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build from a saved configuration, whose fields `kwargs` may override: `from_pretrained(folder, sensors=...)`."""
-        fields = ("sensors", "size", "band_mean", "band_std", "transpose", "units")
+        fields = ("sensors", "size", "band_mean", "band_std", "transpose", "units", "suspect")
         overrides = {name: kwargs.pop(name) for name in fields if name in kwargs}
         settings = {**image_processor_dict, **overrides}
         if "units" not in overrides:  # of a sensor that was left out by `sensors`, the unit means nothing
@@ -148,6 +154,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         return_tensors: str | None = "pt",
         device: str | torch.device | None = None,
         units: Mapping[str, str] | None = None,
+        suspect: str | None = None,
         **images: Bands | None,
     ) -> BatchFeature:
         """Process images of one or more sensors, each passed by the sensor's name.
@@ -158,27 +165,54 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
             device: Where to process; default where the tensors are, for arrays the CPU.
             units: Unit by sensor in which the images are given, where it is not the processor's own. `"linear"` (Sentinel-1 in linear
                 power), `"dn+1000"` (Sentinel-2 of processing baseline 04.00 and later) and `"reflectance"` (Sentinel-2 in 0-1)
-                are converted; `"db"` and `"dn"` are the bands' own, said for certain.
+                are converted; `"db"` and `"dn"` are the bands' own, said for certain. An image with an attribute `unit` says its
+                own, and each of a list may say another; a call that says another than the image is an error.
+            suspect: `"refuse"` or `"accept"` images that show a sign which is a guess; default the processor's own.
             **images: For each sensor one image or a list of images. An image is a dict of bands, each (H, W) at its
                 native resolution, or a stacked array (C, H, W) in the order of `sensors[sensor]`; a batch may also be
-                a dict of (B, H, W) or an array (B, C, H, W). Bands are numpy arrays, torch tensors, or GeoTIFF paths.
+                a dict of (B, H, W) or an array (B, C, H, W). Bands are numpy arrays, torch tensors, or paths of image files; an
+                image may be the path of a file that names its bands, or of a folder of one image's files (needs csmae-hf).
 
         Returns:
             A tensor (B, C, size, size) float32 by sensor.
 
         Raises:
+            SuspectImageError: If a sign that is a guess speaks against images. A ValueError.
             ValueError: If a sensor is unknown, a band is missing or has a wrong size, or the pixels are not what they should
-                be (see the class). The message names the image, the band and the remedy.
+                be (see the class). The message names the images, the band and the remedy.
         """
-        native = self.stack_native(*args, units=units, **images)
-        return self.process_native(native, device=device, return_tensors=return_tensors)
+        native: dict[str, dict[str, torch.Tensor]] = {}
+        data: dict[str, torch.Tensor] = {}
+        for sensor, parts in self._collect(args, units, images).items():
+            sizes: dict[tuple[Any, ...], list[_Part]] = {}  # others than an image's own do not change it
+            for part in parts:
+                sizes.setdefault(tuple(array.shape[-2:] for array in part.bands.values()), []).append(part)
+            if len(sizes) == 1:
+                native[sensor] = self._stack(sensor, parts, suspect)
+                continue
+            done: dict[int, torch.Tensor] = {}
+            for same in sizes.values():
+                stacked = {sensor: self._stack(sensor, same, suspect)}
+                processed = self.process_native(stacked, device=device, return_tensors=None)[sensor]
+                lengths = [part.length for part in same]
+                done |= dict(zip((part.first for part in same), processed.split(lengths), strict=True))
+            data[sensor] = torch.cat([done[part.first] for part in parts])
+        data |= self.process_native(native, device=device, return_tensors=None)
+        return BatchFeature({sensor: data[sensor] for sensor in images if sensor in data}, return_tensors)
 
-    def stack_native(self, *args: Any, units: Mapping[str, str] | None = None, **images: Bands | None) -> Native:
+    def stack_native(
+        self,
+        *args: Any,
+        units: Mapping[str, str] | None = None,
+        suspect: str | None = None,
+        **images: Bands | None,
+    ) -> Native:
         """Check images and stack their bands at native resolution: a third of the bytes, to be processed on another device.
 
         Args:
             *args: Not accepted, as in `preprocess`.
             units: As of `preprocess`; other units are converted here.
+            suspect: As of `preprocess`.
             **images: As of `preprocess`.
 
         Returns:
@@ -186,19 +220,11 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
             numbers, of the type the bands came in where that is 16-bit integer, else float32. Made for `process_native`.
 
         Raises:
-            ValueError: As `preprocess`.
+            ValueError: As `preprocess`, and if a band differs in size between images.
         """
-        if args:
-            raise ValueError(
-                f"Pass images by the name of their sensor, such as processor({next(iter(self.sensors))}=image)."
-            )
-        given = {sensor: value for sensor, value in images.items() if value is not None}
-        if not given:
-            raise ValueError(f"No images were given: pass one or more of {', '.join(self.sensors)} by name.")
-        for sensor in (*given, *(units or {})):
-            self._check_sensor(sensor)
-        units = {**self.units, **(units or {})}
-        return {sensor: self._stack_sensor(sensor, value, units.get(sensor)) for sensor, value in given.items()}
+        return {
+            sensor: self._stack(sensor, parts, suspect) for sensor, parts in self._collect(args, units, images).items()
+        }
 
     def process_native(
         self,
@@ -236,15 +262,68 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         if sensor not in self.sensors:
             raise ValueError(f"Unknown sensor {sensor!r}: this processor has {', '.join(self.sensors)}.")
 
-    def _stack_sensor(self, sensor: str, value: Bands, unit: str | None) -> dict[str, torch.Tensor]:
+    def _collect(
+        self, args: Sequence[Any], units: Mapping[str, str] | None, images: Mapping[str, Bands | None]
+    ) -> dict[str, list["_Part"]]:
+        """The images of a call by sensor, in order, each with its unit."""
+        if args:
+            raise ValueError(
+                f"Pass images by the name of their sensor, such as processor({next(iter(self.sensors))}=image)."
+            )
+        given = {sensor: value for sensor, value in images.items() if value is not None}
+        if not given:
+            raise ValueError(f"No images were given: pass one or more of {', '.join(self.sensors)} by name.")
+        for sensor in (*given, *(units or {})):
+            self._check_sensor(sensor)
+        collected = {}
+        for sensor, value in given.items():
+            names, said = self.sensors[sensor], (units or {}).get(sensor)
+            parts, place = [], 0
+            for part in collect_images(value, sensor, names, said):
+                if said is not None and part.unit not in (None, said):
+                    raise ValueError(
+                        f"{sensor} image {place} says that its unit is {part.unit!r}, and units={{{sensor!r}: {said!r}}} (--units "
+                        f"{sensor}={said}) was given. Leave it out, or correct one of them."
+                    )
+                unit = part.unit or said or self.units.get(sensor)
+                if unit is not None:
+                    check_unit_name(sensor, names, unit)
+                parts.append(_Part(part.bands, part.length, unit, place))
+                place += part.length
+            collected[sensor] = parts
+        return collected
+
+    def _stack(self, sensor: str, parts: Sequence["_Part"], suspect: str | None) -> dict[str, torch.Tensor]:
+        """Check the images of a sensor and stack their bands in the unit they are standardised in: (B, bands, H, W) by group."""
+        suspect = self.suspect if suspect is None else _check_suspect(suspect)
         names = self.sensors[sensor]
-        if unit is not None:
-            check_unit_name(sensor, names, unit)
-        groups = stack_bands(collect_images(value, sensor, names), sensor, names)
-        check_images(sensor, groups, unit, self.size)
-        return {
-            key: convert_unit(pixels, unit) if key.split()[0] in BAND_UNIT else pixels for key, pixels in groups.items()
-        }
+        by_unit: dict[str | None, list[_Part]] = {}
+        for part in parts:
+            by_unit.setdefault(part.unit, []).append(part)
+        stacked = []
+        for unit, same in by_unit.items():
+            groups = stack_bands([part.bands for part in same], sensor, names)
+            places = [place for part in same for place in range(part.first, part.first + part.length)]
+            check_images(sensor, groups, unit, self.size, suspect=suspect, places=places)
+            stacked.append(
+                {
+                    key: convert_unit(pixels, unit) if key.split()[0] in BAND_UNIT else pixels
+                    for key, pixels in groups.items()
+                }
+            )
+        if len(stacked) == 1:
+            return stacked[0]
+        if len({tuple((key, pixels.shape[1:]) for key, pixels in groups.items()) for groups in stacked}) > 1:
+            stack_bands([part.bands for part in parts], sensor, names)  # names the band whose sizes differ
+        order = torch.tensor(
+            [
+                place
+                for same in by_unit.values()
+                for part in same
+                for place in range(part.first, part.first + part.length)
+            ]
+        ).argsort()
+        return {key: torch.cat([groups[key].float() for groups in stacked])[order] for key in stacked[0]}
 
     def _process_sensor(self, sensor: str, groups: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Standardise and resample a sensor's bands by group: (B, C, size, size)."""
@@ -292,8 +371,30 @@ def _without_autocast(device_type: str) -> Any:
 # Images in any form, to tensors by band size
 
 
-def collect_images(value: Bands, sensor: str, bands: Sequence[str]) -> list[dict[str, Array]]:
-    """Bring a sensor's images, in any form the processor takes, into parts of the batch, in order: (H, W) or (B, H, W) by band.
+class _Part(NamedTuple):
+    """Images of a sensor that were given as one: each band (H, W), or (B, H, W).
+
+    Attributes:
+        bands: By name.
+        length: Number of images.
+        unit: Unit they are in, where the image or somebody else says it.
+        first: Place of the first in the call.
+    """
+
+    bands: Mapping[str, Array]
+    length: int
+    unit: str | None = None
+    first: int = 0
+
+
+def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | None = None) -> list[_Part]:
+    """Bring a sensor's images, in any form the processor takes, into parts of the batch, in order.
+
+    Args:
+        value: The images.
+        sensor: Their sensor.
+        bands: Its bands, in order.
+        said: Unit that the call says.
 
     Raises:
         ValueError: If bands are missing, or shapes fit no form.
@@ -301,7 +402,9 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str]) -> list[dict
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError(f"{sensor} is an empty list: pass at least one image.")
-        return [part for image in value for part in collect_images(image, sensor, bands)]
+        return [part for image in value for part in collect_images(image, sensor, bands, said)]
+    if isinstance(value, (str, PathLike)):
+        value = _read_path(value, bands, sensor, said)
     if not hasattr(value, "keys"):
         array = _as_array(value)
         if array.ndim not in (3, 4) or array.shape[-3] != len(bands):
@@ -309,19 +412,53 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str]) -> list[dict
                 f"{sensor} has shape {tuple(array.shape)}: expected ({len(bands)}, H, W) or (batch, {len(bands)}, H, W) with the "
                 f"bands {list(bands)} in this order, or a dict by band name."
             )
-        return [{band: array[..., place, :, :] for place, band in enumerate(bands)}]
+        length = 1 if array.ndim == 3 else array.shape[0]
+        return [_Part({band: array[..., place, :, :] for place, band in enumerate(bands)}, length)]
     image = cast(Mapping[str, Any], value)  # any mapping, also one that is not registered as such
     missing = [band for band in bands if band not in image]
     if missing:
         raise ValueError(f"{sensor} lacks the bands {missing}: got {sorted(image)}, expected {list(bands)}.")
-    arrays = {band: _as_array(image[band]) for band in bands}
-    for band, array in arrays.items():
+    claims: dict[str, str] = {} if getattr(image, "unit", None) is None else {"the image": image.unit}  # type: ignore[attr-defined]
+    arrays: dict[str, Array] = {}
+    lengths: dict[str, int] = {}
+    for band in bands:
+        pixels = image[band]
+        if type(pixels) is not np.ndarray and isinstance(pixels, (str, PathLike)):
+            read = _read_path(pixels, [band], sensor, said, (band,))
+            if read.unit is not None:
+                claims[str(pixels)] = read.unit
+            pixels = read[band]
+        array = arrays[band] = _as_array(pixels)
         if array.ndim not in (2, 3):
             raise ValueError(f"{sensor} band {band} has shape {tuple(array.shape)}: expected (H, W) or (batch, H, W).")
-    lengths = {band: array.shape[0] if array.ndim == 3 else 1 for band, array in arrays.items()}
+        lengths[band] = array.shape[0] if array.ndim == 3 else 1
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{sensor} has bands of different batch lengths: {lengths}.")
-    return [arrays]
+    if len(set(claims.values())) > 1:
+        listed = ", ".join(f"{by} says {unit}" for by, unit in claims.items())
+        raise ValueError(f"The bands of one {sensor} image are in several units: {listed}. Bring them into one.")
+    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None))]
+
+
+def _read_path(
+    path: Any, wanted: Sequence[str], sensor: str, unit: str | None, bands: tuple[str, ...] | None = None
+) -> Any:
+    """Bands of an image file, or of a folder of one image's files, by name, with the `unit` that they say."""
+    try:
+        from csmae_hf.images.image import Said
+        from csmae_hf.images.readers import read_path
+    except ImportError as error:
+        raise ImportError(
+            f"Reading {path} needs csmae-hf with its extra for image files: pip install 'csmae-hf[geo]'. Or read it yourself, and "
+            "pass a dict of bands."
+        ) from error
+    return read_path(path, list(wanted), sensor=sensor, said=Said(unit=unit, bands=bands))
+
+
+def _check_suspect(suspect: str) -> str:
+    if suspect not in SUSPECT:
+        raise ValueError(f"suspect={suspect!r}: expected one of {', '.join(map(repr, SUSPECT))}.")
+    return suspect
 
 
 def stack_bands(images: Sequence[Mapping[str, Array]], sensor: str, bands: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -372,7 +509,7 @@ _SMALL_INTEGERS = ("uint8", "int8", "uint16", "int16")
 
 def _as_array(value: Any) -> Array:
     """A band or a stack of bands, from whatever holds it: a numpy array, or a tensor if it lies on another device."""
-    if type(value) is np.ndarray and value.dtype.kind in "fiu":
+    if type(value) is np.ndarray and value.dtype.kind in "fiu" and value.dtype.isnative:
         return value
     if isinstance(value, torch.Tensor):
         if value.dtype == torch.bool or value.is_complex():
@@ -381,18 +518,10 @@ def _as_array(value: Any) -> Array:
         if value.device.type != "cpu":
             return value
         return cast(np.ndarray, (value.float() if value.dtype == torch.bfloat16 else value).numpy())
-    if isinstance(value, (str, PathLike)):
-        try:
-            import rasterio
-        except ImportError as error:
-            raise ImportError("Reading a GeoTIFF needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
-        with rasterio.open(value) as source:
-            value = source.read()
-        value = value[0] if value.shape[0] == 1 else value  # (H, W) of one band, else (C, H, W)
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"Pixels of type {array.dtype} are no image: expected numbers.")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 # Bicubic resampling

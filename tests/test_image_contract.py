@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from real_tiles import Tile, labelled_pairs, ssl4eo_images, terramesh_chips
 
-import image_checks_csmae
 from image_processing_csmae import CSMAEImageProcessor
 
 S1, S2 = ["VH", "VV"], ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A"]
@@ -308,18 +307,3 @@ def test_the_order_of_similar_bands_needs_names(pairs: dict[str, Tile]) -> None:
     assert torch.equal(
         PROCESSOR(s2=dict(zip(order, stacked(tile, order), strict=True)), units={"s2": "dn"})["s2"], right
     )
-
-
-def test_one_odd_tile_of_a_batch_is_taken_with_a_warning_and_most_are_refused(
-    pairs: dict[str, Tile], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    radar = list(of_sensor(pairs, S1).values())[:8]
-    exchanged = [{"VH": tile["VV"], "VV": tile["VH"]} for tile in radar]
-    wrong = next(i for i, tile in enumerate(exchanged) if refused([tile], "s1", dict, "they are exchanged"))
-    said: list[str] = []
-    monkeypatch.setattr(image_checks_csmae.logger, "warning_once", said.append)
-    taken = PROCESSOR(s1=[exchanged[wrong] if i == wrong else tile for i, tile in enumerate(radar)])["s1"]
-    assert ["they are exchanged" in words for words in said] == [True]
-    assert taken.shape == (8, 2, 120, 120)
-    with pytest.raises(ValueError, match="they are exchanged"):
-        PROCESSOR(s1=exchanged)

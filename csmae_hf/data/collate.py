@@ -1,8 +1,13 @@
 """From rows of a dataset to a batch of tensors, standardised here or ready to be standardised on a device."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
+from image_checks_csmae import SuspectImageError
 from image_processing_csmae import CSMAEImageProcessor
 
 
@@ -17,6 +22,9 @@ class TileCollator:
         native: Check and stack only, and leave resampling and standardising to `processor.process_native`, which does it on the
             device: a third of the bytes to move, and no such work in the processes that load.
         with_ids: Whether a batch also has the tiles' names, as a list under `ids`.
+        suspect: What the processor is told to do with images that show a sign which is a guess, "refuse" or "accept"; default nothing.
+        fill_missing: Whether a tile may lack the image of a sensor: the batch then has zeros there, and under `present`, by sensor,
+            which tiles have one, as the model takes it. Else such a tile is refused.
 
     Example:
         >>> collator = TileCollator(processor, native=True)
@@ -29,11 +37,15 @@ class TileCollator:
         sensors: Sequence[str] | None = None,
         native: bool = False,
         with_ids: bool = False,
+        suspect: str | None = None,
+        fill_missing: bool = False,
     ):
         self.processor = processor
         self.sensors = list(sensors or processor.sensors)
         self.native = native
         self.with_ids = with_ids
+        self.options: dict[str, Any] = {} if suspect is None else {"suspect": suspect}
+        self.fill_missing = fill_missing
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make a batch.
@@ -43,45 +55,127 @@ class TileCollator:
 
         Returns:
             (B, C, H, W) by sensor; if `native`, by sensor a dict of (B, bands, H, W), as `processor.stack_native` makes it;
-            last, where asked for, the names of the B tiles.
+            where asked for, `present`, by sensor (B,) bool, and the names of the B tiles.
 
         Raises:
+            SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
             ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
         """
-        for sensor in self.sensors:
-            missing = [_name(row, place) for place, row in enumerate(rows) if row[sensor] is None]
-            if missing:
+        present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
+        for sensor, flags in present.items():
+            missing = [_name(row, place) for place, row in enumerate(rows) if not flags[place]]
+            if missing and not self.fill_missing:
                 raise ValueError(
                     f"{len(missing)} of the {len(rows)} tiles of a batch have no {sensor} image, {missing[0]} for one: leave them "
                     "out with dataset.filter, or read a store that has them."
                 )
+        without = [
+            _name(row, place) for place, row in enumerate(rows) if not any(flags[place] for flags in present.values())
+        ]
+        if without:
+            raise ValueError(
+                f"{without[0]} has no image of {', '.join(self.sensors)}: leave it out with dataset.filter."
+            )
         from csmae_hf.data.pixel_column import read_together  # it imports datasets, and so pandas
 
         try:
             with read_together(row[sensor] for row in rows for sensor in self.sensors):
-                batch = self._process(rows)
+                batch = self._process(rows, present)
         except ValueError as error:
-            if type(error) is not ValueError:  # a store's own errors name the tile already
+            if type(error) is not ValueError and not is_suspect(error):  # a store's own errors name the tile already
                 raise
             raise self._named(rows, error) from error
+        if self.fill_missing:
+            batch["present"] = {sensor: torch.tensor(flags) for sensor, flags in present.items()}
         if self.with_ids:
             batch["ids"] = [str(row.get("id", place)) for place, row in enumerate(rows)]
         return batch
 
-    def _process(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        images: dict[str, Any] = {sensor: [row[sensor] for row in rows] for sensor in self.sensors}
-        return dict(
-            self.processor.stack_native(**images) if self.native else self.processor(**images, return_tensors="pt")
+    def _process(self, rows: Sequence[Mapping[str, Any]], present: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+        images: dict[str, Any] = {}
+        for sensor in self.sensors:
+            there = [row[sensor] for row, flag in zip(rows, present[sensor], strict=True) if flag]
+            images |= {sensor: there} if there else {}
+        made = (
+            self.processor.stack_native(**images, **self.options)
+            if self.native
+            else self.processor(**images, return_tensors="pt", **self.options)
         )
+        return {sensor: self._spread(sensor, made.get(sensor), present[sensor]) for sensor in self.sensors}
+
+    def _spread(self, sensor: str, made: Any, flags: Sequence[bool]) -> Any:
+        """Put the images that are there in their places, with zeros in the others."""
+        if all(flags):
+            return made
+        if made is None:
+            size, bands = self.processor.size, self.processor.sensors[sensor]
+            blank = torch.zeros(len(flags), len(bands), size, size)
+            return {" ".join(bands): blank} if self.native else blank
+        if isinstance(made, Mapping):
+            return {key: self._spread(sensor, pixels, flags) for key, pixels in made.items()}
+        there = made.cpu().numpy()  # torch cannot place 16-bit integers
+        spread = np.zeros((len(flags), *there.shape[1:]), there.dtype)
+        spread[np.array(flags)] = there
+        return torch.from_numpy(spread).to(made.device)
 
     def _named(self, rows: Sequence[Mapping[str, Any]], error: ValueError) -> ValueError:
-        """The error with the name of the first tile that is refused by itself."""
+        """The error with the name of the first tile that is refused by itself, and of others that are."""
+        found: list[tuple[str, ValueError]] = []
         for place, row in enumerate(rows):
             try:
-                self._process([row])
+                self._process([row], {sensor: [row[sensor] is not None] for sensor in self.sensors})
             except ValueError as own_error:
-                return ValueError(f"{_name(row, place)}: {own_error}")
-        return error
+                found.append((_name(row, place), own_error))
+        if not found:
+            return error
+        (first, reason), *others = found
+        also = f" Refused by themselves are also {', '.join(name for name, _ in others)}." if others else ""
+        return type(reason)(f"{first}: {reason}{also}")
+
+
+def is_suspect(error: BaseException) -> bool:
+    """Say whether an error is of a sign that is a guess, also where the processor's code came with a published model."""
+    return any(kind.__name__ == SuspectImageError.__name__ for kind in type(error).__mro__)
+
+
+def find_suspects(
+    processor: CSMAEImageProcessor, dataset: Any, sensors: Sequence[str], rows: Sequence[int]
+) -> dict[int, str]:
+    """Look at rows of a dataset for signs that are guesses: why each suspect tile is one, by row.
+
+    Raises:
+        ValueError: If a certain sign speaks against a tile; the message names it.
+    """
+    collate = TileCollator(processor, sensors, native=True, suspect="refuse", fill_missing=True)
+    suspects: dict[int, str] = {}
+    for start in range(0, len(rows), 64):
+        part = list(rows[start : start + 64])
+        tiles = dataset.__getitems__(part)
+        try:
+            collate(tiles)
+        except ValueError:
+            for row, tile in zip(part, tiles, strict=True):
+                try:
+                    collate([tile])
+                except ValueError as error:
+                    if not is_suspect(error):
+                        raise
+                    suspects[row] = str(error)
+    return suspects
+
+
+def group_reasons(reasons: Sequence[str], most: int = 10) -> str:
+    """Sum up why tiles are refused: for each kind of reason how many tiles show it, which, and what is said of the first."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        said = reason.partition(": ")[2] or reason
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.,e+-]*", "#", said), []).append(reason)
+    lines = []
+    for found in sorted(kinds.values(), key=len, reverse=True):
+        names = [reason.partition(": ")[0].removeprefix("tile ") for reason in found]
+        more = f" and {len(found) - most} more" if len(found) > most else ""
+        lines.append(f"  {len(found)} ({', '.join(names[:most])}{more}): {found[0].partition(': ')[2] or found[0]}")
+    return "\n".join(lines)
 
 
 def _name(row: Mapping[str, Any], place: int) -> str:

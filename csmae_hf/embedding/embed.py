@@ -3,11 +3,13 @@
 A tile of which a sensor cannot be read is put aside with the reason, and costs no other tile. A batch that can be read is read once,
 as a whole; of one that cannot, each tile is tried alone, and what is refused alone is tried beside the good ones: no tile is judged
 otherwise because another is broken. How many may be unreadable is for the caller to say, `MAX_UNREADABLE_SHARE` by default.
+Tiles that look wrong in a way that is a guess are left out likewise, refused, or accepted as they are.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +18,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from csmae_hf.cpu import speed_up
-from csmae_hf.data.collate import TileCollator
+from csmae_hf.data.collate import TileCollator, group_reasons, is_suspect
 from csmae_hf.data.store import TileNotFoundError
 from csmae_hf.search.ids import ID
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -29,7 +33,18 @@ MAX_UNREADABLE_SHARE = 0.01
 UNREADABLE = (ValueError, TileNotFoundError)
 """What reading or processing a tile raises where the tile is at fault."""
 
+Suspect = Literal["refuse", "leave-out", "accept"]
+"""What is done with tiles that show a sign which is a guess."""
+
 Embeds = NDArray[np.float32]
+
+
+class SuspectReason(str):
+    """Why a tile cannot be used, where it is a guess."""
+
+    __slots__ = ()
+
+
 Batch = tuple[dict[str, torch.Tensor] | None, list[int], dict[int, str]]
 """Images by sensor of the readable tiles, their rows, and why each of the others cannot be read, by row."""
 Put = Callable[[Sequence[int], Mapping[str, Embeds], Mapping[int, str]], None]
@@ -46,6 +61,7 @@ def embed_dataset(
     device: str | torch.device | None = None,
     num_workers: int = 0,
     progress: bool = True,
+    suspect: Suspect = "refuse",
 ) -> Embeds:
     """Embed every tile of a dataset as one sensor sees it.
 
@@ -60,6 +76,7 @@ def embed_dataset(
         device: Where to embed; default where the model is.
         num_workers: Processes that read and preprocess; 0 does it in this one.
         progress: Show a bar with images per second on the terminal when it takes more than 2 seconds.
+        suspect: Whether tiles that show a sign which is a guess are refused or accepted as they are.
 
     Returns:
         (N, D) float32, row i of tile i.
@@ -67,7 +84,12 @@ def embed_dataset(
     Raises:
         ValueError: The model or the dataset lacks the sensor, the dataset is empty, or a tile is unusable (named).
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": device,
+        "num_workers": num_workers,
+        "suspect": suspect,
+    }
     embeds, _ = embed_tiles(model, processor, dataset, [sensor], most_unreadable=0, progress=progress, **options)
     return embeds[sensor]
 
@@ -80,9 +102,12 @@ def embed_tiles(
     *,
     most_unreadable: float = MAX_UNREADABLE_SHARE,
     batch_size: int = 64,
+    suspect: Suspect = "leave-out",
     **options: Any,
 ) -> tuple[dict[str, Embeds], dict[int, str]]:
     """Embed the tiles of a dataset as of [`embed_dataset`], but for those of which one of the sensors cannot be read.
+
+    Tiles that show a sign which is a guess are left out likewise, refused, or accepted, as `suspect` says.
 
     Returns:
         (M, D) embeds of the M readable tiles by sensor, in order; and why each of the others cannot be read, by row.
@@ -101,7 +126,8 @@ def embed_tiles(
         if len(unreadable) > most_unreadable * total:
             raise ValueError(
                 f"{len(unreadable)} or more of {total} tiles cannot be used, more than {most_unreadable:.0%}. Mend them, or leave "
-                f"them out with dataset.select. The first: {next(iter(unreadable.values()))}"
+                f"them out with dataset.select; guesses that are wrong end with suspect='accept' (--suspect accept). The first: "
+                f"{next(iter(unreadable.values()))}\nAll that were found:\n{group_reasons(list(unreadable.values()))}"
             )
         for sensor, values in found.items():
             if sensor not in embeds:
@@ -109,17 +135,27 @@ def embed_tiles(
             embeds[sensor][good] = values
 
     rows, batches = columns_to_read(dataset, sensors), _in_order(total, batch_size)
-    embed_batches(model, processor, rows, sensors, batches, put, isolate=most_unreadable > 0, **options)
+    embed_batches(
+        model, processor, rows, sensors, batches, put, isolate=most_unreadable > 0, suspect=suspect, **options
+    )
     if unreadable:
+        logger.warning(
+            "%d of %d tiles are left out:\n%s", len(unreadable), total, group_reasons(list(unreadable.values()))
+        )
         readable = np.setdiff1d(np.arange(total), list(unreadable))
         embeds = {sensor: values[readable] for sensor, values in embeds.items()}
     return embeds, unreadable
 
 
 def embed_images(
-    model: torch.nn.Module, processor: Any, images: Sequence[Any], sensor: str, names: Sequence[str]
+    model: torch.nn.Module,
+    processor: Any,
+    images: Sequence[Any],
+    sensor: str,
+    names: Sequence[str],
+    suspect: Suspect = "refuse",
 ) -> Embeds:
-    """Embed images of one sensor that are in no dataset: (Q, D). `names` is what errors call each."""
+    """Embed images of one sensor that are in no dataset: (Q, D). `names` is what errors call each; none is left out."""
     check_sensors(model, [sensor], [sensor], len(images))
     rows = [{ID: name, sensor: image} for name, image in zip(names, images, strict=True)]
     parts: list[Embeds] = []
@@ -127,7 +163,8 @@ def embed_images(
     def put(good: Sequence[int], found: Mapping[str, Embeds], failed: Mapping[int, str]) -> None:
         parts.append(found[sensor])
 
-    embed_batches(model, processor, rows, [sensor], _in_order(len(rows), 64), put, isolate=False, progress=False)
+    batches = _in_order(len(rows), 64)
+    embed_batches(model, processor, rows, [sensor], batches, put, isolate=False, suspect=suspect, progress=False)
     return np.concatenate(parts)
 
 
@@ -144,6 +181,7 @@ def embed_batches(
     put: Put,
     *,
     isolate: bool = True,
+    suspect: Suspect = "leave-out",
     device: str | torch.device | None = None,
     num_workers: int = 0,
     progress: bool = True,
@@ -158,9 +196,16 @@ def embed_batches(
         batches: Row numbers, ascending, of each forward pass.
         put: Called with what came of each batch.
         isolate: Whether unreadable tiles are put aside; else the first error is raised.
+        suspect: Whether tiles that show a sign which is a guess are refused, put aside as unreadable ones, or accepted.
+
+    Raises:
+        ValueError: Also if `suspect` is none of these.
     """
+    if suspect not in get_args(Suspect):
+        raise ValueError(f"suspect={suspect!r}: expected one of {', '.join(get_args(Suspect))}.")
     target = next(model.parameters()).device if device is None else torch.device(device)
-    source = _Batches(rows, batches, TileCollator(processor, sensors), isolate)
+    collate = TileCollator(processor, sensors, suspect="accept" if suspect == "accept" else None)
+    source = _Batches(rows, batches, collate, isolate, refuse=suspect == "refuse")
     pinned = target.type == "cuda"
     loader: DataLoader[Batch] = DataLoader(source, batch_size=None, num_workers=num_workers, pin_memory=pinned)
     total, title = sum(map(len, batches)) * len(sensors), f"embedding {', '.join(sensors)}"
@@ -177,8 +222,8 @@ def embed_batches(
 class _Batches(torch.utils.data.Dataset[Batch]):
     """Batches of tiles, each read and processed by whichever process loads it."""
 
-    def __init__(self, rows: Any, batches: Sequence[Sequence[int]], collate: TileCollator, isolate: bool):
-        self.rows, self.batches, self.collate, self.isolate = rows, batches, collate, isolate
+    def __init__(self, rows: Any, batches: Sequence[Sequence[int]], collate: TileCollator, isolate: bool, refuse: bool):
+        self.rows, self.batches, self.collate, self.isolate, self.refuse = rows, batches, collate, isolate, refuse
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -187,8 +232,8 @@ class _Batches(torch.utils.data.Dataset[Batch]):
         places = list(self.batches[number])
         try:
             return self._read(places), places, {}
-        except UNREADABLE:
-            if not self.isolate:
+        except UNREADABLE as error:
+            if not self.isolate or (self.refuse and is_suspect(error)):
                 raise
             return self._readable(places)
 
@@ -204,7 +249,9 @@ class _Batches(torch.utils.data.Dataset[Batch]):
             try:
                 alone[place] = self._read([place])
             except UNREADABLE as error:
-                failed[place] = str(error)
+                if self.refuse and is_suspect(error):
+                    raise
+                failed[place] = SuspectReason(error) if is_suspect(error) else str(error)
         good = list(alone)
         if not good:
             return None, [], failed

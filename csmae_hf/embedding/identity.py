@@ -11,7 +11,7 @@ import torch
 METRIC = "cosine"
 """Similarity of an archive: the inner product of unit vectors."""
 
-_NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type")
+_NOT_SETTINGS = ("auto_map", "processor_class", "image_processor_type", "feature_extractor_type", "suspect")
 
 _NOT_IN_EMBEDS = frozenset(
     {

@@ -22,8 +22,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.store import data_file
-from csmae_hf.embedding.embed import UNREADABLE, Embeds, check_sensors, columns_to_read, embed_batches
+from csmae_hf.embedding.embed import (
+    UNREADABLE,
+    Embeds,
+    Suspect,
+    SuspectReason,
+    check_sensors,
+    columns_to_read,
+    embed_batches,
+)
 from csmae_hf.embedding.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
 from csmae_hf.files import write_atomically
 
@@ -45,7 +54,10 @@ class UnusableTilesError(ValueError):
 
 @dataclass(frozen=True)
 class CachedEmbeds:
-    """The embeds of a dataset, (N, D), NaN where a tile could not be embedded; and why it could not, by its row."""
+    """The embeds of a dataset, (N, D), NaN where a tile could not be embedded; and why it could not, by its row.
+
+    Where the reason is a guess it is a [`SuspectReason`].
+    """
 
     embeds: Embeds
     failed: Mapping[int, str] = field(default_factory=dict)
@@ -53,15 +65,24 @@ class CachedEmbeds:
 
 @dataclass(frozen=True)
 class EmbedPlan:
-    """Where the embeds of a sensor of a dataset of `n_tiles` lie: first row, row after the last, and file of each shard, in order."""
+    """Where the embeds of a sensor of a dataset of `n_tiles` lie: first row, row after the last, and file of each shard, in order.
+
+    What `suspect` says is done with tiles that show a sign which is a guess: refused ones are put aside as those that are left out.
+    """
 
     sensor: str
     shards: Sequence[tuple[int, int, Path]]
     n_tiles: int
+    suspect: Suspect = "leave-out"
 
 
 def plan_embeds(
-    folder: Path, model: torch.nn.Module, processor: Any, dataset: "Dataset", sensors: Sequence[str]
+    folder: Path,
+    model: torch.nn.Module,
+    processor: Any,
+    dataset: "Dataset",
+    sensors: Sequence[str],
+    suspect: Suspect = "leave-out",
 ) -> list[EmbedPlan]:
     """Name the shards of a dataset, in a folder where shards of all models lie: a plan for each sensor.
 
@@ -79,16 +100,20 @@ def plan_embeds(
         refuse_other_settings(json.loads(record.read_bytes()), settings, str(place), remedy)
     elif not any(place.glob("*/*.safetensors")):  # else of a release that did not record this: taken as it is
         write_atomically(record, json.dumps(settings, indent=2))
-    return [EmbedPlan(sensor, list(_shards(dataset, sensor, place / sensor)), len(dataset)) for sensor in sensors]
+    accepted = "accept" in (suspect, getattr(processor, "suspect", None))
+    return [
+        EmbedPlan(sensor, list(_shards(dataset, sensor, place / sensor, accepted)), len(dataset), suspect)
+        for sensor in sensors
+    ]
 
 
-def _shards(dataset: "Dataset", sensor: str, folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """Rows and file of each shard, whose name is a hash of what the tiles are."""
+def _shards(dataset: "Dataset", sensor: str, folder: Path, accepted: bool) -> Iterator[tuple[int, int, Path]]:
+    """Rows and file of each shard, whose name is a hash of what the tiles are, and of whether suspect ones are accepted."""
     source, in_column = _describe(dataset.features[sensor])
     raw = columns_to_read(dataset, [sensor]).with_format("arrow")  # of a store: its keys, no pixels
     for start in range(0, len(dataset), SHARD_TILES):
         stop = min(start + SHARD_TILES, len(dataset))
-        total = hashlib.sha256(f"{FORMAT}:{source}:{stop - start}:".encode())
+        total = hashlib.sha256(f"{FORMAT}:{source}:{stop - start}:{'accepted:' * accepted}".encode())
         for batch in raw[start:stop].combine_chunks().to_batches():
             total.update(batch.serialize())
         if not in_column:
@@ -146,6 +171,7 @@ class _Shard:
             "format": FORMAT,
             "sha256": hashlib.sha256(self.embeds.tobytes()).hexdigest(),
             "failed": {str(place): message for place, message in sorted(self.failed.items())},
+            "suspect": sorted(place for place, message in self.failed.items() if isinstance(message, SuspectReason)),
         }
         write_atomically(self.path, save({"embeds": self.embeds}, metadata={FORMAT: json.dumps(header)}))
 
@@ -164,7 +190,9 @@ def _read(path: Path, rows: int) -> tuple[Embeds, dict[int, str]] | None:
     if len(embeds) != rows or hashlib.sha256(embeds.tobytes()).hexdigest() != header["sha256"]:
         logger.warning("%s is damaged (its checksum is another): its tiles are embedded again.", path)
         return None
-    return embeds, {int(place): message for place, message in header["failed"].items()}
+    suspect = set(header.get("suspect", ()))
+    failed = {int(place): message for place, message in header["failed"].items()}
+    return embeds, {place: SuspectReason(why) if place in suspect else why for place, why in failed.items()}
 
 
 def embed_missing(
@@ -206,7 +234,9 @@ def embed_missing(
             shard.write()
 
     pixels = columns_to_read(dataset, [plan.sensor])
-    embed_batches(model, processor, pixels, [plan.sensor], [rows for _, rows, _ in jobs], put, **options)
+    suspect: Suspect = "accept" if plan.suspect == "accept" else "leave-out"
+    batches = [rows for _, rows, _ in jobs]
+    embed_batches(model, processor, pixels, [plan.sensor], batches, put, suspect=suspect, **options)
     seconds = time.monotonic() - start
     done = total - failures
     logger.info("Embedded %d %s tiles in %.1f s (%.0f images/s).", done, plan.sensor, seconds, total / seconds)
@@ -231,13 +261,14 @@ def collect_embeds(plan: EmbedPlan) -> CachedEmbeds:
     return CachedEmbeds(embeds, failed)
 
 
-def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path) -> None:
+def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path, remedy: str = "--unusable skip") -> None:
     """Refuse to go on where tiles, some of `n_tiles`, could not be embedded: why, by the name of the tile, says `failed`."""
     if not failed:
         return
     listed = "\n".join(f"  {reason}" for reason in list(failed.values())[:10])
     more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
+    kinds = f"\nBy kind:\n{group_reasons(list(failed.values()))}" if len(failed) > 10 else ""
     raise UnusableTilesError(
-        f"{len(failed)} of {n_tiles} tiles could not be embedded:\n{listed}{more}\nThe other {n_tiles - len(failed)} were, and are "
-        f"kept in {folder}. Repair or leave out these tiles and run again, or go on without them: --unusable skip."
+        f"{len(failed)} of {n_tiles} tiles could not be embedded:\n{listed}{more}{kinds}\nThe other {n_tiles - len(failed)} were, and "
+        f"are kept in {folder}. Repair or leave out these tiles and run again, or go on without them: {remedy}."
     )

@@ -29,6 +29,10 @@ class RetrievalOptions:
     unusable: Annotated[
         Literal["error", "skip"], "what to do about tiles that cannot be embedded, after all others were"
     ] = "error"
+    suspect: Annotated[
+        Literal["refuse", "leave-out", "accept"],
+        "what to do about tiles that look wrong in a way that is a guess, such as an offset; leave-out refuses more than 1%%",
+    ] = "leave-out"
     query_split: Annotated[str, "split of the queries, or 'all'"] = "validation"
     archive_split: Annotated[str, "split that is searched, or 'all'"] = "test"
     k: Annotated[int, "results per query"] = 10

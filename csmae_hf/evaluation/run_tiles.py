@@ -13,8 +13,10 @@ from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModel, PreTrainedModel, set_seed
 
+from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.evenly import evenly
 from csmae_hf.data.load import ALL_TILES, split_name
+from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE, SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
@@ -116,7 +118,7 @@ def _embed_model(
 ) -> Job:
     sensors = _sensors(model, tiles.dataset, options)
     parts = [tiles.dataset, *([tiles.train] if tiles.train is not None else [])]
-    plans = [plan_embeds(options.cache, model, processor, part, sensors) for part in parts]
+    plans = [plan_embeds(options.cache, model, processor, part, sensors, options.suspect) for part in parts]
     for part, part_plans in zip(parts, plans, strict=True):
         for plan in part_plans:
             embed_missing(
@@ -183,12 +185,20 @@ def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) ->
         kept.append((part.select(rows), rows))
     path = Path(options.output_dir) / "skipped_tiles.json"
     path.unlink(missing_ok=True)
+    total = sum(map(len, parts))
+    suspects = {name: why for name, why in reasons.items() if isinstance(why, SuspectReason)}
     if options.unusable == "error":
-        refuse_failed(reasons, sum(map(len, parts)), options.cache)
+        refuse_failed({name: why for name, why in reasons.items() if name not in suspects}, total, options.cache)
+    if options.suspect == "refuse" or len(suspects) > MAX_UNREADABLE_SHARE * total:
+        most = f" (up to {MAX_UNREADABLE_SHARE:.0%} of the tiles)"
+        remedy = f"--suspect accept takes them as they are, --suspect leave-out goes on without them{most}"
+        refuse_failed(suspects, total, options.cache, remedy)
     if reasons:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")
         logger.warning("%d tiles could not be embedded and are left out; %s lists them.", len(reasons), path)
+        if suspects:
+            logger.warning("%d of them by a guess:\n%s", len(suspects), group_reasons(list(suspects.values())))
     collected = []
     for one in found:
         joined = [

@@ -72,6 +72,13 @@ class DataArguments:
         "What to do if more than 1 %% of the tiles that the metadata names are not in the LMDB.",
         ("error", "drop"),
     )
+    suspect: str = option(
+        "refuse",
+        "What to do about tiles that look wrong in a way that is a guess (an offset, exchanged bands, ...). refuse: look at "
+        "1000 evenly spread tiles of each split, and refuse the data if more than 1 %% are suspect; leave-out: look at all, "
+        "and leave suspect ones out; accept: take them as they are.",
+        ("refuse", "leave-out", "accept"),
+    )
     train_split: str = option("train", "Split to train on; 'all' for every tile.")
     eval_split: str = option("validation", "Split to report the loss on; 'all' for every tile.")
     max_train_tiles: int | None = option(None, "Train on so many tiles only, evenly spread over the split.")

@@ -121,6 +121,7 @@ class MonitoringCallback(EvaluationCallback):
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 progress=False,
+                suspect="accept",  # a run must not end here; its tiles were looked at before it began
             )
             for sensor in whole.config.sensors
         }

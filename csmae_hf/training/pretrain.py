@@ -1,9 +1,11 @@
 """One pre-training run, from arguments to a folder that `AutoModel.from_pretrained` loads."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -11,8 +13,9 @@ from transformers import TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.cpu import keep_freed_memory, speed_up
-from csmae_hf.data.collate import TileCollator
+from csmae_hf.data.collate import TileCollator, find_suspects, group_reasons
 from csmae_hf.data.load import Missing
+from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
@@ -33,8 +36,12 @@ from csmae_hf.training.push_at_end import publish_run, take_hub_request
 from csmae_hf.training.resume import refuse_changed_arguments
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
+from image_processing_csmae import CSMAEImageProcessor
 
 logger = logging.getLogger(__name__)
+
+TILES_LOOKED_AT = 1000
+"""So many tiles of a split, evenly spread, are looked at before the first step."""
 
 
 def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments) -> Path:
@@ -62,19 +69,27 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_split(data_args, data_args.train_split, data_args.max_train_tiles)
+        train = look_at_tiles(train, processor, data_args.suspect, "training")
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
             evaluation = load_split(data_args, data_args.eval_split, data_args.max_eval_tiles)
+            evaluation = look_at_tiles(evaluation, processor, data_args.suspect, "evaluation")
     columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
-    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), evaluation)
+    whole = None if evaluation is None else tiles_with_all(evaluation, processor.sensors)  # others cannot be retrieved
+    run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), whole)
     on_device = training_args.on_device_preprocessing
     on_device = training_args.device.type != "cpu" if on_device is None else on_device
+    lacks_images = any(
+        len(tiles_with_all(tiles, processor.sensors)) < len(tiles) for tiles in (train, evaluation) if tiles is not None
+    )
     trainer = CSMAETrainer(
         model=model,
         args=training_args,
         train_dataset=run.train,
         eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
-        data_collator=TileCollator(processor, native=on_device, with_ids=True),
+        data_collator=TileCollator(  # what is only a guess was decided before: a run must not end at a tile by chance
+            processor, native=on_device, with_ids=True, suspect="accept", fill_missing=lacks_images
+        ),
         processing_class=processor,
         flips=data_args.flips,
         callbacks=build_callbacks(run),
@@ -99,6 +114,54 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
+
+
+def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, name: str) -> Dataset:
+    """Make the guesses of a data set before it is used: look at evenly spread tiles, and say what was found.
+
+    Args:
+        tiles: The data set.
+        processor: What looks at them.
+        suspect: "refuse", "leave-out" or "accept", as of [`DataArguments`].
+        name: What the data set is for, in messages.
+
+    Returns:
+        The tiles, without suspect ones where they are to be left out.
+
+    Raises:
+        ValueError: If certain signs speak against a tile, or guesses against more of the tiles than may be.
+    """
+    looked = len(tiles) if suspect == "leave-out" else min(len(tiles), TILES_LOOKED_AT)
+    rows = [place * len(tiles) // looked for place in range(looked)]
+    sensors = [sensor for sensor in processor.sensors if sensor in tiles.column_names]
+    suspects = find_suspects(processor, tiles.select_columns(["id", *sensors]), sensors, rows)
+    if not suspects:
+        logger.info("Looked at %d of %d %s tiles: none is suspect.", looked, len(tiles), name)
+        return tiles
+    found = (
+        f"{len(suspects)} of {looked} {name} tiles that were looked at, of {len(tiles)} in all, are suspect:\n"
+        f"{group_reasons(list(suspects.values()))}"
+    )
+    if suspect == "leave-out" and len(suspects) < len(tiles):
+        logger.warning("Left out: %s", found)
+        return tiles.select([row for row in rows if row not in suspects])
+    if suspect != "accept" and len(suspects) > MAX_UNREADABLE_SHARE * looked:
+        raise ValueError(
+            f"{found}\nMend them, or leave such tiles out (--suspect leave-out); where the guess is wrong, take them as they are "
+            "(--suspect accept)."
+        )
+    logger.warning("Taken as they are: %s", found)
+    return tiles
+
+
+def tiles_with_all(tiles: Dataset, sensors: Iterable[str]) -> Dataset:
+    """Take the tiles that have an image of each sensor; the same data set where all have."""
+    names = list(sensors)
+    if not any(tiles.data.column(name).null_count for name in names):
+        return tiles
+    stored = tiles.select_columns(names).with_format("arrow")[:]  # keys, where the pixels lie in a store
+    missing = np.logical_or.reduce([stored.column(name).is_null().to_numpy() for name in names])
+    return tiles.select(np.flatnonzero(~missing))
 
 
 def build_callbacks(run: Run) -> list[TrainerCallback]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from csmae_hf.data.collate import TileCollator
+from csmae_hf.data.collate import TileCollator, find_suspects, group_reasons
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import TileStore
+from image_checks_csmae import SuspectImageError
 from image_processing_csmae import CSMAEImageProcessor
 
 
@@ -117,3 +118,73 @@ def test_a_broken_tile_of_a_batch_is_named_by_the_store(tiles: datasets.Dataset)
     with pytest.raises(KeyError, match="S1A_nothing"):
         TileCollator(CSMAEImageProcessor())(rows)
     assert rows[0]["s1"]._pixels is None
+
+
+# Tiles that lack an image
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_missing_image_is_filled_and_said(tiles: datasets.Dataset, native: bool) -> None:
+    processor = CSMAEImageProcessor()
+    rows = [dict(tiles[n]) for n in range(4)]
+    whole = TileCollator(processor, native=native)(rows)
+    rows[1]["s1"] = rows[2]["s2"] = None
+    batch = TileCollator(processor, native=native, fill_missing=True, with_ids=True)(rows)
+    assert {sensor: flags.tolist() for sensor, flags in batch["present"].items()} == {
+        "s1": [True, False, True, True],
+        "s2": [True, True, False, True],
+    }
+    for sensor, absent in (("s1", 1), ("s2", 2)):
+        given, expected = (one[sensor] if native else {"": one[sensor]} for one in (batch, whole))
+        assert set(given) == set(expected)
+        for key, pixels in given.items():
+            assert pixels.dtype == expected[key].dtype
+            for place in range(4):
+                right = torch.zeros_like(expected[key][place]) if place == absent else expected[key][place]
+                assert torch.equal(pixels[place], right)
+    for one in rows:
+        one["s2"] = None if one["s1"] is not None else tiles[0]["s2"]
+    del rows[1]
+    batch = TileCollator(processor, native=native, fill_missing=True)(rows)
+    assert not batch["present"]["s2"].any()
+    assert (
+        processor.process_native({"s2": batch["s2"]})["s2"].shape == (3, 10, 120, 120) if native else batch["s2"].shape
+    )
+
+
+def test_a_tile_without_any_image_is_named(tiles: datasets.Dataset) -> None:
+    rows = [{**tiles[0]}, {"id": "empty", "s1": None, "s2": None}]
+    with pytest.raises(ValueError, match="tile empty has no image of s1, s2"):
+        TileCollator(CSMAEImageProcessor(), fill_missing=True)(rows)
+
+
+# Suspect tiles
+
+
+def mixed(v1_tiles: datasets.Dataset, suspect: tuple[int, ...]) -> list[dict[str, Any]]:
+    rows = []
+    for place in range(len(v1_tiles)):
+        tile = {band: pixels + np.uint16(1000 * (place in suspect)) for band, pixels in v1_tiles[place]["s2"].items()}
+        rows.append({"id": f"tile_{place}", "s1": v1_tiles[place]["s1"], "s2": tile})
+    return rows
+
+
+class Rows(list[dict[str, Any]]):
+    """Rows, read as a dataset's."""
+
+    def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
+        return [self[place] for place in places]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_all_suspect_tiles_of_a_batch_are_named(shared_data: Path, native: bool) -> None:
+    rows = mixed(load_bigearthnet(shared_data / "bigearthnet_mm_v1_lmdb").select(range(10)), (2, 3, 5, 9))
+    with pytest.raises(
+        SuspectImageError, match=r"tile tile_2: .*offset of 1000.* also tile tile_3, tile tile_5, tile tile_9"
+    ):
+        TileCollator(CSMAEImageProcessor(), native=native)(rows)
+    taken = TileCollator(CSMAEImageProcessor(), native=native, suspect="accept")(rows)
+    assert len(taken["s1"]["VH VV"] if native else taken["s1"]) == 10
+    found = find_suspects(CSMAEImageProcessor(), Rows(rows), ["s1", "s2"], range(10))
+    assert list(found) == [2, 3, 5, 9]
+    assert group_reasons(list(found.values())).startswith("  4 (tile_2, tile_3, tile_5, tile_9): s2 image 0 has hardly")

@@ -7,8 +7,11 @@ import pytest
 import torch
 from archives import make_dataset, make_model, make_processor
 
+from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding.embed import embed_dataset, embed_images, embed_tiles
 from csmae_hf.embedding.encoder import load_encoder
+from image_checks_csmae import SuspectImageError
+from image_processing_csmae import CSMAEImageProcessor
 
 
 class Means(torch.nn.Module):
@@ -110,3 +113,48 @@ def test_an_encoder_is_loaded_with_its_processor_or_missed_by_name(tmp_path):
     assert same.to_dict() == processor.to_dict()
     with pytest.raises(FileNotFoundError, match=r"No model at nowhere: train one with run_pretraining\.py"):
         load_encoder("nowhere")
+
+
+@pytest.fixture(scope="module")
+def mixed(shared_data):
+    """Ten real tiles of v1, four of which carry the offset."""
+    tiles = load_bigearthnet(shared_data / "bigearthnet_mm_v1_lmdb").select(range(10))
+    rows = Rows()
+    for place in range(10):
+        offset = np.uint16(1000 * (place in (1, 4, 6, 7)))
+        rows.append(
+            {"id": f"tile_{place}", "s2": {band: pixels + offset for band, pixels in tiles[place]["s2"].items()}}
+        )
+    return rows
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+@pytest.mark.parametrize("order", [range(10), (4, 1, 7, 6, 0, 2, 3, 5, 8, 9)])
+def test_suspect_tiles_are_named_refused_left_out_or_taken(mixed, batch_size, order):
+    model, processor = Means(), CSMAEImageProcessor(sensors={"s2": CSMAEImageProcessor().sensors["s2"]})
+    rows = Rows(mixed[place] for place in order)
+    bad = {place for place, row in enumerate(rows) if row["id"] in ("tile_1", "tile_4", "tile_6", "tile_7")}
+    options = {"batch_size": batch_size, "progress": False}
+    embeds, left = embed_tiles(model, processor, rows, ["s2"], most_unreadable=0.5, **options)
+    assert set(left) == bad
+    assert all("carries the offset of 1000" in reason for reason in left.values())
+    taken, none = embed_tiles(model, processor, rows, ["s2"], suspect="accept", **options)
+    assert (len(taken["s2"]), none) == (10, {})
+    good = [place for place in range(10) if place not in bad]
+    np.testing.assert_allclose(embeds["s2"], taken["s2"][good], atol=1e-5)
+    with pytest.raises(SuspectImageError, match=r"carries the offset.*--suspect accept|carries the offset"):
+        embed_tiles(model, processor, rows, ["s2"], most_unreadable=0.5, suspect="refuse", **options)
+    with pytest.raises(
+        ValueError, match=r"of 10 tiles cannot be used, more than 1%[\s\S]*--suspect accept[\s\S]*tile_"
+    ):
+        embed_tiles(model, processor, rows, ["s2"], **options)
+    with pytest.raises(ValueError, match="suspect='leave': expected one of refuse, leave-out, accept"):
+        embed_tiles(model, processor, rows, ["s2"], suspect="leave", **options)
+
+
+def test_a_suspect_query_is_refused_as_the_archive_refuses_it(mixed):
+    model, processor = Means(), CSMAEImageProcessor(sensors={"s2": CSMAEImageProcessor().sensors["s2"]})
+    images = [row["s2"] for row in mixed[:3]]
+    with pytest.raises(SuspectImageError, match=r"tile b: .*carries the offset"):
+        embed_images(model, processor, images, "s2", ["a", "b", "c"])
+    assert len(embed_images(model, processor, images, "s2", ["a", "b", "c"], suspect="accept")) == 3

@@ -20,10 +20,14 @@ import pytest
 import torch
 
 from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
+from csmae_hf.embedding import shards
 from csmae_hf.embedding.alignment import Alignment
+from csmae_hf.embedding.embed import embed_batches
+from csmae_hf.evaluation import run_tiles
 from csmae_hf.evaluation.pictures import chart_groups
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import folder_names, retrieve
+from csmae_hf.evaluation.run_tiles import load_run_tiles
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.visualize import abbreviate
 
@@ -375,6 +379,41 @@ def test_a_broken_tile_stops_the_evaluation_by_name_and_costs_no_other_tile(samp
     assert list(skipped) == [broken["patch_id"]]
     names = json.loads((tmp_path / "out" / "results.json").read_text())["metadata"]
     assert names["skipped_tiles"] == 1
+
+
+def test_suspect_tiles_are_left_out_refused_or_taken(sample, model, tmp_path, monkeypatch, caplog):
+    def exchange(dataset):
+        class Rows:
+            """The dataset, VV and VH of which are exchanged in its third tile."""
+
+            def __getitems__(self, rows):
+                found = dataset.__getitems__(rows)
+                for tile in found:
+                    if tile["id"] == names[2] and "s1" in tile:
+                        tile["s1"] = {"VH": tile["s1"]["VV"], "VV": tile["s1"]["VH"]}
+                return found
+
+        return Rows()
+
+    plain = options(sample, tmp_path)
+    names = load_run_tiles(plain, needs_train=False).dataset["id"]
+    monkeypatch.setattr(
+        shards, "embed_batches", lambda m, p, rows, *more, **how: embed_batches(m, p, exchange(rows), *more, **how)
+    )
+    few = {"alignment": "none", "sensors": "s1"}
+    with pytest.raises(ValueError, match=r"1 of 24 tiles could not[\s\S]*are exchanged[\s\S]*--suspect accept"):
+        retrieve([str(model)], options(sample, tmp_path, **few))
+    monkeypatch.setattr(run_tiles, "MAX_UNREADABLE_SHARE", 0.1)
+    with caplog.at_level("WARNING"):
+        retrieve([str(model)], options(sample, tmp_path, **few))
+    assert "1 of them by a guess" in caplog.text
+    assert list(json.loads((tmp_path / "skipped_tiles.json").read_text())["tiles"]) == [names[2]]
+    with pytest.raises(ValueError, match="are exchanged"):
+        retrieve([str(model)], options(sample, tmp_path, suspect="refuse", **few))
+    retrieve([str(model)], options(sample, tmp_path, suspect="accept", **few))
+    assert not (tmp_path / "skipped_tiles.json").exists()
+    with pytest.raises(ValueError, match="are exchanged"):
+        retrieve([str(model)], options(sample, tmp_path, suspect="refuse", **few))
 
 
 def test_another_k_than_the_archive_has_is_refused_after_embedding(sample, model, tmp_path):
