@@ -436,6 +436,7 @@ def _read_table(path: Path, names: SensorNames) -> list[FoundTile]:
 
     known = {*_ID_COLUMNS, *_LABEL_COLUMNS, *_SNOW_COLUMNS, *_CLOUD_COLUMNS, "country", "split"}
     known |= {form for sensor in names.bands if sensor != TILE_SENSOR for form in (f"{sensor}_id", name_column(sensor))}
+    known |= {f"units_{sensor}" for sensor in names.bands}
     if path.suffix.lower() != ".parquet":
         table = read_csv(path, is_known)
     else:
