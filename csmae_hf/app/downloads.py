@@ -50,11 +50,14 @@ def write_downloads(archive: "Archive", search: Search, hits: Hits | None, folde
 
 
 def _write_csv(table: pa.Table, path: Path) -> Path:
-    """A table as CSV, lists joined by "; "."""
+    """A table as CSV, lists joined by "; ", and durations and decimals as text."""
     for place, field in enumerate(table.schema):
         if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
             held = table.column(place).to_pylist()
             texts = [None if items is None else "; ".join(map(str, items)) for items in held]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+        elif pa.types.is_duration(field.type) or pa.types.is_decimal(field.type):
+            texts = [None if value is None else str(value) for value in table.column(place).to_pylist()]
             table = table.set_column(place, field.name, pa.array(texts, pa.string()))
     pa.csv.write_csv(table, path)
     return path

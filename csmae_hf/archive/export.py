@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from csmae_hf.archive.held import Held
-from csmae_hf.archive.hits import Hits
+from csmae_hf.archive.hits import Hits, as_json
+from csmae_hf.data.labels import class_names, known_numbers
 from csmae_hf.data.pixel_column import Tile, open_store
 from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.ids import ID
@@ -48,7 +49,7 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
     features = []
     for number, name in enumerate(hits.queries):
         for hit in hits[number]:
-            plain = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in hit.items()}
+            plain = json.loads(json.dumps(hit, default=as_json))
             features.append({"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **plain}})
     return {"type": "FeatureCollection", "features": features}
 
@@ -68,7 +69,7 @@ def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dat
     tiles = held.tiles.take(pa.array(held.rows_of(list(names)), pa.int64()))
     sensors = {hits.query_sensor, hits.archive_sensor}
     path = Path(data)
-    if not (path.is_dir() and holds_store(path) and sensors <= SENSORS.keys() and "s1_id" in tiles.column_names):
+    if not (holds_store(path) and sensors <= SENSORS.keys() and "s1_id" in tiles.column_names):
         return load_data(data, ALL_TILES, **options)
     store = open_store(str(find_store(path).resolve()))
     kept = tiles.select([name for name in (ID, "labels") if name in tiles.column_names])
@@ -79,9 +80,10 @@ def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dat
         if not all(key in store for key in keys):
             return load_data(data, ALL_TILES, **options)  # which says what is wrong with them
         stored = store.read(keys[0]) if keys else {}
-        features[sensor] = Tile(
-            str(store.path), sensor, [band for band in SENSORS[sensor].bands if band in stored], unit=units.get(sensor)
-        )
+        bands = [band for band in SENSORS[sensor].bands if band in stored]
+        if keys and not bands:
+            return load_data(data, ALL_TILES, **options)
+        features[sensor] = Tile(str(store.path), sensor, bands, unit=units.get(sensor))
         columns[sensor] = pa.array(keys, pa.string())
     return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
 
@@ -130,9 +132,11 @@ def _labels(dataset: "Dataset", row: int) -> list[str]:
     """Names of a tile's classes."""
     if "labels" not in dataset.column_names:
         return []
-    held = dataset.select_columns(["labels"])[row]["labels"] or []
-    names = getattr(dataset.features["labels"].feature, "names", None)  # else they are names already
-    return [label if names is None else names[label] for label in held]
+    held = dataset.select_columns(["labels"])[row]["labels"]
+    names = class_names(dataset.features["labels"])
+    if names is not None:
+        return [names[number] for number in known_numbers(held)]
+    return [held] if isinstance(held, str) else list(held or ())  # they are names already
 
 
 def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:

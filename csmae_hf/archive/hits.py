@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ class Hits:
         return {**{name: getattr(self, name) for name in plain}, "queries": queries}
 
     def to_json(self) -> str:
-        """Give `to_dict` as text; times as ISO 8601."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
+        """Give `to_dict` as text; times as ISO 8601, durations in seconds, decimals as text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=as_json)
 
     def to_text(self, columns: Sequence[str] | None = None) -> str:
         """Draw a table for each query, for the terminal.
@@ -125,6 +126,13 @@ class Hits:
             lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
             blocks.append("\n".join([head, *(lines if len(table) > 1 else ["no tiles"])]))
         return "\n\n".join(blocks) + "".join(f"\nNote: {note}" for note in self.notes)
+
+
+def as_json(value: Any) -> Any:
+    """Give a value of metadata that JSON has no type for: dates and times as ISO 8601, durations in seconds, decimals as text."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from csmae_hf.archive.held import check_ids
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import footprint_columns
 
@@ -16,11 +17,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_KEPT = (
+    pa.types.is_string,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_timestamp,
+    pa.types.is_date,
+    pa.types.is_time,
+    pa.types.is_duration,
+)
+
 
 def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
-    """Take a dataset's metadata: text, numbers, truth values, dates, classes by name, and lists of them; of GeoTIFFs where they lie.
+    """Take a dataset's metadata: whatever has one value a tile, or a list of them, classes by name; of GeoTIFFs where they lie.
 
-    No pixels are read. `sensors` names the pixel columns.
+    No pixels are read. `sensors` names the pixel columns. `labels` is a list even where the dataset has one class a tile. A warning
+    names columns that are left out, such as pictures and nested ones.
 
     Returns:
         A table with `id` first; where the dataset has no such column, the row numbers.
@@ -30,9 +44,23 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
     """
     columns: dict[str, pa.Array] = {}
     plain = dataset.with_format(None)
+    left_out = []
     for name, feature in dataset.features.items():
-        if name not in sensors and (kind := _plain_type(feature)) is not None:
-            columns[name] = _by_name(plain.select_columns([name]).with_format("arrow")[:].column(name), feature, kind)
+        if name in sensors or isinstance(feature, Tile):
+            continue
+        kind = _plain_type(feature)
+        if kind is None:
+            left_out.append(name)
+            continue
+        column = _by_name(plain.select_columns([name]).with_format("arrow")[:].column(name), feature, kind)
+        if name == "labels" and pa.types.is_string(kind):
+            column = pa.array([None if value is None else [value] for value in column.to_pylist()], pa.list_(kind))
+        columns[name] = column
+    if left_out:
+        logger.warning(
+            "The archive keeps no column %s: a value of it is no text, number, truth value, date or time, nor a list of them.",
+            " and no column ".join(left_out),
+        )
     ids = columns.pop(ID).cast(pa.string()) if ID in columns else pa.array(map(str, range(len(dataset))), pa.string())
     check_ids(ids.to_pylist())
     return pa.table({ID: ids, **columns, **footprint_columns(dataset)})
@@ -51,12 +79,9 @@ def _plain_type(feature: Any) -> pa.DataType | None:
     if not isinstance(feature, Value):
         return None
     kind = feature.pa_type
-    if pa.types.is_large_string(kind):
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return pa.string()
-    whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)
-    return (
-        kind if whole or pa.types.is_floating(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
-    )
+    return kind if any(is_kept(kind) for is_kept in _KEPT) else None
 
 
 def _by_name(column: pa.ChunkedArray, feature: Any, kind: pa.DataType) -> pa.Array:

@@ -67,7 +67,7 @@ def _add_tile_options(parser: argparse.ArgumentParser) -> None:
     )
     add_image_options(parser)
     add_suspect(parser, "leave-out")
-    parser.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed")
+    parser.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed, evenly spread over the split")
     parser.add_argument("--batch-size", type=int, default=64, help="tiles of a forward pass (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
     parser.add_argument("--device", help="where to embed (default: a GPU if there is one)")

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from csmae_hf.data.load import holds_store
 
     path, said = arguments.path, image_options(arguments)
-    if path.is_dir() and holds_store(path):
+    if path.exists() and holds_store(path):
         if said or arguments.format != "text":
             raise ValueError(
                 f"{path} is an LMDB: {', '.join(f'--{name}' for name in said) or '--format json'} is for image files."

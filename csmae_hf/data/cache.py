@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.store import data_file
 
 CACHE_VARIABLE = "CSMAE_CACHE"
 """Environment variable that names the folder; default is `csmae` in the home of Hugging Face."""
@@ -18,7 +18,7 @@ def cache_folder() -> Path:
 
 
 def store_identity(path: Path) -> str:
-    """Name a store (its LMDB folder) by its place and its file's size and time of change, so that no other is taken for it."""
-    state = (path / DATA_FILE).stat()
+    """Name a store (its LMDB) by its place and its file's size and time of change, so that no other is taken for it."""
+    state = data_file(path).stat()
     text = f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     return f"{path.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -286,6 +286,8 @@ def _patch_places(patch: Record, key: str) -> dict[str, Place]:
     for name, sensor in SENSOR_OF_PATCH.items():
         if patch.name == MERGED:
             part = _attributes(patch, PATCH_CLASSES, key).get(f"{sensor}_patch")
+            if part is None:  # a store of one sensor alone
+                continue
         elif patch.name == name:
             part = patch
         else:

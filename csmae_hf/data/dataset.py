@@ -4,23 +4,38 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from csmae_hf.bigearthnet import LABELS, SENSORS, SPLITS, TILE_SENSOR
+from csmae_hf.bigearthnet import LABELS, PARTNER_SENSOR, SENSORS, SPLITS, TILE_SENSOR
 from csmae_hf.data.cache import cache_folder, store_identity
-from csmae_hf.data.codecs import CorruptTileError
-from csmae_hf.data.metadata import TileRow, acquisition_time, read_v1_store_rows, read_v2_rows, season_of, v2_tables
+from csmae_hf.data.codecs import CorruptTileError, TileFormat
+from csmae_hf.data.labels import classes_of, numbers_of
+from csmae_hf.data.metadata import (
+    LATITUDE_COLUMNS,
+    TileRow,
+    acquisition_time,
+    name_column,
+    own_columns,
+    read_v1_store_rows,
+    read_v2_rows,
+    season_of,
+    v2_tables,
+)
 from csmae_hf.data.pixel_column import Tile, TileBands, open_store
-from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
+from csmae_hf.images.products import parse_time
 
 logger = logging.getLogger(__name__)
+
+_STORE_SUFFIXES = ("", ".mdb", ".lmdb", ".db")  # of LMDBs written as one file, which are looked for in a folder
 
 _MOST_BROKEN_AT_FIRST = 8
 """Broken tiles at the beginning after which a store is taken for broken as a whole."""
@@ -30,7 +45,7 @@ MAX_MISSING_SHARE = 0.01
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-__all__ = ["Tile", "TileBands", "acquisition_time", "load_bigearthnet", "open_store", "season_of"]
+__all__ = ["Tile", "TileBands", "load_bigearthnet", "open_store"]
 
 
 def load_bigearthnet(
@@ -48,14 +63,16 @@ def load_bigearthnet(
     """Load BigEarthNet, v1 (an LMDB of pickles, which are never unpickled) or v2 (an LMDB of safetensors), told apart by content.
 
     Args:
-        path: The LMDB folder, or a folder that holds exactly one, with its metadata beside it.
+        path: The LMDB (a folder, or one file), or a folder that holds exactly one, with its metadata beside it.
         split: "train", "validation" (or "val"), "test"; None for all tiles.
         subset: "BEN-14K" (summer in Serbia) or "BEN-270K" (June to November), see [`SUBSETS`]; None for all tiles.
         metadata: Tables to use instead of those found beside the LMDB or inside its folder. v2: parquet; found are `metadata.parquet`
-            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the column s2_name and one or
-            both of s1_name and country; found is one of `manifest.csv`, `metadata.csv` and `s1_s2_name_country_season.csv[.bz2]`.
-        splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; no header; the S2 name, and perhaps
-            the S1 name), instead of those beside the LMDB or in a folder `official_splits` or `splits` beside it.
+            and `metadata_for_patches_with_snow_cloud_or_shadow.parquet`. v1: CSV (may be .bz2) with the column s2_name, one or
+            both of s1_name and country, and any others; found is one of `manifest.csv`, `metadata.csv` and
+            `s1_s2_name_country_season.csv[.bz2]`.
+        splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; the S2 name, and perhaps the S1
+            name; with a line of column names or without), instead of those beside the LMDB or in a folder `official_splits` or
+            `splits` beside it.
         sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has. Other
             sensors than BigEarthNet's are those that a v2 store's metadata has a column of names for, such as `thermal_name`.
         missing: What to do about tiles that are listed but are not in the store. Either way they are left out, counted in one warning,
@@ -69,8 +86,11 @@ def load_bigearthnet(
         A row a tile, sorted by `id`. Columns: `id` (S2 name), `s1_id` (S1 name), `labels` (the 19 classes in alphabetical order, each
         once), `country`, `split`, `date_s1`, `date_s2` (UTC, from the names), `season` (of the S2 date), `snow`, `cloud_or_shadow`;
         each None where it is not known. `s1` and `s2`: the sensor's bands by name ([`TileBands`]), read when they are looked at,
-        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. Any other sensor likewise has `NAME_id`,
-        `date_NAME` and `NAME`.
+        (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. A v1 store of one sensor alone has that one's
+        column; of S1 alone `id` is the S1 name where no table gives the S2 name. Any other sensor likewise has `NAME_id`,
+        `date_NAME` and `NAME`. Other columns of the tables (of v1: of those given) follow, with their types; `date_s1`, `date_s2`
+        and `season` of v2 are believed before the names. Labels that are not BigEarthNet's are classes of their own, in
+        alphabetical order, -1 none.
 
     Raises:
         FileNotFoundError: If there is no LMDB at `path`, no table or list where one was named, or no metadata for v2.
@@ -89,29 +109,40 @@ def load_bigearthnet(
     rows = _read_rows(store, _paths(metadata), splits)
     named = dict.fromkeys([*SENSORS, *(sensor for row in rows for sensor in row.names)])
     _check_sensors(sensors or {}, named)
+    keys = set(store.keys())
+    classes = LABELS if store.format == "v1" else classes_of((row.id, row.labels) for row in rows)  # of all splits
+    # a column NAME_name is of images only if the store has some of them
+    imaged = [sensor for sensor in named if any(_key(row, sensor, store.format, keys) in keys for row in rows)]
     rows = _in_split(rows, wanted, store)
     if subset is not None:
         asked, rows = len(rows), select_subset(rows, subset)
         if not rows:
             raise ValueError(f"None of the {asked} tiles of {store.path} that were asked for is in {subset}.")
-    keys = set(store.keys())
-    here = list(sensors or (sensor for sensor in named if any(_key(row, sensor, store) in keys for row in rows)))
-    present = [row for row in rows if all(_key(row, sensor, store) in keys for sensor in here)]
+    here = list(sensors or imaged)
+    present = [row for row in rows if all(_key(row, sensor, store.format, keys) in keys for sensor in here)]
     if not here or not present:
         raise ValueError(f"None of the {len(rows)} tiles listed is in {store.path}: its metadata is of another store.")
     if len(present) < len(rows):
         most = None if missing == "drop" else MAX_MISSING_SHARE if max_missing is None else max_missing
         _report_missing(rows, present, store, most, None if missing_list is None else Path(missing_list))
     rows = sorted(present, key=lambda row: row.id)
+    keys_of = {sensor: [str(_key(row, sensor, store.format, keys)) for row in rows] for sensor in here}
     if store.format == "v1":
-        labels = read_v1_labels(store, [row.id for row in rows])
-        rows = [row._replace(labels=own) for row, own in zip(rows, labels, strict=True)]
-    columns = {sensor: _stored_bands(rows, sensor, (sensors or {}).get(sensor), store) for sensor in here}
-    pixels = {
-        sensor: (Tile(str(store.path), sensor, names), [_key(row, sensor, store) for row in rows])
-        for sensor, names in columns.items()
+        numbers = read_v1_labels(store, keys_of[here[0]])
+        names = [None if of_tile is None else [LABELS[number] for number in of_tile] for of_tile in numbers]
+        rows = [row._replace(labels=of_tile) for row, of_tile in zip(rows, names, strict=True)]
+    # a v1 store may be of S2 or of S1 alone: its values say so
+    optional = store.format == "v1" and sensors is None
+    columns = {
+        sensor: _stored_bands(rows, keys_of[sensor], sensor, (sensors or {}).get(sensor), store, optional)
+        for sensor in here
     }
-    return to_dataset(rows, pixels)
+    pixels = {
+        sensor: (Tile(str(store.path), sensor, bands), keys_of[sensor]) for sensor, bands in columns.items() if bands
+    }
+    if not pixels:
+        raise ValueError(f"{store.path} holds no band of {' or '.join(SENSORS)}.")
+    return to_dataset(rows, pixels, classes, without=[name_column(sensor) for sensor in imaged])
 
 
 def _read_rows(store: TileStore, metadata: list[Path], splits: str | os.PathLike[str] | None) -> list[TileRow]:
@@ -143,15 +174,23 @@ def _check_sensors(sensors: Mapping[str, Sequence[str] | None], named: Collectio
             )
 
 
+def stores_in(folder: Path) -> list[Path]:
+    """List the LMDBs that are meant by a folder: itself, or those in it, folders and single files."""
+    if (folder / DATA_FILE).is_file():
+        return [folder]
+    files = (path for path in folder.iterdir() if path.suffix.lower() in _STORE_SUFFIXES and is_lmdb_file(path))
+    return sorted([*(data.parent for data in folder.glob(f"*/{DATA_FILE}")), *files])
+
+
 def find_store(path: Path) -> Path:
-    """The LMDB folder that is meant by a path: itself, or the only one in it."""
+    """The LMDB that is meant by a path: itself, or the only one in it."""
+    if is_lmdb_file(path):
+        return path
     if not path.is_dir():
         raise FileNotFoundError(
-            f"No folder {path}: expected an LMDB folder (holds {DATA_FILE}), or a folder with one in it."
+            f"No LMDB {path}: expected an LMDB folder (holds {DATA_FILE}), an LMDB written as one file, or a folder with one in it."
         )
-    if (path / DATA_FILE).is_file():
-        return path
-    found = sorted(data.parent for data in path.glob(f"*/{DATA_FILE}"))
+    found = stores_in(path)
     if not found:
         raise FileNotFoundError(f"No LMDB in {path}: neither it nor a folder in it holds {DATA_FILE}.")
     if len(found) > 1:
@@ -189,9 +228,11 @@ def _in_split(rows: list[TileRow], split: str | None, store: TileStore) -> list[
     return chosen
 
 
-def _key(row: TileRow, sensor: str, store: TileStore) -> str | None:
-    """Under which key a sensor's pixels lie: in v1 both under the S2 name."""
-    return row.id if store.format == "v1" else row.image_name(sensor)
+def _key(row: TileRow, sensor: str, layout: TileFormat, keys: Collection[str]) -> str | None:
+    """Under which key a sensor's pixels lie: in v1 all under the S2 name, in a v1 store of S1 alone under the S1 name."""
+    if layout == "v1":
+        return row.id if row.id in keys else row.names.get(PARTNER_SENSOR)
+    return row.image_name(sensor)
 
 
 def _report_missing(
@@ -214,45 +255,107 @@ def _report_missing(
     logger.warning("%s; they are left out.", message)
 
 
-def _stored_bands(rows: Sequence[TileRow], sensor: str, bands: Sequence[str] | None, store: TileStore) -> list[str]:
-    """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has."""
-    for row in rows[: _MOST_BROKEN_AT_FIRST + 1]:  # who reads the others will be told of those that are broken
-        try:
-            tile = store.read(str(_key(row, sensor, store)))
+def _stored_bands(
+    rows: Sequence[TileRow],
+    keys: Sequence[str],
+    sensor: str,
+    bands: Sequence[str] | None,
+    store: TileStore,
+    optional: bool,
+) -> list[str]:
+    """The bands of a pixel column: those asked for, which the first tile that can be read must have, or all that it has.
+
+    None of an optional sensor that it has no band of.
+    """
+    most = min(_MOST_BROKEN_AT_FIRST + 1, len(rows))
+    for number, key in enumerate(keys[:most]):
+        try:  # who reads the others will be told of those that are broken
+            tile = store.read(key)
             break
         except CorruptTileError as error:
-            if row is rows[: _MOST_BROKEN_AT_FIRST + 1][-1]:
+            if number + 1 == most:
                 raise
             logger.warning("%s (The bands are taken from the next tile.)", error)
     stored = [band for band in (SENSORS[sensor].bands if sensor in SENSORS else tile) if band in tile]
     absent = [band for band in bands or () if band not in stored]
-    if absent or not stored:
+    if absent or not (stored or optional):
         raise ValueError(
-            f"{store.path} has no {', '.join(absent) or sensor} of tile {row.id}; of {sensor} it has {', '.join(stored) or 'nothing'}."
+            f"{store.path} has no {', '.join(absent) or sensor} of tile {rows[number].id}; of {sensor} it has "
+            f"{', '.join(stored) or 'nothing'}."
         )
     return stored if bands is None else list(bands)
 
 
-def to_dataset(rows: Sequence[TileRow], pixels: Mapping[str, tuple[Tile, Sequence[str | None]]]) -> Dataset:
-    """Lay rows out as the columns of [`load_bigearthnet`]; `pixels`: by sensor, the feature and the keys, None for no image."""
+def to_dataset(
+    rows: Sequence[TileRow],
+    pixels: Mapping[str, tuple[Tile, Sequence[str | None]]],
+    classes: Sequence[str] | None = None,
+    without: Iterable[str] = (),
+) -> Dataset:
+    """Lay rows out as the columns of [`load_bigearthnet`], and after them the other columns of the tables that list the tiles.
+
+    Args:
+        rows: The tiles.
+        pixels: By sensor, the feature and the keys, None for no image.
+        classes: Names of the classes; default those of the rows, as of [`classes_of`].
+        without: Other columns to leave out.
+    """
     sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
-    own = [sensor for sensor in sensors if sensor != TILE_SENSOR]
-    dates = {sensor: [acquisition_time(row.image_name(sensor)) for row in rows] for sensor in sensors}
+    images = [sensor for sensor in sensors if sensor != TILE_SENSOR]
+    own = own_columns(rows, without)
+    unknown = [None] * len(rows)
+    told = {
+        name: own.pop(name).to_pylist() if name in own else unknown
+        for name in (*(f"date_{sensor}" for sensor in sensors), "season")
+    }
+    latitudes = next((own[name].to_pylist() for name in LATITUDE_COLUMNS if name in own), unknown)
+    dates: dict[str, list[datetime | None]] = {sensor: [] for sensor in sensors}
+    seasons = []
+    for number, row in enumerate(rows):  # tile by tile, for what a name says is remembered for a while only
+        for sensor in sensors:
+            said = told[f"date_{sensor}"][number]
+            dates[sensor].append(acquisition_time(row.image_name(sensor)) if said is None else _date(said, row.id))
+        time = dates[TILE_SENSOR if TILE_SENSOR in dates else sensors[0]][number]
+        seasons.append(told["season"][number] or season_of(time, (row.id, *row.names.values()), latitudes[number]))
+    classes = classes_of((row.id, row.labels) for row in rows) if classes is None else classes
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
-        **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in own},
+        **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in images},
         **pixels,
-        "labels": (List(ClassLabel(names=list(LABELS))), (row.labels for row in rows)),
+        "labels": (List(ClassLabel(names=list(classes))), numbers_of((row.labels for row in rows), classes)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),
         **{f"date_{sensor}": (Value("timestamp[s]"), column) for sensor, column in dates.items()},
-        "season": (Value("string"), map(season_of, dates.get(TILE_SENSOR, dates[sensors[0]]))),
+        "season": (Value("string"), seasons),
         "snow": (Value("bool"), (row.snow for row in rows)),
         "cloud_or_shadow": (Value("bool"), (row.cloud_or_shadow for row in rows)),
     }
+    taken = sorted(own.keys() & values.keys())
+    if taken:
+        raise ValueError(
+            f"The tables of the tiles have columns of a name that is taken: {', '.join(taken)}. Rename them."
+        )
     features = Features({name: feature for name, (feature, _) in values.items()})
     schema = features.arrow_schema
-    table = pa.table(
-        {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}, schema=schema
-    )
-    return Dataset(table)
+    arrays = {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}
+    features |= Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
+
+
+def _date(given: Any, tile: str) -> datetime:
+    """The time of acquisition (UTC, without a zone) that a table says, as a date, a time or their text."""
+    time: datetime | None
+    if isinstance(given, datetime):
+        time = given
+    elif isinstance(given, date):
+        time = datetime.combine(given, datetime.min.time())
+    else:
+        try:
+            time = datetime.fromisoformat(str(given).strip())
+        except ValueError:
+            time = parse_time(str(given))
+    if time is None:
+        raise ValueError(
+            f"Tile {tile} has the date {str(given)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
+        )
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

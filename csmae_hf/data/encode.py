@@ -13,10 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from csmae_hf.bigearthnet import LABELS, SENSORS, TILE_SENSOR
+from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.find_tiles import FoundTile, FoundTiles, find_tiles
-from csmae_hf.data.metadata import METADATA_SCHEMA, V1_NAME_COLUMN, TileRow, metadata_schema, name_column
+from csmae_hf.data.metadata import (
+    METADATA_SCHEMA,
+    V1_NAME_COLUMN,
+    TileRow,
+    metadata_schema,
+    name_column,
+    own_columns,
+    stand_in_key,
+)
 from csmae_hf.data.store_writer import Failure, Made, StoreWriter, WriteReport, make_record, metadata_table
 from csmae_hf.data.tiles import check_asked
 from csmae_hf.images.discovery import REFERENCE_MAP
@@ -121,14 +129,6 @@ def encode(
         writer.finish(_metadata(found, jobs.keys() - {failure.key for failure in failures}), failures)
         written = len(writer.records) - present
     return WriteReport(Path(out), written, present, failures)
-
-
-def stand_in_key(sensor: str, tile: str) -> str:
-    """Name an image whose own name is not known, such as `S1-of-` and the tile's name with `-` for `_`.
-
-    So no acquisition time is read out of it, which would be the S2 image's.
-    """
-    return f"{sensor.upper()}-of-{tile.replace('_', '-')}"
 
 
 def _key(tile: FoundTile, sensor: str) -> str:
@@ -240,14 +240,20 @@ def _metadata(found: FoundTiles, stored: Iterable[str]) -> pa.Table:
         lacking = {name: pa.nulls(len(table)) for name in metadata_schema(others).names if name not in columns}
         tables.append(pa.table(columns | lacking).select(metadata_schema(others).names).cast(metadata_schema(others)))
     rows = [metadata_row(tile.row, {sensor: _key(tile, sensor) for sensor in tile.images}) for tile in rest_of.values()]
-    return pa.concat_tables([*tables, metadata_table(rows, others)]).sort_by("patch_id")
+    table = pa.concat_tables([*tables, metadata_table(rows, others)]).sort_by("patch_id")
+    row_of = {tile.row.id: tile.row for tile in found.tiles}
+    for name, column in own_columns(
+        [row_of[tile] for tile in table.column("patch_id").to_pylist()], table.column_names
+    ).items():
+        table = table.append_column(name, column)
+    return table
 
 
 def metadata_row(row: TileRow, keys: Mapping[str, str]) -> dict[str, Any]:
     """Give a tile's row the columns of the metadata of BigEarthNet v2; `keys`: under which its image of each sensor is stored."""
     return {
         "patch_id": row.id,
-        "labels": None if row.labels is None else [LABELS[number] for number in row.labels],
+        "labels": None if row.labels is None else list(row.labels),
         "split": row.split,
         "country": row.country,
         **{name_column(sensor): key for sensor, key in keys.items() if sensor != TILE_SENSOR},

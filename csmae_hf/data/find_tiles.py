@@ -1,6 +1,5 @@
 """Tiles that lie in GeoTIFFs, found in a folder or a table of paths: which image goes with which, and what is known of them."""
 
-import csv
 import json
 import logging
 import os
@@ -14,17 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, SENSORS, TILE_SENSOR
+from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
+from csmae_hf.data.labels import check_bigearthnet, classes_of, known_numbers, numbers_of, parse_labels
 from csmae_hf.data.metadata import (
     TileRow,
     find_v1_splits,
-    label_indices,
     name_column,
+    plain_columns,
     read_v1_rows,
     read_v2_rows,
     v1_tables,
     v2_tables,
 )
+from csmae_hf.data.text_tables import read_csv
 from csmae_hf.images.band_names import parse_band
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
@@ -40,8 +41,11 @@ logger = logging.getLogger(__name__)
 JSON_ENDING = "_labels_metadata.json"
 """Ends the name of the file in which BigEarthNet v1 says what an image shows."""
 
-_TABLE_SUFFIXES = (".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Endings of tables of paths."""
+
 _ID_COLUMNS = ("id", "patch_id", "s2_name")
+_LABEL_COLUMNS = ("labels", "label")
 _SNOW_COLUMNS = ("snow", "contains_seasonal_snow")
 _CLOUD_COLUMNS = ("cloud_or_shadow", "contains_cloud_or_shadow")
 
@@ -83,7 +87,7 @@ class FoundTiles(NamedTuple):
 class _Said(NamedTuple):
     """What the JSON of an image says: its labels, and of an S1 image the S2 image it goes with."""
 
-    labels: list[int] | None = None
+    labels: list[str] | None = None
     partner: str | None = None
 
 
@@ -111,7 +115,7 @@ def find_tiles(
     _check_said(units or {}, level, names)
     given = {sensor: _checked_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
     path = Path(source)
-    if path.suffix.lower() in _TABLE_SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"No table {path}: check the path.")
         if pair is not None:
@@ -147,7 +151,12 @@ def find_tiles(
         )
     tiles = [_with_said(tile, units or {}, level) for tile in sorted(found.tiles, key=lambda tile: tile.row.id)]
     _check_overlap(found.root, tiles, wrong)
-    return found._replace(tiles=tiles)
+    classes = classes_of((tile.row.id, tile.row.labels) for tile in tiles)
+    numbers = numbers_of((tile.row.labels for tile in tiles), classes)
+    named = [None if of_tile is None else [classes[number] for number in of_tile] for of_tile in numbers]
+    return found._replace(
+        tiles=[tile._replace(row=tile.row._replace(labels=of_tile)) for tile, of_tile in zip(tiles, named, strict=True)]
+    )
 
 
 def _refuse(message: str, files: list[str], wrong: Wrong | None) -> None:
@@ -397,7 +406,7 @@ def _paired(
                 if partner in by_sensor[sensor]:
                     images[sensor] = by_sensor[sensor][partner]
                     taken[sensor].add(partner)
-            labels = said[image].labels if row.labels is None else row.labels
+            labels = said[image].labels or _folders_class(image) if row.labels is None else row.labels
             tiles.append(FoundTile(row._replace(names=names, labels=labels), images))
     return tiles
 
@@ -416,23 +425,13 @@ def _read_json(path: Path, name: str) -> _Said:
     labels, partner = content.get("labels"), content.get("corresponding_s2_patch")
     if not isinstance(labels, list | None) or not isinstance(partner, str | None):
         raise ValueError("its labels are no list, or its corresponding_s2_patch is no name")
-    return _Said(_labels(labels, name), partner)
+    return _Said(check_bigearthnet(labels or (), name) or None, partner)
 
 
-def _labels(names: Sequence[str] | None, tile: str) -> list[int] | None:
-    """Class numbers of names of the 19 or of the 43 classes; None for none."""
-    if isinstance(names, str):
-        names = names.split("; ") if names else None
-    if not names:
-        return None
-    known = {**LABELS_43_TO_19, **dict.fromkeys(LABELS)}
-    unknown = [name for name in names if not isinstance(name, str) or name not in known]
-    if unknown:
-        raise ValueError(
-            f"Tile {tile!r} has the label {str(unknown[0])[:100]!r}, which is none of the 19 or the 43 classes of BigEarthNet."
-        )
-    kept = [name if name in LABELS else LABELS_43_TO_19[name] for name in names]
-    return label_indices([name for name in kept if name], tile) or None
+def _folders_class(image: TiffImage) -> list[str] | None:
+    """The class that a folder says, as of EuroSAT: the names of the images in it begin with its own, such as `Forest/Forest_1.tif`."""
+    folder = os.path.basename(os.path.dirname(image.files[0].path))
+    return [folder] if re.fullmatch(re.escape(folder) + r"_\d+", image.name) else None
 
 
 def _known_rows(
@@ -449,21 +448,29 @@ def _known_rows(
                 f"{v2[0]} is metadata of BigEarthNet v2, which holds the splits: splits={splits} is for other tiles."
             )
         return {row.id: row for row in read_v2_rows(v2) if row.id in names}, v2
-    rows = read_v1_rows([metadata] if metadata else v1_tables(folders), find_v1_splits(folders, splits), names)
+    rows = read_v1_rows(
+        [metadata] if metadata else v1_tables(folders), find_v1_splits(folders, splits), names, own=metadata is not None
+    )
     return {row.id: row for row in rows if row.id in names}, []
 
 
 def _read_table(path: Path, names: SensorNames, wrong: Wrong | None) -> list[FoundTile]:
     """The tiles of a table of paths."""
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8", newline="") as lines:
-            rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+
+    def is_known(column: str) -> bool:
+        return column in known or column in names.bands or bool(names.band(column))
+
+    known = {*_ID_COLUMNS, *_LABEL_COLUMNS, *_SNOW_COLUMNS, *_CLOUD_COLUMNS, "country", "split"}
+    known |= {form for sensor in names.bands if sensor != TILE_SENSOR for form in (f"{sensor}_id", name_column(sensor))}
+    known |= {f"units_{sensor}" for sensor in names.bands}
+    if path.suffix.lower() != ".parquet":
+        table = read_csv(path, is_known)
     else:
         try:
-            rows = pq.read_table(path).to_pylist()
+            table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path} is no parquet table: {error}.") from error
-    columns = list(rows[0]) if rows else []
+    columns = table.column_names if len(table) else []
     if not set(_ID_COLUMNS) & set(columns) or not any(
         column in names.bands or names.band(column) for column in columns
     ):
@@ -471,10 +478,19 @@ def _read_table(path: Path, names: SensorNames, wrong: Wrong | None) -> list[Fou
             f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; expected id, and {' and '.join(names.bands)} (a "
             "GeoTIFF or a folder of one file a band) or a column for each band (B02, VV, ...). Paths are relative to the table."
         )
+    for forms in (_ID_COLUMNS, _LABEL_COLUMNS, _SNOW_COLUMNS, _CLOUD_COLUMNS):  # the first of them counts
+        known -= set([form for form in forms if form in columns][1:])
+    kept = [column for column in columns if not is_known(column) and not column.startswith("__index_level_")]
+    own = plain_columns(table, kept, path)
+    rows = table.select([column for column in columns if is_known(column)]).to_pylist()
+    for column in _LABEL_COLUMNS:
+        if column in columns and (classes := _declared_classes(table, column)):
+            for row in rows:
+                row[column] = [classes[number] for number in known_numbers(row[column])]
     tiles = []
     for line, row in enumerate(tqdm(rows, desc=f"Reading {path.name}", delay=2), 1):
         try:
-            tiles.append(_tile_of_row(row, names, path, line))
+            tiles.append(_tile_of_row(row, names, path, line, (own, line - 1) if own.num_columns else None))
         except (ValueError, FileNotFoundError) as error:
             if wrong is None:
                 raise
@@ -482,7 +498,16 @@ def _read_table(path: Path, names: SensorNames, wrong: Wrong | None) -> list[Fou
     return tiles
 
 
-def _tile_of_row(row: Mapping[str, Any], names: SensorNames, table: Path, line: int) -> FoundTile:
+def _declared_classes(table: pa.Table, column: str) -> list[str] | None:
+    """The names of the classes that `datasets` wrote into a parquet table for a column of numbers; None where it has none."""
+    content = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = content.get("info", {}).get("features", {}).get(column, {})
+    return feature.get("names") or feature.get("feature", {}).get("names")
+
+
+def _tile_of_row(
+    row: Mapping[str, Any], names: SensorNames, table: Path, line: int, rest: tuple[pa.Table, int] | None
+) -> FoundTile:
     def value(*columns: str) -> Any:
         column = next((column for column in columns if column in row), None)
         return row[column] if column and row[column] not in ("", None) else None
@@ -504,11 +529,12 @@ def _tile_of_row(row: Mapping[str, Any], names: SensorNames, table: Path, line: 
     images = {sensor: image._replace(unit=units.get(sensor)) for sensor, image in images.items()}
     if not images:
         raise ValueError(f"Tile {name} of {table} (row {line}) has no paths.")
-    flags = [_flag(value(*columns), name, table) for columns in (_SNOW_COLUMNS, _CLOUD_COLUMNS)]
+    snow, cloud = (_flag(value(*columns), name, table) for columns in (_SNOW_COLUMNS, _CLOUD_COLUMNS))
     split = value("split")
-    labels = _labels(value("labels"), name)
+    labels = parse_labels(value(*_LABEL_COLUMNS), name)
     return FoundTile(
-        TileRow(name, own, labels, value("country"), "validation" if split == "val" else split, *flags), images
+        TileRow(name, own, labels, value("country"), "validation" if split == "val" else split, snow, cloud, rest),
+        images,
     )
 
 

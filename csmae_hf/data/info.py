@@ -12,8 +12,9 @@ from datasets import Dataset
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND
 from csmae_hf.data.dataset import find_store, load_bigearthnet
+from csmae_hf.data.labels import labels_of
 from csmae_hf.data.pixel_column import Tile
-from csmae_hf.data.store import DATA_FILE, TileStore
+from csmae_hf.data.store import TileStore, data_file
 from csmae_hf.images.names import in_order
 from csmae_hf.visualize import draw_image_grid, to_rgb
 
@@ -28,7 +29,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     store = TileStore(find_store(Path(path)))
     images = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
     maps = len(store) - len(images)
-    size = (store.path / DATA_FILE).stat().st_size
+    size = data_file(store.path).stat().st_size
     what = "pickles, read without unpickling" if store.format == "v1" else "safetensors"
     lines = [
         f"store     {store.path}",
@@ -51,14 +52,13 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
     flags = {name: sum(bool(flag) for flag in dataset[name]) for name in ("snow", "cloud_or_shadow")}
     if any(flags.values()):
         lines.append("flags     " + ", ".join(f"{name} {count}" for name, count in flags.items()))
-    labels = dataset.features["labels"].feature
-    counts = Counter(number for numbers in dataset["labels"] for number in numbers or ())
-    unlabelled = sum(not numbers for numbers in dataset["labels"])
+    names, labels = dataset.features["labels"].feature.names, labels_of(dataset)
+    counts = Counter(names[number] for numbers in labels for number in numbers)
+    unlabelled = sum(not numbers for numbers in labels)
     lines.append(
-        f"labels    {len(counts)} of {labels.num_classes} classes"
-        + (f"; {unlabelled} tiles have none" if unlabelled else "")
+        f"labels    {len(counts)} of {len(names)} classes" + (f"; {unlabelled} tiles have none" if unlabelled else "")
     )
-    return lines + [f"  {count:7d}  {labels.int2str(number)}" for number, count in counts.most_common()]
+    return lines + [f"  {count:7d}  {name}" for name, count in counts.most_common()]
 
 
 def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) -> Path:

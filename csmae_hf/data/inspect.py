@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX
-from csmae_hf.data.find_tiles import FoundTile, find_tiles
+from csmae_hf.data.find_tiles import TABLE_SUFFIXES, FoundTile, find_tiles
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
@@ -170,9 +170,9 @@ def inspect_images(
     if not path.exists():
         raise FileNotFoundError(f"No {path}: expected an LMDB, a folder or a table of image files, or an image file.")
     single = path.is_file() and path.suffix.lower() in SUFFIXES
-    if path.is_file() and not single and path.suffix.lower() not in (".csv", ".parquet"):
+    if path.is_file() and not single and path.suffix.lower() not in TABLE_SUFFIXES:
         raise ValueError(
-            f"{path} is neither a table (.csv, .parquet) nor an image file ({', '.join(SUFFIXES)}): nothing is known of it."
+            f"{path} is neither a table ({', '.join(TABLE_SUFFIXES)}) nor an image file ({', '.join(SUFFIXES)})."
         )
     wrong: Wrong = {}
     names = SensorNames(sensors)

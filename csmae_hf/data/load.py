@@ -8,9 +8,10 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from csmae_hf.bigearthnet import SPLITS
-from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.dataset import load_bigearthnet, stores_in
+from csmae_hf.data.evenly import evenly
 from csmae_hf.data.pixel_column import Tile
-from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.store import DATA_FILE, is_lmdb_file
 from csmae_hf.data.tiles import load_tiles
 from image_checks_csmae import check_unit_name
 
@@ -42,7 +43,7 @@ def load_data(
         metadata: As of [`load_bigearthnet`].
         splits: As of [`load_bigearthnet`].
         missing: As of [`load_bigearthnet`].
-        limit: The most tiles to keep; None for all.
+        limit: The most tiles to keep, evenly spread over the split in the order of their ids, the same every time; None for all.
         bands: As of [`load_tiles`], for files alone, like `pair` and `level`.
         sensors: As of [`load_bigearthnet`] and [`load_tiles`].
         pair: As of [`load_tiles`].
@@ -54,12 +55,14 @@ def load_data(
 
     Raises:
         FileNotFoundError: If there is neither.
-        ValueError: If the split is unknown, or as [`load_bigearthnet`] and [`load_tiles`].
+        ValueError: If the split is unknown, the limit less than 1, or as [`load_bigearthnet`] and [`load_tiles`].
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: expected the number of tiles to keep, at least 1, or None for all.")
     split = split_name(split)
     path = Path(data)
     name = None if split == ALL_TILES else split
-    if path.is_file() or (path.is_dir() and not holds_store(path)):
+    if path.exists() and not holds_store(path):
         said = {"bands": bands, "sensors": sensors, "pair": pair, "units": units, "level": level}
         dataset = _load_geotiffs(path, name, subset, metadata=metadata, splits=splits, **said)
     else:
@@ -73,7 +76,7 @@ def load_data(
         )
         for sensor, unit in (units or {}).items():
             dataset = _in_unit(dataset, sensor, unit)
-    return dataset.select(range(min(limit, len(dataset)))) if limit is not None else dataset
+    return dataset if limit is None or limit >= len(dataset) else dataset.select(evenly(len(dataset), limit))
 
 
 def _in_unit(dataset: Dataset, sensor: str, unit: str) -> Dataset:
@@ -85,9 +88,9 @@ def _in_unit(dataset: Dataset, sensor: str, unit: str) -> Dataset:
     return dataset.cast_column(sensor, replace(feature, unit=unit))
 
 
-def holds_store(folder: Path) -> bool:
-    """Say whether a folder is an LMDB, or holds one."""
-    return (folder / DATA_FILE).is_file() or any(folder.glob(f"*/{DATA_FILE}"))
+def holds_store(path: Path) -> bool:
+    """Say whether a path is an LMDB, or a folder that holds one."""
+    return is_lmdb_file(path) or (path.is_dir() and bool(stores_in(path)))
 
 
 def _load_geotiffs(source: Path, split: str | None, subset: str | None, **said: Any) -> Dataset:

@@ -1,50 +1,54 @@
 """What is known of BigEarthNet's tiles besides their pixels: the tables and split lists of v1 and v2, as one kind of row."""
 
-import bz2
-import csv as plain_csv
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import csv
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import LABELS, METADATA_NAME, PARTNER_SENSOR, REFERENCE_MAP_SUFFIX, SENSORS, TILE_SENSOR
+from csmae_hf.bigearthnet import METADATA_NAME, PARTNER_SENSOR, REFERENCE_MAP_SUFFIX, SENSORS, TILE_SENSOR
+from csmae_hf.data.labels import parse_labels
 from csmae_hf.data.store import TileStore
+from csmae_hf.data.text_tables import read_csv, read_lines
+from csmae_hf.images.products import latitude_sign, parse_product, season
 
 logger = logging.getLogger(__name__)
 
-SEASONS = ("Winter", "Spring", "Summer", "Fall")
-"""Meteorological seasons of the north, from December on: the names and the rule of bigearthnet-common."""
+_STAND_IN = re.compile(r"[A-Za-z0-9]+-of-")
 
-_TIME = re.compile(r"_(\d{8})T(\d{5,6})(?=_|$)")
+LATITUDE_COLUMNS = ("latitude", "lat", "centre_lat", "center_lat")
+"""Columns of a table that say on which hemisphere a tile lies."""
+
+
+def stand_in_key(sensor: str, tile: str) -> str:
+    """Name an image whose own name is not known, such as `S1-of-` and the tile's name with `-` for `_`.
+
+    No acquisition time is read out of it, which would be the S2 image's.
+    """
+    return f"{sensor.upper()}-of-{tile.replace('_', '-')}"
 
 
 def acquisition_time(name: str | None) -> datetime | None:
-    """Read when an image was taken (UTC) out of its Sentinel-1 or Sentinel-2 name; None where there is no name or no time in it.
+    """Read when an image was taken (UTC) out of its name, as of [`parse_product`]; None where there is no name or no time in it."""
+    return None if name is None or _STAND_IN.match(name) else parse_product(name).date
 
-    The hour may have lost its leading zero (T93020), and 13,599 names of BigEarthNet v1 have seconds of 60 and more (T94161), which
-    run on into the next minute.
+
+def season_of(time: datetime | None, names: Iterable[str | None], latitude: float | None = None) -> str | None:
+    """Name the season of a date on the hemisphere of a latitude or, where that is not known, of the MGRS tile in one of several names.
+
+    Where none tells the hemisphere, it is the north, as of BigEarthNet; None for no date.
     """
-    match = _TIME.search(name or "")
-    if match is None:
+    if time is None:
         return None
-    date, clock = match[1], match[2].zfill(6)
-    try:  # not strptime, which takes ten times as long, and there are a million names
-        day = datetime(int(date[:4]), int(date[4:6]), int(date[6:]))
-    except ValueError:
-        return None
-    return day + timedelta(hours=int(clock[:2]), minutes=int(clock[2:4]), seconds=int(clock[4:]))
-
-
-def season_of(time: datetime | None) -> str | None:
-    """Name the season of a (European) date by its month: December to February is Winter, and so on; None for no date."""
-    return None if time is None else SEASONS[time.month % 12 // 3]
+    if latitude is None:
+        tile = next((tile for name in names if name and (tile := parse_product(name).tile)), None)
+        latitude = None if tile is None else latitude_sign(tile)
+    return season(time, latitude)
 
 
 class TileRow(NamedTuple):
@@ -53,20 +57,22 @@ class TileRow(NamedTuple):
     Attributes:
         id: Its name.
         names: By sensor, the name of its image of that sensor, where it is known and not the tile's own.
-        labels: Numbers of its classes.
+        labels: Names of its classes.
         country: Where it lies.
         split: "train", "validation" or "test".
         snow: Whether there is seasonal snow.
         cloud_or_shadow: Whether there is cloud or its shadow.
+        own: Where other columns of the table that lists it lie: a table of these alone, and the row.
     """
 
     id: str
     names: Mapping[str, str] = {}
-    labels: list[int] | None = None
+    labels: Sequence[str] | None = None
     country: str | None = None
     split: str | None = None
     snow: bool | None = None
     cloud_or_shadow: bool | None = None
+    own: tuple[pa.Table, int] | None = None
 
     def image_name(self, sensor: str) -> str | None:
         """Name the image of a sensor, as far as that is known; a tile may have the name of an image of another than `TILE_SENSOR`."""
@@ -75,17 +81,56 @@ class TileRow(NamedTuple):
         return None if self.id in self.names.values() else self.id
 
 
-_LABEL_INDEX = {name: index for index, name in enumerate(LABELS)}
-
-
-def label_indices(names: Iterable[str] | None, tile: str) -> list[int] | None:
-    """Give classes of the 19 their numbers, ascending, each once; None for None. A ValueError names the tile of any other class."""
+def own_columns(rows: Sequence[TileRow], without: Iterable[str] = ()) -> dict[str, pa.Array]:
+    """Gather the other columns of the tables that list tiles, in the order of the rows and the types of the tables."""
+    tables = {id(row.own[0]): row.own[0] for row in rows if row.own is not None}
+    if not tables:
+        return {}
     try:
-        return None if names is None else sorted({_LABEL_INDEX[name] for name in names})
-    except KeyError as error:
-        raise ValueError(
-            f"Tile {tile!r} has the label {error}, which is none of the 19 classes of BigEarthNet."
-        ) from error
+        together = pa.concat_tables(tables.values(), promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ValueError(f"A column of the tables is of one type in one and of another in another: {error}") from error
+    starts, start = {}, 0
+    for number, table in tables.items():
+        starts[number] = start
+        start += table.num_rows
+    places = [None if row.own is None else starts[id(row.own[0])] + row.own[1] for row in rows]
+    kept = [name for name in together.column_names if name not in set(without)]
+    return {
+        name: column.combine_chunks()
+        for name, column in zip(kept, together.select(kept).take(pa.array(places, pa.int64())), strict=True)
+    }
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the same values that Arrow can select rows of, and a dataset can hold."""
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_decimal(kind) and kind.bit_width < 128:
+        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
+
+
+def plain_columns(table: pa.Table, names: Iterable[str], path: Path) -> pa.Table:
+    """Take columns of a table in types that a dataset can hold; a warning names those of other types, which are left out."""
+    from datasets import Features
+
+    columns = {}
+    for name in names:
+        column = table.column(name)
+        if (plain := _plain_type(column.type)) != column.type:
+            column = column.cast(plain)
+        try:
+            Features.from_arrow_schema(pa.schema([(name, column.type)]))
+        except ValueError:
+            logger.warning(
+                "Column %s of %s is of type %s, which a dataset cannot hold; it is left out.", name, path, column.type
+            )
+            continue
+        columns[name] = column
+    return pa.table(columns)
 
 
 METADATA_SCHEMA = pa.schema(
@@ -142,22 +187,42 @@ def read_v2_rows(tables: Iterable[Path]) -> list[TileRow]:
             lacking = [name for name in expected if name not in columns]
             if lacking:
                 raise ValueError(f"{path} lacks the columns {', '.join(lacking)} of the metadata of BigEarthNet v2.")
+            # `NAME_name` may be of images of a sensor of the store, or a column like any other: who knows the store decides
+            others = [name for name in columns if name not in (*expected, V1_NAME_COLUMN)]
             table = pq.read_table(path, columns=[*_V2_COLUMNS, *map(name_column, sensors)])
+            own = plain_columns(pq.read_table(path, columns=others), others, path) if others else None
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path} is no metadata table of BigEarthNet v2: {error}.") from error
         entries = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
-        for name, labels, country, split, snow, cloud, *others in tqdm(
-            entries, total=len(table), desc="Reading metadata", unit="tile", delay=2
+        for number, (name, labels, country, split, snow, cloud, *images) in enumerate(
+            tqdm(entries, total=len(table), desc="Reading metadata", unit="tile", delay=2)
         ):
-            names = dict(zip(sensors, others, strict=True))  # half a million times, so not filtered unless it must be
-            if None in others:
-                names = {sensor: other for sensor, other in names.items() if other is not None}
-            rows.append(TileRow(name, names, label_indices(labels, name), country, split, snow, cloud))
+            names = dict(zip(sensors, images, strict=True))  # half a million times, so not filtered unless it must be
+            if None in images:
+                names = {sensor: image for sensor, image in names.items() if image is not None}
+            place = None if own is None else (own, number)
+            rows.append(TileRow(name, names, labels or None, country, split, snow, cloud, place))
     return rows
 
 
 _V1_TABLES = ("manifest.csv", "metadata.csv", "s1_s2_name_country_season.csv", "s1_s2_name_country_season.csv.bz2")
 _V1_COLUMNS = ("s1_name", "country")
+_V1_IGNORED = ("season",)  # it follows the date of the S1 image in BigEarthNet's own table
+_S2_HEADERS = (
+    "s2_name",
+    "s2_id",
+    "s2",
+    "patch_id",
+    "patch_name",
+    "patch",
+    "tile_id",
+    "tile_name",
+    "tile",
+    "id",
+    "name",
+    "filename",
+)
+_S1_HEADERS = ("s1_name", "s1_id", "s1")
 _V1_SPLIT_FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 _V1_SPLIT_FOLDERS = ("", "official_splits", "splits")
 
@@ -174,11 +239,15 @@ def read_v1_store_rows(store: TileStore, tables: Sequence[Path], splits: Path | 
     """
     beside = (store.path, store.path.parent)
     stored = [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
-    if any(stored[0].startswith(sensor.prefix) for name, sensor in SENSORS.items() if name != TILE_SENSOR):
-        raise ValueError(
-            f"{store.path} holds Sentinel-1 alone, by S1 name; expected a store of S2, or of both, by S2 name."
-        )
-    rows = read_v1_rows(list(tables) or v1_tables(beside), find_v1_splits(beside, splits), stored)
+    found = list(tables) or v1_tables(beside)
+    lists = find_v1_splits(beside, splits)
+    if stored[0].startswith(SENSORS[PARTNER_SENSOR].prefix):  # a store of S1 alone, by S1 name
+        known = {row.names.get(PARTNER_SENSOR, row.id): row for row in read_v1_rows(found, lists, own=bool(tables))}
+        rows = [known.pop(name, TileRow(name))._replace(names={PARTNER_SENSOR: name}) for name in stored] + [
+            row for row in known.values() if row.split
+        ]
+    else:
+        rows = read_v1_rows(found, lists, stored, own=bool(tables))
     unknown = {
         "S1 names": sum(not row.names for row in rows),
         "countries": sum(row.country is None for row in rows),
@@ -197,7 +266,7 @@ def read_v1_store_rows(store: TileStore, tables: Sequence[Path], splits: Path | 
 
 
 def read_v1_rows(
-    tables: Iterable[Path], splits: Mapping[str, Path], stored: Iterable[str] | None = None
+    tables: Iterable[Path], splits: Mapping[str, Path], stored: Collection[str] | None = None, own: bool = False
 ) -> list[TileRow]:
     """Read what tables and split lists say of BigEarthNet v1, a row a tile, without labels; no store is needed.
 
@@ -205,38 +274,47 @@ def read_v1_rows(
         tables: CSV files (may be .bz2) of s2_name and one or both of s1_name and country.
         splits: The list of each split.
         stored: S2 names to read of; default all of the tables. Those of the split lists are read in any case.
+        own: Whether to keep the other columns of the tables, and their `labels` and `split`.
     """
     split_of: dict[str, str] = {}
     s1_of: dict[str, str] = {}
     for split, path in splits.items():
-        opener: Any = bz2.open if path.suffix == ".bz2" else open
-        with opener(path, "rt", encoding="utf-8", newline="") as lines:  # so `csv` sees line ends as they are
-            for row in filter(None, plain_csv.reader(lines)):
-                if row[0] in split_of:
-                    raise ValueError(f"Tile {row[0]} is listed more than once: in {split_of[row[0]]} and in {path}.")
-                split_of[row[0]] = split
-                if len(row) > 1 and row[1]:  # the lists of BigEarthNet-MM have a column of S1 names
-                    s1_of[row[0]] = row[1]
-    names = dict.fromkeys([*(stored or ()), *split_of])
-    country_of: dict[str, str | None] = {}
-    for s2_name, s1_name, country in _read_v1_tables(tables):
-        if stored is None:
-            names[s2_name] = None
-        elif s2_name not in names:
+        for name, s1_name in _read_list(path, stored):
+            if name in split_of:
+                raise ValueError(f"Tile {name} is listed more than once: in {split_of[name]} and in {path}.")
+            split_of[name] = split
+            if s1_name:  # the lists of BigEarthNet-MM have a column of S1 names
+                s1_of[name] = s1_name
+    rows = {name: TileRow(name, split=split_of.get(name)) for name in [*(stored or ()), *split_of]}
+    listed: set[str] = set()
+    for row in _read_v1_tables(tables, own):
+        if stored is not None and row.id not in rows:
             continue
-        if s2_name in country_of:
+        if row.id in listed:
             raise ValueError(
-                f"Tile {s2_name} is listed more than once in {', '.join(map(str, tables))}. Keep one row of it."
+                f"Tile {row.id} is listed more than once in {', '.join(map(str, tables))}. Keep one row of it."
             )
-        country_of[s2_name] = country
-        if s1_name:
-            s1_of[s2_name] = s1_name
+        listed.add(row.id)
+        rows[row.id] = row._replace(split=split_of.get(row.id, row.split))
     return [
-        TileRow(
-            name, {PARTNER_SENSOR: s1_of[name]} if name in s1_of else {}, None, country_of.get(name), split_of.get(name)
-        )
-        for name in names
+        row._replace(names={PARTNER_SENSOR: s1_of[name]}) if name in s1_of and not row.names else row
+        for name, row in rows.items()
     ]
+
+
+def _read_list(path: Path, stored: Collection[str] | None) -> Iterator[tuple[str, str | None]]:
+    """Names of the S2 and, where there are any, of the S1 images that a split list has, with a line of column names or without."""
+    lines = read_lines(path)
+    header = [cell.lower() for cell in lines[0]] if lines else []
+    places = [
+        next((header.index(name) for name in names if name in header), None) for names in (_S2_HEADERS, _S1_HEADERS)
+    ]
+    s2, s1 = places if places != [None, None] and lines[0][0] not in (stored or ()) else (0, 1)
+    for cells in lines if (s2, s1) == (0, 1) and places == [None, None] else lines[1:]:
+        name = cells[s2] if s2 is not None and s2 < len(cells) else ""
+        other = cells[s1] if s1 is not None and s1 < len(cells) else None
+        if name or other:
+            yield name or str(other), other or None
 
 
 def find_v1_splits(folders: Iterable[Path], given: Path | None = None) -> dict[str, Path]:
@@ -258,19 +336,27 @@ def find_v1_splits(folders: Iterable[Path], given: Path | None = None) -> dict[s
     return {}
 
 
-def _read_v1_tables(tables: Iterable[Path]) -> Iterator[tuple[str, str | None, str | None]]:
-    """S2 name, S1 name and country of the tiles that v1 tables list."""
-    text = csv.ConvertOptions(column_types=dict.fromkeys(("s2_name", *_V1_COLUMNS), pa.string()))
+def _read_v1_tables(tables: Iterable[Path], own: bool) -> Iterator[TileRow]:
+    """What v1 tables say of the tiles they list; of other columns only if those are wanted."""
+    texts = ("s2_name", *_V1_COLUMNS, "labels", "split")
     for path in tables:
-        try:
-            table = csv.read_csv(path, convert_options=text)
-        except pa.ArrowException as error:
-            raise ValueError(f"{path} is no CSV with a header: {error}.") from error
+        table = read_csv(path, texts.__contains__)
         names = table.column_names
         if "s2_name" not in names or not set(_V1_COLUMNS) & set(names):
             raise ValueError(
                 f"{path} has the columns {', '.join(names)}; expected a CSV with s2_name and one or both of {', '.join(_V1_COLUMNS)}."
             )
-        none = [None] * len(table)
-        columns = [table[name].to_pylist() if name in names else none for name in ("s2_name", *_V1_COLUMNS)]
-        yield from ((name, s1_name or None, country or None) for name, s1_name, country in zip(*columns, strict=True))
+        others = [name for name in names if name not in (*texts, *_V1_IGNORED)] if own else []
+        rest = plain_columns(table, others, path) if others else None
+        columns = [table[name].to_pylist() if name in names else [None] * len(table) for name in texts]
+        for number, (name, s1_name, country, labels, split) in enumerate(zip(*columns, strict=True)):
+            if name is None:
+                raise ValueError(f"Row {number + 1} of {path} has no s2_name; every tile needs a name.")
+            yield TileRow(
+                name,
+                {PARTNER_SENSOR: s1_name} if s1_name else {},
+                parse_labels(labels, name) if own else None,
+                country,
+                ("validation" if split == "val" else split) if own else None,
+                own=None if rest is None else (rest, number),
+            )

@@ -25,6 +25,8 @@ from csmae_hf.files import staged_folder
 DATA_FILE = "data.mdb"
 """The file that makes a folder an LMDB."""
 
+_MAGIC = bytes.fromhex("dec0efbe")  # of LMDB's first page, after a header of 16 bytes, or of 24 in newer versions
+
 FIRST_MAP_SIZE = 1 << 26
 """Bytes that an LMDB may grow to at first; `put_batch` enlarges it."""
 
@@ -42,28 +44,43 @@ class TileNotFoundError(KeyError):
         return str(self.args[0]) if self.args else ""  # KeyError would show the message as a quoted repr
 
 
+def data_file(path: Path) -> Path:
+    """Give the file of an LMDB that is a folder, or was written as one file (`subdir=False`) and is it itself."""
+    return path / DATA_FILE if path.is_dir() else path
+
+
+def is_lmdb_file(path: Path) -> bool:
+    """Say whether a path is an LMDB written as one file, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(28)
+    return _MAGIC in (head[16:20], head[24:28])
+
+
 class TileStore:
-    """Tiles by key, read from an LMDB folder of BigEarthNet v1 (pickles) or v2 (safetensors).
+    """Tiles by key, read from an LMDB of BigEarthNet v1 (pickles) or v2 (safetensors).
 
     Nothing is opened before the first read, and each process opens for itself, so a store may be pickled, forked and spawned freely.
-    All stores of one folder in one process share one LMDB environment. The folder must not be written to meanwhile: it is read
-    without a lock, which is what lets it lie on a read-only disk.
+    All stores of one place in one process share one LMDB environment; one that was replaced meanwhile is opened anew. It must not be
+    written to while it is read: it is read without a lock, which is what lets it lie on a read-only disk.
 
     Args:
-        path: The LMDB folder (holds `data.mdb`).
+        path: The LMDB: a folder that holds `data.mdb`, or one file (written with `subdir=False`).
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is neither.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).resolve()
-        if not self.path.is_dir():
+        if not self.path.is_dir() and not is_lmdb_file(self.path):
             raise FileNotFoundError(
-                f"No folder {self.path}: expected an LMDB folder that holds {DATA_FILE}. Check the path."
+                f"No LMDB {self.path}: expected a folder that holds {DATA_FILE}, or an LMDB written as one file. Check the path."
             )
+        self._file = data_file(self.path)
         self._environment: lmdb.Environment | None = None
-        self._process: int | None = None
+        self._state: tuple[int, ...] | None = None
         self._format: TileFormat | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -75,6 +92,7 @@ class TileStore:
     @property
     def format(self) -> TileFormat:
         """ "v1" or "v2", told from the content of the first tile."""
+        self._open()  # which forgets what was told of a store that was replaced
         if self._format is None:
             with self._transaction() as transaction:
                 for key, value in transaction.cursor():
@@ -151,8 +169,9 @@ class TileStore:
             return transaction.get(key.encode()) is not None
 
     def _open(self) -> lmdb.Environment:
-        if self._environment is None or self._process != os.getpid():
-            self._environment, self._process = _environment(self.path), os.getpid()
+        state = _state(self._file)
+        if self._environment is None or self._state != state:
+            self._environment, self._state, self._format = _environment(self.path, state), state, None
         return self._environment
 
     def _transaction(self) -> lmdb.Transaction:
@@ -167,9 +186,9 @@ class TileStore:
         return value
 
 
-_environments: dict[tuple[int, Path, int], lmdb.Environment] = {}
-"""Open environments by process, folder and inode of the data file: LMDB forbids to open a folder twice in a process. The inode is
-there so that a folder replaced by another is opened anew."""
+_environments: dict[tuple[int, ...], tuple[tuple[int, ...], lmdb.Environment]] = {}
+"""By process, device and inode, the state of the data file when it was opened, and its environment: LMDB forbids to open a file twice
+in a process."""
 
 _opening = threading.Lock()
 if hasattr(
@@ -178,37 +197,53 @@ if hasattr(
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
-def _environment(path: Path) -> lmdb.Environment:
-    """The process's environment of a folder, opened on first use."""
+def _state(file: Path) -> tuple[int, ...]:
+    """The process, and device, inode, size and time of change of a store's file: with them a store that was replaced is noticed."""
     try:
-        key = (os.getpid(), path, (path / DATA_FILE).stat().st_ino)
+        found = os.stat(file)
     except OSError as error:
-        if not path.is_dir():
-            raise FileNotFoundError(f"The store {path} is gone: {error}.") from error
-        raise StoreError(f"{path} is no LMDB: it holds no {DATA_FILE}. Give the folder that does.") from error
+        if file.name != DATA_FILE or not file.parent.is_dir():
+            raise FileNotFoundError(f"The store {file} is gone: {error}.") from error
+        raise StoreError(f"{file.parent} is no LMDB: it holds no {DATA_FILE}. Give the folder that does.") from error
+    return os.getpid(), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _environment(path: Path, state: tuple[int, ...]) -> lmdb.Environment:
+    """The process's environment of a store in this state, opened on first use."""
+    key = state[:3]
     with _opening:
-        if key not in _environments:
-            # what a fork left open here; the parent's own stay open. py-lmdb refuses to open a folder anew until this is done
-            for inherited in [known for known in _environments if known[0] != os.getpid()]:
-                _environments.pop(inherited).close()
-            _environments[key] = _open_environment(path)
-        return _environments[key]
+        known = _environments.get(key)
+        if known is None or known[0] != state:
+            # what a fork left open here; the parent's own stay open. py-lmdb refuses to open a file anew until this is done, as it
+            # does for a file that was written over in place. One that another took the place of stays open for those who read it
+            for old in [old for old in _environments if old[0] != os.getpid() or old == key]:
+                _environments.pop(old)[1].close()
+            known = _environments[key] = state, _open_environment(path)
+        return known[1]
 
 
 def _open_environment(path: Path) -> lmdb.Environment:
     try:
         # readahead=True: a tile lies in 115 to 280 kB of neighbouring pages, read whole. Without it (MADV_RANDOM) every 4 kB page
         # would be a disk access of its own, in shuffled reading too; with it the kernel fetches a tile in a few, at little waste.
-        environment = lmdb.open(str(path), readonly=True, lock=False, create=False, meminit=False, readahead=True)
+        environment = lmdb.open(
+            str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, meminit=False, readahead=True
+        )
     except lmdb.Error as error:
+        if "already open in this process" in str(error):
+            raise StoreError(
+                f"{path} is open in this process already, by something other than csmae_hf (an lmdb.open of your own, or of another "
+                "library), and LMDB allows one environment a process. The file is not damaged: close that environment "
+                "(environment.close()) first, or read one of the two in another process."
+            ) from error
         raise StoreError(
             f"{path} is no LMDB that can be opened here: {error} If the file is damaged, copy or write it again."
         ) from error
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    found = (path / DATA_FILE).stat().st_size
+    found = data_file(path).stat().st_size
     if found < expected:  # LMDB would read past the end, and kill the process (SIGBUS)
         environment.close()
-        raise StoreError(f"{path / DATA_FILE} is cut short: {found} bytes of {expected}. Copy it again.")
+        raise StoreError(f"{data_file(path)} is cut short: {found} bytes of {expected}. Copy it again.")
     if environment.stat()["entries"] == 0:
         environment.close()
         raise StoreError(f"{path} is an empty LMDB: no tiles.")

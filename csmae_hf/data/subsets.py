@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from csmae_hf.bigearthnet import TILE_SENSOR
 from csmae_hf.data.metadata import TileRow, acquisition_time
 
 
@@ -53,5 +54,5 @@ def _is_in_subset(row: TileRow, subset: Subset) -> bool:
         return False
     if subset.country is not None and row.country != subset.country:
         return False
-    time = acquisition_time(row.id)
+    time = acquisition_time(row.image_name(TILE_SENSOR))
     return time is not None and time.month in subset.months

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from csmae_hf.bigearthnet import SENSORS
+from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import decode_labels, decode_value, encode_safetensors
 from csmae_hf.data.dataset import find_store
-from csmae_hf.data.encode import metadata_row, stand_in_key
-from csmae_hf.data.metadata import label_indices, read_v1_store_rows
+from csmae_hf.data.encode import metadata_row
+from csmae_hf.data.metadata import read_v1_store_rows, stand_in_key
 from csmae_hf.data.parallel import default_workers, ordered_map
 from csmae_hf.data.pixel_column import open_store
 from csmae_hf.data.store import TileStore
@@ -65,7 +65,11 @@ def transcode(
             raise FileNotFoundError(f"No metadata table {path}: check the path.")
     stored = set(store.keys())  # lists may name other tiles
     known = read_v1_store_rows(store, [Path(path) for path in metadata], None if splits is None else Path(splits))
-    rows = [row for row in known if row.id in stored]
+    rows = [row for row in known if row.id in stored and row.image_name(TILE_SENSOR)]
+    if not rows:
+        raise ValueError(
+            f"{store.path} holds Sentinel-1 alone, by S1 name: load_bigearthnet reads it; transcoding needs a store by S2 name."
+        )
     jobs = {
         row.id: Job(row.id, {sensor: row.image_name(sensor) or stand_in_key(sensor, row.id) for sensor in SENSORS})
         for row in rows
@@ -100,7 +104,7 @@ def transcode(
         labels |= dict(zip(done, bar, strict=True))
         table = [
             metadata_row(
-                row._replace(labels=label_indices(labels[row.id], row.id)),
+                row._replace(labels=sorted(labels[row.id] or ()) or None),
                 {sensor: key for sensor, key in jobs[row.id].keys.items() if key in writer.records},
             )
             for row in rows

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from csmae_hf.bigearthnet import LABELS
 from csmae_hf.data.cache import cache_folder, store_identity
-from csmae_hf.data.metadata import label_indices
+from csmae_hf.data.labels import numbers_of
 from csmae_hf.data.store import TileStore
 from csmae_hf.files import write_atomically
 
@@ -32,7 +33,7 @@ def read_v1_labels(store: TileStore, keys: Sequence[str]) -> list[Labels]:
     known = _recall(path)
     unknown = [key for key in keys if key not in known]
     for key in tqdm(unknown, desc=f"Reading labels of {store.path.name}", unit="tile", delay=2):
-        known[key] = label_indices(store.read_labels(key), key)
+        (known[key],) = numbers_of([store.read_labels(key)], LABELS)
     if len(unknown) >= REMEMBERED_FROM:
         table = pa.table({"key": list(known), "labels": pa.array(list(known.values()), pa.list_(pa.int8()))})
         try:

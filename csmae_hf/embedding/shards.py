@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from csmae_hf.data.collate import group_reasons
-from csmae_hf.data.store import DATA_FILE
+from csmae_hf.data.store import data_file
 from csmae_hf.embedding.embed import (
     UNREADABLE,
     Embeds,
@@ -129,7 +129,7 @@ def _describe(feature: Any) -> tuple[str, bool]:
     """
     if getattr(feature, "store", None) is None:
         return repr(feature), True
-    data = Path(feature.store) / DATA_FILE
+    data = data_file(Path(feature.store))
     if not data.is_file():
         return f"{list(feature.bands)}", False
     unit = getattr(feature, "unit", None)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csmae_hf.data.evenly import evenly
 from csmae_hf.embedding.alignment import METHODS, Alignment, check_method
 from csmae_hf.embedding.diagnostics import sensor_gap, spread
-from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.evaluation.tables import align_table
 from csmae_hf.metrics.bootstrap import Interval, bootstrap_scores, intervals

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csmae_hf.data.evenly import evenly
+from csmae_hf.data.labels import class_names, labels_of
 from csmae_hf.evaluation.results import DirectionResult, Group
 from csmae_hf.metrics.bootstrap import bootstrap_scores, intervals
 from csmae_hf.metrics.labels import BoolArray, FloatArray, IntArray, PackedLabels, multi_hot
@@ -79,8 +81,8 @@ class Embedded:
     def from_dataset(cls, embeds: NDArray[np.float32], dataset: "Dataset") -> "Embedded":
         """Join (N, D) embeds, as `embed_dataset` returns them, with the metadata of the dataset they were made of. No pixels are read.
 
-        The dataset has the columns `id`, `labels` (a sequence of ClassLabel) and, if any, `split` and `GROUPS`. ValueError where one
-        is missing, or the numbers of rows differ.
+        The dataset has the columns `id`, `labels` (a sequence of ClassLabel, or one) and, if any, `split` and `GROUPS`.
+        ValueError where one is missing, or the numbers of rows differ.
         """
         missing = {"id", "labels"} - set(dataset.column_names)
         if missing:
@@ -88,16 +90,15 @@ class Embedded:
                 f"The dataset has no column {' and no column '.join(sorted(missing))}; retrieval is measured by tile ids and labels. "
                 f"Its columns are {', '.join(dataset.column_names)}."
             )
-        num_classes = getattr(getattr(dataset.features["labels"], "feature", None), "num_classes", None)
-        if num_classes is None:
+        names = class_names(dataset.features["labels"])
+        if names is None:
             raise ValueError(
-                f"Column labels is {dataset.features['labels']}; expected a sequence of ClassLabel, which names the classes."
+                f"Column labels is {dataset.features['labels']}; expected a sequence of ClassLabel, or one, which names the classes."
             )
-        columns = [name for name in ("id", "labels", "split", *GROUPS) if name in dataset.column_names]
+        columns = [name for name in ("id", "split", *GROUPS) if name in dataset.column_names]
         table = dataset.with_format(None).select_columns(columns)[:]
         groups = {name: table[name] for name in GROUPS if any(value is not None for value in table.get(name, ()))}
-        names = dataset.features["labels"].feature.names
-        labels = multi_hot(table["labels"], num_classes)
+        labels = multi_hot(labels_of(dataset), len(names))
         return cls(np.asarray(embeds), table["id"], labels, table.get("split"), groups, names)
 
 
@@ -211,12 +212,6 @@ def _r_precision(
         similarities = (query[some] @ archive.T).numpy()
         values.append(r_precision(similarities, query_labels[some], archive_labels, exclude=exclude[some]))
     return np.concatenate(values)
-
-
-def evenly(count: int, most: int) -> IntArray:
-    """min(count, most) different rows of so many, spread evenly over all, ascending."""
-    chosen = min(count, most)
-    return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
 
 
 def _own_ranks(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from csmae_hf.charts import bars, curves
-from csmae_hf.evaluation.evaluate import evenly
+from csmae_hf.data.evenly import evenly
+from csmae_hf.data.labels import class_names, known_numbers
 from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.visualize import Image, QueryPicture, ResultPicture, abbreviate, draw_retrieval, save_figure, to_rgb
 
@@ -36,10 +37,10 @@ def take_examples(
     result: DirectionResult, dataset: Dataset, *, queries: int, top_k: int
 ) -> list[tuple[ExampleTile, list[ExampleTile]]]:
     """Read some queries of a direction, each with its best results. They are spread evenly, not picked by how well they did."""
-    names = dataset.features["labels"].feature.names
+    names = class_names(dataset.features["labels"]) or []
 
     def tile(row: Mapping[str, Any], sensor: str, similarity: float = 1.0) -> ExampleTile:
-        labels = [names[number] for number in row["labels"] or []]
+        labels = [names[number] for number in known_numbers(row["labels"])]
         return ExampleTile(str(row["id"]), to_rgb(row[sensor], sensor), labels, similarity)
 
     examples = []

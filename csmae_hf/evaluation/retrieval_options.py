@@ -52,7 +52,7 @@ class RetrievalOptions:
     )
     cache_dir: Annotated[Text, "where embeds are kept (default: embeds in the output folder)"] = None
     output_dir: Annotated[str, "where tables and pictures go"] = "runs/retrieval"
-    max_tiles: Annotated[Number, "use the first so many tiles of each split only"] = None
+    max_tiles: Annotated[Number, "use so many tiles of each split only, evenly spread over it"] = None
     batch_size: Annotated[int, "tiles of a forward pass"] = 64
     num_workers: Annotated[int, "processes that read tiles"] = 0
     device: Annotated[Text, "where to embed: cpu, cuda, ... (default: a GPU if there is one)"] = None

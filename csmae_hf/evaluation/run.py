@@ -9,6 +9,7 @@ from accelerate import PartialState
 
 import csmae_hf
 from csmae_hf.cpu import keep_freed_memory
+from csmae_hf.data.evenly import evenly
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
@@ -19,7 +20,7 @@ from csmae_hf.evaluation.alignment_choice import (
     format_alignments,
     parse_methods,
 )
-from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.pictures import draw_all
 from csmae_hf.evaluation.probe import format_probes, probe_all, require_scikit_learn

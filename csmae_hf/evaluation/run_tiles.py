@@ -13,13 +13,14 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoModel, PreTrainedModel, set_seed
 
 from csmae_hf.data.collate import group_reasons
+from csmae_hf.data.evenly import evenly
 from csmae_hf.data.image_options import read_image_options, read_sensors
 from csmae_hf.data.load import ALL_TILES, split_name
 from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE, SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
-from csmae_hf.evaluation.evaluate import Embedded, evenly
+from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.default import load_data_or_sample

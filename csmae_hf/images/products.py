@@ -96,13 +96,16 @@ def parse_product(name: str) -> Product:
     Returns:
         What it says; all None where it says nothing.
     """
-    if match := _HLS.search(name):
+    # a million names are read of a large data set: what a substring rules out is not searched for
+    low = name.lower()
+    of_s1 = low.startswith("s1")
+    if "hls" in low and (match := _HLS.search(name)):
         day = datetime.datetime.strptime(f"{match[3]}{match[4]}", "%Y%j")
         time = datetime.datetime.strptime(match[5], "%H%M%S").time() if match[5] else datetime.time()
         return Product(
             f"HLS-{match[1].upper()}30", "L2A", None, match[2].upper(), datetime.datetime.combine(day, time), metres=30
         )
-    if match := _S2_PRODUCT.search(name):
+    if "msil" in low and (match := _S2_PRODUCT.search(name)):
         return Product(
             match[1].upper(),
             match[2].upper(),
@@ -110,17 +113,17 @@ def parse_product(name: str) -> Product:
             match[5].upper() if match[5] else None,
             parse_time(match[3]),
         )
-    if match := _EARTH_SEARCH.search(name):
+    if "s2" in low and (match := _EARTH_SEARCH.search(name)):
         return Product(match[1].upper(), match[4].upper(), None, match[2].upper(), parse_time(match[3]))
-    if match := _EARTH_ENGINE.search(name):
+    if not of_s1 and (match := _EARTH_ENGINE.search(name)):
         return Product("S2", None, None, match[2].upper(), parse_time(match[1]))
-    if match := _S2_GRANULE.search(name):
+    if not of_s1 and (match := _S2_GRANULE.search(name)):
         return Product("S2", match[1].upper() if match[1] else None, None, match[2].upper(), parse_time(match[3]))
-    if match := _OPERA.search(name):
+    if "opera" in low and (match := _OPERA.search(name)):
         craft = re.search(r"_(S1[A-D])_", name, re.IGNORECASE)
         platform = craft[1].upper() if craft else "S1"
         return Product(platform, "RTC", None, None, parse_time(match[1]), "linear", "gamma0", 30)
-    if match := _HYP3.search(name):
+    if "_rtc" in low and (match := _HYP3.search(name)):
         unit = {"p": "linear", "d": "db", "a": "amplitude"}[match[3].lower()]
         quantity = {"g": "gamma0", "s": "sigma0"}[match[2].lower()]
         other = _S1_OTHER.search(name)
@@ -134,9 +137,9 @@ def parse_product(name: str) -> Product:
             quantity,
             int(match[1]),
         )
-    if match := _S1_PRODUCT.search(name):
+    if "s1" in low and (match := _S1_PRODUCT.search(name)):
         return Product(match[1].upper(), match[2].upper(), None, None, parse_time(match[3]))
-    if match := _S1_OTHER.search(name):
+    if "s1" in low and (match := _S1_OTHER.search(name)):
         return Product(match[1].upper(), None, None, None, parse_time(match[2]))
     level = _LEVEL.search(name)
     date = _first_date(name)
@@ -175,9 +178,9 @@ def parse_time(text: str) -> datetime.datetime | None:
     Returns:
         The time, UTC without a zone; None if there is no such day.
     """
-    digits = re.sub(r"\D", "", text)
-    try:
-        day = datetime.datetime.strptime(digits[:8], "%Y%m%d")
+    digits = "".join(filter(str.isdecimal, text))
+    try:  # not strptime, which takes ten times as long
+        day = datetime.datetime(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
     except ValueError:
         return None
     clock = digits[8:]

@@ -89,8 +89,8 @@ class DataArguments:
     pair: str | None = option(None, HELP["pair"])
     train_split: str = option("train", "Split to train on; 'all' for every tile.")
     eval_split: str = option("validation", "Split to report the loss on; 'all' for every tile.")
-    max_train_tiles: int | None = option(None, "Train on the first so many tiles only.")
-    max_eval_tiles: int | None = option(None, "Evaluate on the first so many tiles only.")
+    max_train_tiles: int | None = option(None, "Train on so many tiles only, evenly spread over the split.")
+    max_eval_tiles: int | None = option(None, "Evaluate on so many tiles only, evenly spread over the split.")
     flips: bool = option(True, "Flip tiles at random, both sensors of a place together (p 0.5, both axes).")
 
 

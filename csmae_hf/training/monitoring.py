@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerState
 
+from csmae_hf.data.labels import class_names, labels_of
 from csmae_hf.embedding.diagnostics import collapse_warnings, diagnose
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
@@ -37,8 +38,7 @@ def choose_tiles(dataset: Dataset, count: int) -> Dataset:
     """
     rows = np.arange(len(dataset))
     if "labels" in dataset.column_names:
-        labels = dataset.with_format(None).select_columns(["labels"])[:]["labels"]
-        rows = np.flatnonzero([bool(row) for row in labels])
+        rows = np.flatnonzero([bool(numbers) for numbers in labels_of(dataset)])
     places = np.linspace(0, max(len(rows) - 1, 0), min(count, len(rows))).round().astype(int)
     return dataset.select(rows[places])
 
@@ -149,11 +149,11 @@ class MonitoringCallback(EvaluationCallback):
 
     def _draw(self, model: CSMAEForPreTraining, state: TrainerState) -> None:
         rows = choose_tiles(self.tiles, self.pictures)
-        names = rows.features["labels"].feature.names if "labels" in rows.column_names else ()
+        names = class_names(rows.features["labels"]) if "labels" in rows.column_names else None
         path = self.folder / f"reconstructions_{state.global_step:07d}.png"
         title = f"Reconstructions at step {state.global_step}"
         try:
-            draw_reconstructions(model, self.processor, list(rows), path, title=title, label_names=names)
+            draw_reconstructions(model, self.processor, list(rows), path, title=title, label_names=names or ())
         except ImportError as error:
             self.pictures = 0
             logger.warning("No pictures of reconstructions are drawn. %s", error)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csmae_hf.data.labels import known_numbers
 from csmae_hf.visualize import Image, abbreviate, common_limits, draw_image_grid, false_color, to_rgb
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, patchify, unpatchify
@@ -124,7 +125,9 @@ def draw_reconstructions(
             elsewhere = _picture(truth[target], truth[target]) if source == target else _NOT_SHOWN
             shown[f"{source.upper()} → {target.upper()}"] = _choose(counted, predicted, elsewhere)
         rows.append(list(shown.values()))
-        labels = [abbreviate(label_names[number]) for number in tile.get("labels") or [] if number < len(label_names)]
+        labels = [
+            abbreviate(label_names[number]) for number in known_numbers(tile.get("labels")) if number < len(label_names)
+        ]
         words = ", ".join(labels[:_LABELS_SHOWN] + ["…"] * (len(labels) > _LABELS_SHOWN))
         row_titles.append("   ".join(filter(None, [str(tile.get("id") or ""), words])))
     return draw_image_grid(rows, list(shown), path, row_titles=row_titles, title=title)

@@ -19,6 +19,7 @@ from csmae_hf.bigearthnet import STORE_NAME
 from csmae_hf.commands.main import main
 from csmae_hf.data import dataset as dataset_module
 from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.evenly import evenly
 from csmae_hf.data.store import TileStore
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.search.places import grid_footprint
@@ -63,7 +64,8 @@ def test_a_split_and_a_sensor_are_chosen(folder, tiles, tmp_path, capsys):
     assert main([*command, "--split", "train", "--sensors", "s2", "--limit", "5"]) == 0
     archive = Archive.load(tmp_path / "a")
     assert archive.sensors == ["s2"]
-    assert archive.ids == [row["id"] for row in tiles if row["split"] == "train"][:5]
+    names = [row["id"] for row in tiles if row["split"] == "train"]
+    assert archive.ids == [names[row] for row in evenly(len(names), 5)]
     assert main([*command, "--sensors", "s3"]) == 2
     assert main([*command, "--index", "milvus"]) == 2
 
@@ -83,13 +85,13 @@ def test_build_refuses_to_replace_before_it_embeds_and_add_adds(folder, tiles, t
         assert main([*command[:-1], str(tmp_path / "thesis"), "--overwrite"]) == 2
     assert len(Archive.load(out)) == 5
     assert main([*command, "--limit", "3", "--overwrite"]) == 0
-    assert Archive.load(out).ids == tiles["id"][:3]
+    assert Archive.load(out).ids == [tiles["id"][row] for row in evenly(len(tiles), 3)]
     assert main(["archive", "add", str(out), str(folder / "sample"), "--limit", "3"]) == 2
     first = Archive.load(out)
     first.remove(first.ids)
     first.save(out)
     assert main(["archive", "add", str(out), str(folder / "sample"), "--limit", "4"]) == 0
-    assert Archive.load(out).ids == tiles["id"][:4]
+    assert Archive.load(out).ids == [tiles["id"][row] for row in evenly(len(tiles), 4)]
 
 
 def test_several_queries_give_pictures_a_map_and_tables(folder, tiles, tmp_path, capsys):

@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build(CSMAEModel, tiny_config(sensors=DEFAULT_SENSORS, image_size=120, patch_size=30))
     model.save_pretrained(root / "model")
     CSMAEImageProcessor().save_pretrained(root / "model")
-    generate_sample(root / "sample", tiles=4, seed=0)
+    generate_sample(root / "sample", tiles=5, seed=0)
     return root
 
 

@@ -15,8 +15,9 @@ from small_archives import S1_NAMES, S2_NAMES, SPLITS, has_own_pixels, metadata_
 from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS
 from csmae_hf.data import dataset as dataset_module
 from csmae_hf.data.codecs import encode_safetensors
-from csmae_hf.data.dataset import load_bigearthnet, season_of
+from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.store import write_store
+from csmae_hf.images.products import season
 
 V1_SHARED, V2_SHARED = "bigearthnet_mm_v1_lmdb", "bigearthnet_v2_reben_lmdb"
 
@@ -231,7 +232,7 @@ def test_all_real_v1_pairs_say_what_the_index_says(shared_data: Path) -> None:
         assert row["labels"] == sorted(set(row["labels"]))
         assert (row["s1_id"], row["country"]) == (entry["s1_name"], entry["country"])
         assert row["split"] == {"val": "validation"}.get(entry["split"], entry["split"])
-        assert season_of(row["date_s1"]) == entry["season"]
+        assert season(row["date_s1"], None) == entry["season"]
         assert row["snow"] is row["cloud_or_shadow"] is None
         assert [row["s1"][band].shape for band in S1_BANDS] == [(120, 120)] * 2
         assert [row["s2"][band].shape for band in S2_BANDS] == [(BAND_SIZE[band],) * 2 for band in S2_BANDS]

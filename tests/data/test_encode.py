@@ -30,8 +30,8 @@ from csmae_hf.bigearthnet import LABELS, LABELS_43_TO_19, METADATA_NAME, S1_BAND
 from csmae_hf.data import encode as encode_module
 from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.encode import encode, stand_in_key
-from csmae_hf.data.metadata import acquisition_time
+from csmae_hf.data.encode import encode
+from csmae_hf.data.metadata import acquisition_time, stand_in_key
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.data.verify import verify

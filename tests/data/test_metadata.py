@@ -4,16 +4,22 @@ import bz2
 import csv
 import itertools
 import logging
+import pickle
+import sys
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
-from small_archives import S1_BANDS, S1_NAMES
+from v1_values import V1Writer, make_classes
 
-from csmae_hf.data.codecs import CorruptTileError
-from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.metadata import acquisition_time, season_of
+from csmae_hf.bigearthnet import LABELS, S1_BANDS, SENSOR_OF_BAND
+from csmae_hf.data.codecs import CorruptTileError, decode_value
+from csmae_hf.data.dataset import load_bigearthnet, to_dataset
+from csmae_hf.data.metadata import TileRow, acquisition_time, season_of
+from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import TileStore, write_store
+from csmae_hf.data.transcode import transcode
 
 V1_SHARED = "bigearthnet_mm_v1_lmdb"
 
@@ -28,6 +34,18 @@ V1_SHARED = "bigearthnet_mm_v1_lmdb"
         ("S2B_MSIL2A_20180204T94161_57_38", datetime(2018, 2, 4, 9, 42, 1)),  # seconds 61: a real name
         ("S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57", datetime(2017, 6, 13, 10, 10, 31)),
         ("S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48", datetime(2017, 6, 13, 16, 50, 43)),
+        ("S2A_29RKH_20200219_0_L2A", datetime(2020, 2, 19)),  # Earth Search
+        ("S2B_T43QDB_20200110T053549_L2A", datetime(2020, 1, 10, 5, 35, 49)),
+        ("Boadella_2020-01-13", datetime(2020, 1, 13)),  # Sentinel Hub
+        ("place_20200113", datetime(2020, 1, 13)),
+        ("HLS.S30.T10SEG.2020044T185029.v2.0", datetime(2020, 2, 13, 18, 50, 29)),  # the 44th day of the year
+        ("HLS.S30.T60HWB.2020366", datetime(2020, 12, 31)),
+        ("s2a_msil2a_20200219t112111_n0214_r037_t29rkh_20200219t131611.safe", datetime(2020, 2, 19, 11, 21, 11)),
+        ("20180710T125311_20180710T125627_T24KVE", datetime(2018, 7, 10, 12, 53, 11)),  # Earth Engine: then processed
+        ("T29RKH_20200219T112111", datetime(2020, 2, 19, 11, 21, 11)),
+        ("s1a-iw-grd-vv-20210717t165043-20210717t165108-038811-049456-001", datetime(2021, 7, 17, 16, 50, 43)),
+        ("S1A_IW_GRDH_1SDV_20210717T165043_20210717T165108_038811_049456_T33UUP", datetime(2021, 7, 17, 16, 50, 43)),
+        ("S1-of-S2A-MSIL2A-20170613T101031-0-45", None),  # a stand-in for a name that is not known
         ("S2A_MSIL2A_20171399T101031_0_45", None),
         ("tile", None),
         (None, None),
@@ -45,8 +63,28 @@ def test_official_names_have_their_time_and_the_tables_season(shared_data: Path)
         s1, s2 = acquisition_time(row["s1_name"]), acquisition_time(row["s2_name"])
         assert s1 is not None
         assert s2 is not None
-        assert season_of(s1) == row["season"]  # the table's season is that of the S1 date
+        assert season_of(s1, ()) == row["season"]  # the table's season is that of the S1 date
         assert abs((s1 - s2).days) < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "s1_name", "season"),
+    [
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T60HWB_3_4", None, "Spring"),  # New Zealand
+        ("S2A_60HWB_20200113_0_L2A", None, "Summer"),
+        ("20200713T222549_20200713T222549_T60HWB", None, "Winter"),
+        ("HLS.S30.T21KXA.2020100T222549.v2.0", None, "Fall"),
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33UUP_3_4", None, "Fall"),
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33NUP_3_4", None, "Fall"),  # N is the first band of the north
+        ("S2A_MSIL2A_20201013T222549_N0214_R029_T33MUP_3_4", None, "Spring"),
+        ("S2A_MSIL2A_20171013T101031_0_45", "S1A_IW_GRDH_1SDV_20171013T165043_33UUP_87_48", "Fall"),
+        ("Boadella_2020-10-13", None, "Fall"),  # nothing says where: the north, as of BigEarthNet
+    ],
+)
+def test_the_season_is_that_of_the_hemisphere(name: str, s1_name: str | None, season: str) -> None:
+    rows = [TileRow(name, {} if s1_name is None else {"s1": s1_name}), TileRow("a place of no date")]
+    data = to_dataset(rows, {"s2": (Tile("nowhere", "s2", ["B02"]), ["a", "b"])})
+    assert data["season"][:] == [season, None]
 
 
 # Tables and lists of v1
@@ -156,7 +194,121 @@ def test_a_broken_v1_value_is_named_at_loading_only_where_its_split_is_asked_for
         load_bigearthnet(tmp_path)
 
 
-def test_a_v1_store_of_s1_alone_is_refused_with_what_is_expected(v1_values: dict[str, bytes], tmp_path: Path) -> None:
-    write_store(tmp_path / "lmdb", [(S1_NAMES[0], next(iter(v1_values.values())))])
-    with pytest.raises(ValueError, match="Sentinel-1 alone"):
-        load_bigearthnet(tmp_path)
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> V1Writer:
+    modules, classes = make_classes()
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return V1Writer(classes)
+
+
+def of_one_sensor(
+    v1_values: dict[str, bytes], folder: Path, sensor: str, writer: V1Writer, form: str
+) -> tuple[Path, list[str]]:
+    """A v1 store of one sensor alone, as bigearthnet_encoder keys it: by S2 names, or by S1 names."""
+    values = {}
+    for number, (name, value) in enumerate(v1_values.items()):
+        pixels = {band: array for band, array in decode_value(value, name).items() if SENSOR_OF_BAND[band] == sensor}
+        key = name if sensor == "s2" else f"S1A_IW_GRDH_1SDV_2017061{number}T165043_33UUP_0_{number}"
+        part = writer.patch(pixels).state[f"{sensor}_patch"]
+        if form == "its own class":
+            part.state["new_labels"] = ["Marine waters"]
+            values[key] = pickle.dumps(part, protocol=4)
+        else:
+            merged = writer.patch(pixels, new_labels=["Marine waters"])
+            merged.state["s1_patch" if sensor == "s2" else "s2_patch"] = None
+            values[key] = pickle.dumps(merged, protocol=4)
+    write_store(folder / "v1.lmdb", values.items())
+    return folder / "v1.lmdb", list(values)
+
+
+FORMS = ["its own class", "half a pair"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_v1_store_of_s2_alone_is_read(
+    v1_values: dict[str, bytes], tmp_path: Path, writer: V1Writer, form: str
+) -> None:
+    path, names = of_one_sensor(v1_values, tmp_path, "s2", writer, form)
+    data = load_bigearthnet(path)
+    assert "s1" not in data.column_names
+    assert data["id"][:] == sorted(names)
+    assert data[0]["date_s2"] is not None
+    np.testing.assert_array_equal(data[0]["s2"]["B02"], decode_value(v1_values[sorted(names)[0]], "x", ["B02"])["B02"])
+    assert load_bigearthnet(path, sensors={"s2": None}).column_names == data.column_names
+    with pytest.raises(ValueError, match=r"has no s1 of tile .*; of s1 it has nothing"):
+        load_bigearthnet(path, sensors={"s1": None})
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_v1_store_of_s1_alone_is_read(
+    v1_values: dict[str, bytes], tmp_path: Path, writer: V1Writer, form: str, known: bool
+) -> None:
+    path, names = of_one_sensor(v1_values, tmp_path, "s1", writer, form)
+    partners = dict(zip(names, v1_values, strict=True))
+    if known:
+        lines = [f"{s2},{s1},Serbia\n" for s1, s2 in partners.items()]
+        (tmp_path / "metadata.csv").write_text("s2_name,s1_name,country\n" + "".join(lines))
+        write_splits(tmp_path / "splits", list(v1_values))
+    data = load_bigearthnet(path)
+    assert "s2" not in data.column_names
+    assert sorted(data["s1_id"]) == sorted(names)
+    for row in data:
+        assert row["id"] == (partners[row["s1_id"]] if known else row["s1_id"])
+        assert row["country"] == ("Serbia" if known else None)
+        assert row["labels"] == [LABELS.index("Marine waters")]
+        expected = decode_value(v1_values[partners[row["s1_id"]]], "x", ["VV"])["VV"]
+        np.testing.assert_array_equal(row["s1"]["VV"], expected)
+    if known:
+        assert len(load_bigearthnet(path, "train")) == 3
+    with pytest.raises(ValueError, match="Sentinel-1 alone, by S1 name: load_bigearthnet reads it"):
+        transcode(path, tmp_path / "out")
+
+
+# Text as spreadsheets and scripts write it
+
+HEADERS = [None, "s2_name", "patch_id", "ID", "s2_name,s1_name", "s1_name,s2_name", ",s2_name"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_split_list_is_read_however_it_is_written(
+    v1_store: Path, encoding: str, separator: str, header: str | None
+) -> None:
+    names = TileStore(v1_store).keys()
+    columns = (header or "s2_name").split(",")
+    folder = v1_store.parent / "splits"
+    folder.mkdir()
+    for stem, part in (("train", names[:3]), ("val", names[3:5]), ("test", names[5:])):
+        rows = [[{"s1_name": f"S1A_of_{name}", "": "0"}.get(column, name) for column in columns] for name in part]
+        lines = [*([columns] if header else []), *rows]
+        text = "".join(separator.join(cells) + "\r\n" for cells in lines)
+        (folder / f"{stem}.csv").write_bytes(text.encode(encoding))
+    data = load_bigearthnet(v1_store)
+    assert data["id"][:] == names
+    assert data["split"][:] == ["train"] * 3 + ["validation"] * 2 + ["test"]
+    assert (data["s1_id"][0] == f"S1A_of_{names[0]}") == ("s1_name" in columns)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_of_countries_is_read_however_it_is_written(
+    v1_store: Path, encoding: str, separator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = TileStore(v1_store).keys()
+    lines = [["s2_name", "country", "height", "code"], *([name, "Österreich", "12", "007"] for name in names)]
+    table = v1_store.parent / "countries.csv"
+    table.write_bytes("\r\n".join(separator.join(cells) for cells in lines).encode(encoding))
+    data = load_bigearthnet(v1_store, metadata=table)
+    assert data[0]["country"] == "Österreich"
+    assert (data[0]["height"], data[0]["code"]) == (12, "007")
+    assert ("not UTF-8; it is read as Windows-1252" in caplog.text) == (encoding in ("cp1252", "latin-1"))
+
+
+def test_text_that_is_none_is_refused_by_name(v1_store: Path) -> None:
+    table = v1_store.parent / "countries.csv"
+    table.write_bytes(b"PK\x03\x04\x00\x00")
+    with pytest.raises(ValueError, match=r"countries\.csv is no text: it holds zero bytes"):
+        load_bigearthnet(v1_store, metadata=table)

@@ -13,8 +13,11 @@ import lmdb
 import numpy as np
 import pytest
 
+from csmae_hf.data.cache import store_identity
 from csmae_hf.data.codecs import MAX_VALUE_BYTES, CorruptTileError, encode_safetensors
-from csmae_hf.data.store import DATA_FILE, StoreError, TileNotFoundError, TileStore, write_store
+from csmae_hf.data.dataset import find_store
+from csmae_hf.data.store import DATA_FILE, StoreError, TileNotFoundError, TileStore, put_batch, write_store
+from csmae_hf.data.verify import verify
 
 
 def tile(number: int) -> dict[str, np.ndarray]:
@@ -317,3 +320,52 @@ def test_rico_hdls_own_store_and_reference_map_are_read(shared_data: Path) -> No
     maps = [key for key in store if key.endswith("_reference_map")]
     for key in store:
         assert ("Data" in store.read(key)) == (key in maps)
+
+
+# One file, another environment, another store at the same place
+
+
+@pytest.mark.parametrize("name", ["tiles.lmdb", "tiles.mdb", "tiles"])
+def test_a_store_written_as_one_file_is_read(tmp_path: Path, name: str) -> None:
+    with lmdb.open(str(tmp_path / name), subdir=False, map_size=1 << 26) as environment:
+        put_batch(environment, [(key.encode(), value) for key, value in items(3)])
+    store = TileStore(tmp_path / name)
+    assert store.format == "v2"
+    assert all(same(store.read(f"tile_{number}"), number) for number in range(3))
+    assert find_store(tmp_path) == find_store(tmp_path / name) == tmp_path / name
+    assert store_identity(tmp_path / name).startswith(name)
+    assert verify(tmp_path / name).values == 3
+
+
+def test_a_file_that_is_no_lmdb_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "notes.lmdb").write_text("no store")
+    with pytest.raises(FileNotFoundError, match=r"No LMDB .*notes\.lmdb: expected a folder that holds data\.mdb, or"):
+        TileStore(tmp_path / "notes.lmdb")
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_a_store_open_elsewhere_in_the_process_is_called_that(store_path: Path, lock: bool) -> None:
+    other = lmdb.open(str(store_path), readonly=True, lock=lock)
+    with pytest.raises(StoreError, match=r"open in this process already.*not damaged: close that environment"):
+        TileStore(store_path).keys()
+    other.close()
+    assert len(TileStore(store_path).keys()) == 12
+
+
+@pytest.mark.parametrize("how", ["folder", "file", "in place"])
+def test_a_store_that_was_open_is_read_anew_when_another_takes_its_place(
+    store_path: Path, tmp_path: Path, how: str
+) -> None:
+    store = TileStore(store_path)
+    assert (store.format, len(store)) == ("v2", 12)
+    write_store(tmp_path / "new", ((f"other_{number}", encode_safetensors(tile(number))) for number in range(40)))
+    if how == "folder":
+        shutil.rmtree(store_path)
+        os.rename(tmp_path / "new", store_path)
+    elif how == "file":
+        os.replace(tmp_path / "new" / DATA_FILE, store_path / DATA_FILE)
+    else:
+        shutil.copyfile(tmp_path / "new" / DATA_FILE, store_path / DATA_FILE)
+    assert len(store) == len(TileStore(store_path)) == 40
+    assert same(store.read("other_33"), 33)
+    assert "tile_1" not in store

@@ -305,7 +305,10 @@ def test_a_parquet_table_may_have_a_column_for_each_band(tmp_path: Path) -> None
         ("id,s2\na,\n", "Tile a of .* has no paths"),
         ("id,s2\na,a.tif\na,b.tif\n", "1 tiles of .* more than once, a for one"),
         ("id,s2,B02\na,a.tif,b.tif\n", "in the column s2 and in those of its bands"),
-        ("id,B02,labels\na,a.tif,Lava\n", "label 'Lava'"),
+        (
+            "id,B02,labels\na,a.tif,Pastures;Mixed forrest;Arable land\n",
+            "label 'Mixed forrest'.*did you mean 'Mixed forest'",
+        ),
         ("id,B02,snow\na,a.tif,perhaps\n", "flag 'perhaps'"),
         ("id,s2\na,.\n", "holds 0 images of s2; expected one"),
     ],

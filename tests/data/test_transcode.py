@@ -18,8 +18,7 @@ from csmae_hf.data import store_writer as archive_writer
 from csmae_hf.data import transcode as transcode_module
 from csmae_hf.data.codecs import decode_value, encode_safetensors
 from csmae_hf.data.dataset import load_bigearthnet
-from csmae_hf.data.encode import stand_in_key
-from csmae_hf.data.metadata import METADATA_SCHEMA
+from csmae_hf.data.metadata import METADATA_SCHEMA, stand_in_key
 from csmae_hf.data.store import TileStore
 from csmae_hf.data.transcode import transcode
 from csmae_hf.data.verify import verify

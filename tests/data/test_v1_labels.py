@@ -66,7 +66,7 @@ def test_a_cache_that_cannot_be_used_costs_time_only(
 def remember_and_forget(path: Path) -> None:
     store = TileStore(path)
     keys = store.keys()
-    expected = [labels.label_indices(store.read_labels(key), key) for key in keys]
+    expected = [labels.numbers_of([store.read_labels(key)], labels.LABELS)[0] for key in keys]
     for _ in range(50):
         assert labels.read_v1_labels(store, keys) == expected
         for file in (labels.cache_folder() / "labels").glob("*.parquet"):

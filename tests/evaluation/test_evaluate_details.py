@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from csmae_hf.data.evenly import evenly
 from csmae_hf.evaluation import evaluate
-from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, evenly
+from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.results import write_results
 from csmae_hf.metrics.ranking import METRICS, mean_scores, query_scores
 from csmae_hf.metrics.whole_archive import hubness, r_precision
