@@ -10,7 +10,7 @@ import json
 import logging
 from pathlib import Path
 
-from .options import add_image_options, image_options, say
+from .options import add_image_options, add_suspect, image_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=1000, metavar="N", help="the most images to read (default: %(default)s)"
     )
     add_image_options(parser)
+    add_suspect(parser, "refuse")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="of an LMDB, PNG to write (default: NAME_tiles.png, here)"
     )
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from csmae_hf.data.inspect import format_inspection, inspect_images
 
     logging.getLogger("rasterio").setLevel(logging.ERROR)  # what GDAL says of tags is no verdict
-    found = inspect_images(path, limit=arguments.limit, **said)
+    found = inspect_images(path, limit=arguments.limit, suspect=arguments.suspect, **said)
     if arguments.format == "json":
         say(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
     else:

@@ -152,7 +152,16 @@ def _check_arrays(
             raise ValueError(f"unknown band {name!r}; expected some of {', '.join(sizes)}")
         shape, dtype = (sizes[name], sizes[name]), _dtype(name)
         if array.shape != shape or array.dtype != dtype:
-            raise ValueError(f"band {name} is {array.dtype} of shape {array.shape}; expected {dtype} of shape {shape}")
+            larger = array.ndim == 2 and min(array.shape) > max(shape)
+            edge = sizes[name]
+            cut = (
+                f". Cut tiles out of it: gdal_translate -srcwin COLUMN ROW {edge} {edge} IN.tif OUT.tif"
+                if larger
+                else ""
+            )
+            raise ValueError(
+                f"band {name} is {array.dtype} of shape {array.shape}; expected {dtype} of shape {shape}{cut}"
+            )
 
 
 def _select(stored: dict[str, Place], key: str, bands: Collection[str] | None) -> dict[str, Place]:

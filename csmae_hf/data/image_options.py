@@ -15,12 +15,10 @@ HELP: dict[str, str] = {
     "level": "L1C to take Sentinel-2 Level-1C, which is refused otherwise",
     "sensors": "sensors to use, such as s1,s2 (default: all); others with their bands, such as thermal=T10,T11; repeatable",
     "pair": "what is a pair of images, where names differ in more than the sensor, such as 'ROIs*_{sensor}_*'; see docs/tiles.md",
-    "suspect": "what to do about tiles that look wrong by a guess; leave-out does without them, up to 1%% of all",
 }
 """What each option is for, as `--help` says it."""
 
 LEVELS = ("L1C", "L2A")
-SUSPECT = ("refuse", "leave-out", "accept")
 
 
 def read_image_options(given: Mapping[str, Any]) -> dict[str, Any]:

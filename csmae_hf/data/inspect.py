@@ -114,7 +114,10 @@ class Inspection:
     @property
     def counts(self) -> dict[str, int]:
         """Number of files by verdict, those that occur."""
-        found = Counter(report.verdict for report in self.files)
+        worst: dict[str, str] = {}  # a file of two sensors has two reports
+        for report in self.files:
+            worst[report.file] = min(worst.get(report.file, report.verdict), report.verdict, key=VERDICTS.index)
+        found = Counter(worst.values())
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     @property
@@ -145,6 +148,7 @@ def inspect_images(
     level: str | None = None,
     sensors: Mapping[str, Sequence[str] | None] | None = None,
     pair: str | None = None,
+    suspect: str = "refuse",
     limit: int = MOST_IMAGES,
 ) -> Inspection:
     """Say what image files are taken for, and all that is wrong with them.
@@ -156,6 +160,7 @@ def inspect_images(
         level: As of [`load_tiles`].
         sensors: As of [`load_tiles`].
         pair: As of [`load_tiles`].
+        suspect: "leave-out" or "accept" images that look wrong by a guess; else they are called suspect.
         limit: The most images to read, evenly spread.
 
     Returns:
@@ -186,15 +191,17 @@ def inspect_images(
         images = [image for image in images if path.resolve() in image.paths(found.root)]
     looked = [images[place * len(images) // limit] for place in range(limit)] if len(images) > limit else images
     reports: dict[str, FileReport] = {}
-    looks = {image: _look(found.root, image) for image in tqdm(looked, desc="Reading images", unit="image", delay=2)}
+    looks = {
+        image: _look(found.root, image, suspect) for image in tqdm(looked, desc="Reading images", unit="image", delay=2)
+    }
     _compare_bands(looks)
     for image, look in looks.items():
-        for report in _of_image(found.root, image, look):
+        for report in _of_image(found.root, image, look, "left out" if suspect == "leave-out" else "suspect"):
             _add(reports, report)
     taken = {str(file) for image in images for file in image.paths(found.root)}
     left = [] if single and images else [path] if single else list(_left(found.root, whole, taken))
-    for file in left:
-        report = _of_other_file(found.root, file, discovery, names)
+    for number, file in enumerate(left):
+        report = _of_other_file(found.root, file, discovery, names, is_opened=number < limit)
         reports[report.file] = report
     problems = [*(f"{at}: {reason}" for at, reason in found.broken.values())]
     for message, files in wrong.items():
@@ -264,7 +271,7 @@ def _described(path: Path) -> Raster:
     return describe(path)
 
 
-def _look(root: Path, image: TiffImage) -> _Look:
+def _look(root: Path, image: TiffImage, suspect: str) -> _Look:
     """Read an image and check its pixels, as far as it goes."""
     look = _Look()
     files = image.paths(root)
@@ -281,6 +288,8 @@ def _look(root: Path, image: TiffImage) -> _Look:
             bands = read_image(files, sensor=image.sensor, said=Said(image.unit, level), series=image.series)
             look.facts, look.sizes = bands.facts, {band: pixels.size for band, pixels in bands.items()}
             _check_pixels(image.sensor, bands, look)
+            if suspect == "accept":
+                look.suspicions.clear()
             return look
         except RasterError as error:
             look.problems.append(str(error))
@@ -362,10 +371,10 @@ def _tile_of(image: BandImage) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
     return part, size
 
 
-def _of_image(root: Path, image: TiffImage, look: _Look) -> Iterator[FileReport]:
-    """A report of each file of an image."""
+def _of_image(root: Path, image: TiffImage, look: _Look, if_suspect: str) -> Iterator[FileReport]:
+    """A report of each file of an image; `if_suspect`: the verdict where it looks wrong by a guess."""
     facts = look.facts
-    verdict = "refused" if look.problems else "suspect" if look.suspicions else "ok"
+    verdict = "refused" if look.problems else if_suspect if look.suspicions else "ok"
     reasons = [*look.problems, *look.suspicions]
     for path, order in image.paths(root).items():
         report = FileReport(_relative(path, root), image.sensor, [], verdict=verdict, reasons=list(reasons))
@@ -415,13 +424,16 @@ def _describe(report: FileReport, raster: Raster, kind: str | None) -> None:
         report.level = beside.level if beside else None
 
 
-def _of_other_file(root: Path, path: Path, discovery: Discovery, names: SensorNames) -> FileReport:
-    """A report of a file that is of no image."""
+def _of_other_file(root: Path, path: Path, discovery: Discovery, names: SensorNames, *, is_opened: bool) -> FileReport:
+    """A report of a file that is of no image; `is_opened`: whether to look into it."""
     file = _relative(path, root)
     report = FileReport(file, verdict="left out")
     product = product_of(path)
     said = names.parse_stem(path.stem)
     side = discovery.sides.get(file)
+    if not is_opened:
+        report.reasons = [f"known, and no band ({side})" if side else "names no sensor; not looked into (--limit)"]
+        return report
     try:
         raster = describe(path)
     except RasterError as error:
@@ -495,7 +507,7 @@ def format_inspection(found: Inspection) -> Iterator[str]:
         yield f"not read  {listed}: files of these kinds are not looked at in a folder; give GeoTIFF or JPEG 2000"
     if found.looked_at < found.images:
         yield f"images    {found.looked_at:,} of {found.images:,} were read, evenly spread (--limit)"
-    yield f"files     {len(found.files)}: {_counted(found.counts) or 'none that could be an image'}"
+    yield f"files     {len({report.file for report in found.files})}: {_counted(found.counts) or 'none that could be an image'}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

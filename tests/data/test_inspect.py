@@ -204,6 +204,16 @@ def test_many_files_are_cut_to_forty_rows_with_the_worst_first(tmp_path: Path) -
     assert "10 of 51" in "\n".join(format_inspection(few))
 
 
+def test_what_is_done_with_suspect_images_is_said(tmp_path: Path) -> None:
+    bands = {band: random_band(band) for band in S1_BANDS}
+    write_tiff(tmp_path / "a_VV.tif", [bands["VV"] - 9])
+    write_tiff(tmp_path / "a_VH.tif", [bands["VH"]])
+    for suspect, verdict in (("refuse", "suspect"), ("leave-out", "left out"), ("accept", "ok")):
+        found = inspect_images(tmp_path, suspect=suspect)
+        assert found.counts == {verdict: 2}
+        assert found.is_good == (suspect == "accept")
+
+
 def test_nothing_to_look_at_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(["info", str(tmp_path)]) == 2
     assert "holds no LMDB and no image files" in caplog.text
