@@ -8,7 +8,7 @@ it is ended, run it again: it goes on. Files that cannot be read are listed at t
 import argparse
 from pathlib import Path
 
-from .options import OUT_HELP, add_image_options, add_workers, image_options, say_what_was_written
+from .options import OUT_HELP, add_image_options, add_suspect, add_workers, image_options, say_what_was_written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help=OUT_HELP)
     add_image_options(parser)
+    add_suspect(parser, "accept", "refuse")
     parser.add_argument(
         "--metadata", type=Path, help="metadata.parquet of v2, or CSV of s2_name, s1_name, country of v1"
     )
@@ -29,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Encode tiles."""
     from csmae_hf.data.encode import encode
 
-    options = {name: getattr(arguments, name) for name in ("metadata", "splits", "workers")}
+    options = {name: getattr(arguments, name) for name in ("metadata", "splits", "workers", "suspect")}
     written = encode(arguments.source, arguments.out, **image_options(arguments), **options)
     return say_what_was_written(written, "encoded")

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.find_tiles import FoundTile, FoundTiles, find_tiles
+from csmae_hf.data.inspect import look_at_pixels
 from csmae_hf.data.metadata import (
     METADATA_SCHEMA,
     V1_NAME_COLUMN,
@@ -46,12 +47,14 @@ class Job(NamedTuple):
         image: Where it lies.
         bands: That it must have, in any order; None if its file has to be opened to know.
         declared: Bands to read that are not BigEarthNet's; None to read all that there are.
+        suspect: As of [`encode`].
     """
 
     key: str
     image: TiffImage
     bands: tuple[str, ...] | None
     declared: tuple[str, ...] | None = None
+    suspect: str = "accept"
 
 
 def encode(
@@ -66,6 +69,7 @@ def encode(
     units: Mapping[str, str] | None = None,
     level: str | None = None,
     workers: int | None = None,
+    suspect: Literal["accept", "leave-out"] = "accept",
 ) -> WriteReport:
     """Encode GeoTIFF tiles as a store that [`load_bigearthnet`] opens.
 
@@ -89,6 +93,7 @@ def encode(
         units: As of [`load_tiles`].
         level: As of [`load_tiles`].
         workers: Processes that read and encode; None for one a processor, 0 for this one.
+        suspect: Whether images that look wrong by a guess are stored, or left out and named among the failures.
 
     Returns:
         What was done, with every image that could not be encoded and why.
@@ -109,7 +114,7 @@ def encode(
             for tile in found.tiles
         ]
         found = found._replace(tiles=[tile for tile in kept if tile.images])
-    jobs = _jobs(found)
+    jobs = {key: job._replace(suspect=suspect) for key, job in _jobs(found).items()}
     with StoreWriter(Path(out)) as writer:
         foreign = writer.records.keys() - jobs.keys()
         if foreign:
@@ -158,7 +163,10 @@ def _encode_image(root: str, job: Job) -> Made | Failure:
     """Read and encode one image; whatever is wrong with it is returned."""
     folder = TiffFolder(root)
     try:
-        arrays = in_store_units(folder.read(job.image.key, job.declared))
+        image = folder.read(job.image.key, job.declared)
+        if job.suspect == "leave-out" and (suspicions := look_at_pixels(job.image.sensor, image)[1]):
+            raise ValueError(suspicions[0])
+        arrays = in_store_units(image)
         if job.bands is not None and set(arrays) != set(job.bands):
             raise ValueError(f"it has the bands {', '.join(arrays)}; most images here have {', '.join(job.bands)}")
         known = job.image.sensor in SENSORS or job.image.sensor == REFERENCE_MAP

@@ -287,9 +287,9 @@ def _look(root: Path, image: TiffImage, suspect: str) -> _Look:
         try:
             bands = read_image(files, sensor=image.sensor, said=Said(image.unit, level), series=image.series)
             look.facts, look.sizes = bands.facts, {band: pixels.size for band, pixels in bands.items()}
-            _check_pixels(image.sensor, bands, look)
-            if suspect == "accept":
-                look.suspicions.clear()
+            problems, suspicions = look_at_pixels(image.sensor, bands)
+            look.problems += problems
+            look.suspicions += [] if suspect == "accept" else suspicions
             return look
         except RasterError as error:
             look.problems.append(str(error))
@@ -315,43 +315,34 @@ def _compare_bands(looks: Mapping[TiffImage, _Look]) -> None:
                 )
 
 
-def _check_pixels(sensor: str, image: BandImage, look: _Look) -> None:
-    """Look for what the processor refuses; of a tile of another size, within a part of it."""
+def look_at_pixels(sensor: str, image: BandImage) -> tuple[list[str], list[str]]:
+    """Look for what the processor refuses, of a tile of another size within a part of it: what is wrong, and what looks wrong."""
+    problems: list[str] = []
     if image.facts.no_data:
         counts = {band: count / image[band].size for band, count in image.facts.no_data.items()}
         band = max(counts, key=lambda name: counts[name])
-        look.problems.append(
+        problems.append(
             f"{sensor} has pixels without a measurement, {counts[band]:.1%} of {band}, as the file says: crop or leave out such tiles"
         )
-        return
-    whole = measure_bands(stack_bands([image], sensor, list(image)))
+        return problems, []
     try:
-        check_sizes(sensor, whole, SIZE)
+        check_sizes(sensor, measure_bands(stack_bands([image], sensor, list(image))), SIZE)
     except ValueError as error:
-        look.problems.append(str(error))
+        problems.append(str(error))
     part, size = _tile_of(image)
     if not part:
-        return
-    measured = measure_bands(stack_bands([part], sensor, list(part)))
-    images = Images(sensor, measured, image.unit, [0])
-    before = len(look.problems)
-    for check in (
-        check_finite,
-        lambda images: check_units(images, size),
-        check_no_data,
-        check_copies,
-        check_guesses,
-    ):
+        return problems, []
+    images = Images(sensor, measure_bands(stack_bands([part], sensor, list(part))), image.unit, [0])
+    for check in (check_finite, lambda images: check_units(images, size), check_no_data, check_copies, check_guesses):
         try:
             check(images)
         except SuspectImageError as error:
-            look.suspicions.append(_of_one(str(error)))
+            return problems, [_of_one(str(error))]
         except ValueError as error:
-            look.problems.append(_of_one(str(error)))
-        if len(look.problems) > before and check is check_finite:
-            return  # others compare numbers
-        if len(look.problems) > before and check is not check_no_data:
-            return  # a guess would be about the same
+            problems.append(_of_one(str(error)))
+            if check is not check_no_data:
+                break  # what else is wrong would be so for the same reason
+    return problems, []
 
 
 def _of_one(message: str) -> str:

@@ -163,6 +163,10 @@ def test_a_suspect_tile_is_accepted_as_a_message_says(
     assert command_build(root, folder, tmp_path / "a", *remedy) == 0
     assert main(["search", str(tmp_path / "a"), "--query", str(folder / "t0"), "--sensor", "s1"]) == 2
     assert main(["search", str(tmp_path / "a"), "--query", str(folder / "t0"), "--sensor", "s1", *remedy]) == 0
+    caplog.clear()
+    assert main(["encode", str(folder), str(tmp_path / "b"), "--workers", "0", "--suspect", "leave-out"]) == 1
+    assert "they are exchanged" in caplog.text
+    assert main(["encode", str(folder), str(tmp_path / "b"), "--workers", "0", *remedy]) == 0
 
 
 def test_pairs_are_made_by_a_pattern(root: Path, tiles: Tiles, tmp_path: Path) -> None:
