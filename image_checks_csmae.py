@@ -307,6 +307,11 @@ def _radar_signs(
     holes = lows == 0  # bands with pixels at 0, which in linear power is no measurement
     if unit == "linear":
         yield low < 0, "values of 0 or less are not linear power; leave units out if it is dB"
+        yield (
+            lows.max(axis=0) >= 1,
+            "a band without any value below 1 is no linear power but the amplitude of an uncalibrated GRD, say: calibrate it "
+            "(to sigma nought)",
+        )
         for row in np.flatnonzero(holes.any(axis=0))[:1]:
             yield (
                 np.arange(len(low)) == row,
@@ -318,7 +323,7 @@ def _radar_signs(
         f"values below {FAINTEST_DB:g} dB are no-data, often -9999 or -32768; fill or leave out such tiles",
     )
     yield (
-        (low >= 0) & (high > 1000),
+        (low >= 0) & ((high > 1000) | (lows.max(axis=0) >= 1)),  # power is below 1 somewhere
         "so large and positive it looks like digital numbers of Sentinel-2, or like the amplitude of an uncalibrated GRD: check that "
         "the sensors are not swapped, and calibrate amplitude (to sigma nought)",
     )

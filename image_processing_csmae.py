@@ -518,6 +518,8 @@ def _as_array(value: Any) -> Array:
         if value.device.type != "cpu":
             return value
         return cast(np.ndarray, (value.float() if value.dtype == torch.bfloat16 else value).numpy())
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "fiu" and value.mask.any():
+        value = np.where(value.mask, np.float32("nan"), value.data)  # what is masked is no measurement
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"Pixels of type {array.dtype} are no image: expected numbers.")

@@ -316,6 +316,23 @@ def test_linear_power_is_converted_on_request(processor: CSMAEImageProcessor) ->
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("units", "scale"), [(None, 1), ({"s1": "linear"}, 1), ({"s1": "linear"}, 0.1)])
+def test_amplitude_is_not_taken_for_power(processor: CSMAEImageProcessor, units: Any, scale: float) -> None:
+    amplitude = np.random.default_rng(0).integers(39, 727, (120, 120)).astype(np.float32) * scale
+    with pytest.raises(ValueError, match=r"amplitude.* calibrate"):
+        processor(s1={"VH": amplitude, "VV": 2 * amplitude[::-1]}, units=units)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_masked_pixels_are_no_measurement(processor: CSMAEImageProcessor, stacked: bool) -> None:
+    tile = {band: np.ma.array(pixels) for band, pixels in draw_s1().items()}
+    image = (lambda: np.ma.stack([tile["VH"], tile["VV"]])) if stacked else (lambda: tile)
+    assert torch.equal(processor(s1=image())["s1"], processor(s1=draw_s1())["s1"]), "where nothing is masked"
+    tile["VV"][40:80, 40:80] = np.ma.masked
+    with pytest.raises(ValueError, match=r"VV.*1600"):
+        processor(s1=image())
+
+
 def test_reflectance_is_converted_on_request(processor: CSMAEImageProcessor) -> None:
     expected = processor(s2=draw_s2(), return_tensors="pt")["s2"]
     reflectance = {band: (value / 10_000).astype(np.float32) for band, value in draw_s2().items()}

@@ -133,7 +133,7 @@ def _of_values(held: Held, item: Any, sensor: str, name: str, unit: str | None, 
     """Queries of an image, a batch of images, or embeds; `unit`: of images, where somebody says it."""
     names, images, embeds = [name], [item], None
     if not hasattr(item, "keys"):
-        array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
+        array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asanyarray(item)
         several = array if array.ndim in (2, 4) else array[None]
         names = [f"{name} [{number}]" for number in range(len(several))] if len(several) > 1 else [name]
         images = list(several)

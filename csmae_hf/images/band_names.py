@@ -59,7 +59,8 @@ _LAYER_STEMS = (
 )
 _DERIVED_WORDS = """
 std stddev stdev sd var variance count counts n num nobs ratio rvi rfdi diff normdiff contrast entropy asm texture
-error err uncertainty flag flags pvalue trend amp phase coherence coh min max
+error err uncertainty flag flags pvalue trend amp phase coherence coh min max skew skewness kurt kurtosis range iqr mad
+cv sum anomaly zscore change glcm pca weight weights squared
 """
 _DERIVED = frozenset(_DERIVED_WORDS.split())
 """Words beside a band that say that the layer is made of bands, and is none."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
 from csmae_hf.images.metadata_files import Beside, read_beside
+from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.products import Product, of_path, parse_product
 from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
 from image_checks_csmae import BAND_METRES, UNIT_NAMES
@@ -294,6 +295,7 @@ def make_image(
         notes.append(f"Left out: {', '.join(left)}, which are no bands.")
     metres = {band: max(layer.raster.grid.metres) for band, layer in chosen.items() if layer.raster.grid.metres}
     _check_metres(chosen)
+    _check_places(chosen)
     unit, unit_by, convert = _unit(chosen, product, said, kind, beside, notes)
     bands: dict[str, Pixels] = {}
     no_data: dict[str, int] = {}
@@ -399,7 +401,8 @@ def _images_of(layers: Sequence[Layer]) -> list[str]:
     """What tells the images of layers apart; the names of files are of one image where all are alike, described layers also where
     no band comes twice."""
     rests = list(dict.fromkeys(layer.name.rest for layer in layers))
-    one_file = len({layer.raster.path for layer in layers}) == 1
+    dates = {date for rest in rests if (date := parse_product(rest).date)}  # VV_20200101 beside VH_20200113
+    one_file = len({layer.raster.path for layer in layers}) == 1 and len(dates) < 2
     return [] if one_file and not _comes_twice(layers) else rests
 
 
@@ -488,6 +491,21 @@ def _check_metres(chosen: Mapping[str, Layer]) -> None:
             )
 
 
+def _check_places(chosen: Mapping[str, Layer]) -> None:
+    (band, first), *others = chosen.items()
+    grid = first.raster.grid
+    for other, layer in others:
+        its = layer.raster.grid
+        if (its.crs, its.bounds) == (grid.crs, grid.bounds):
+            continue
+        shared = overlap(grid.crs, grid.bounds, its.crs, its.bounds)
+        if shared is not None and shared < LEAST_OVERLAP:
+            raise RasterError(
+                f"{first.raster.path} ({band}) and {layer.raster.path.name} ({other}) show different ground: they overlap by "
+                f"{shared:.0%}. The bands of one image lie in one place; give the files of one, or cut them alike."
+            )
+
+
 def _unit(
     chosen: Mapping[str, Layer],
     product: Product,
@@ -505,6 +523,7 @@ def _unit(
     if said.unit:
         claims["the call"] = said.unit
     convert: dict[str, tuple[float, float]] = {}
+    _check_tags(chosen, kind)
     for band, layer in chosen.items():
         declared = layer.raster.layers[layer.place]
         unit, pair = _of_tags(declared.scale, declared.offset, kind)
@@ -571,6 +590,21 @@ def _claim_offset(
     elif product.baseline and product.has_offset is not None:
         claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
             "dn+1000" if product.has_offset else "dn"
+        )
+
+
+def _check_tags(chosen: Mapping[str, Layer], kind: str | None) -> None:
+    """Refuse bands of one image whose tags mean several units; without a tag a band is in digital numbers."""
+    units: dict[str, tuple[str, str]] = {}
+    for band, layer in chosen.items():
+        declared = layer.raster.layers[layer.place]
+        tags = f"scale {declared.scale:g} and offset {declared.offset:g}"
+        units.setdefault(_of_tags(declared.scale, declared.offset, kind)[0] or "dn", (band, tags))
+    if len(units) > 1:
+        (unit, (band, tags)), (other, (its, others)) = list(units.items())[:2]
+        raise RasterError(
+            f"{_where(list(dict.fromkeys(layer.raster.path for layer in chosen.values())))}: {band} has {tags} ({UNIT_NAMES[unit]}), "
+            f"{its} has {others} ({UNIT_NAMES[other]}). Correct the tags of one of them."
         )
 
 

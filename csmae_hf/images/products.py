@@ -116,9 +116,9 @@ def parse_product(name: str) -> Product:
     if "s2" in low and (match := _EARTH_SEARCH.search(name)):
         return Product(match[1].upper(), match[4].upper(), None, match[2].upper(), parse_time(match[3]))
     if not of_s1 and (match := _EARTH_ENGINE.search(name)):
-        return Product("S2", None, None, match[2].upper(), parse_time(match[1]))
+        return Product("S2", _level(name), None, match[2].upper(), parse_time(match[1]))
     if not of_s1 and (match := _S2_GRANULE.search(name)):
-        return Product("S2", match[1].upper() if match[1] else None, None, match[2].upper(), parse_time(match[3]))
+        return Product("S2", _level(name), None, match[2].upper(), parse_time(match[3]))
     if "opera" in low and (match := _OPERA.search(name)):
         craft = re.search(r"_(S1[A-D])_", name, re.IGNORECASE)
         platform = craft[1].upper() if craft else "S1"
@@ -141,13 +141,12 @@ def parse_product(name: str) -> Product:
         return Product(match[1].upper(), match[2].upper(), None, None, parse_time(match[3]))
     if "s1" in low and (match := _S1_OTHER.search(name)):
         return Product(match[1].upper(), None, None, None, parse_time(match[2]))
-    level = _LEVEL.search(name)
-    date = _first_date(name)
+    level, date = _level(name), _first_date(name)
     if _RAW_EXPORT.search(name):
-        return Product("S2", level[1].upper() if level else None, None, None, date, raw_export=True)
+        return Product("S2", level, None, None, date, raw_export=True)
     if _LANDSAT.search(name):
         return Product("Landsat", date=date)
-    return Product(level=level[1].upper() if level else None, date=date)
+    return Product(level=level, date=date)
 
 
 def of_path(parts: Sequence[str]) -> Product:
@@ -189,6 +188,11 @@ def parse_time(text: str) -> datetime.datetime | None:
     # BigEarthNet v1 lost the leading zero of hours before ten: `T94161` is 9:41:61
     clock = clock.zfill(6)
     return day + datetime.timedelta(hours=int(clock[:2]), minutes=int(clock[2:4]), seconds=int(clock[4:6]))
+
+
+def _level(name: str) -> str | None:
+    match = _LEVEL.search(name)
+    return match[1].upper() if match else None
 
 
 def _first_date(name: str) -> datetime.datetime | None:

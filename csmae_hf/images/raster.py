@@ -27,6 +27,7 @@ LARGEST_TILE = 4096
 """Edge in pixels above which an image is called a scene and not read as a tile: reading one to refuse it took 30 s and 5 GB."""
 
 METRES_PER_DEGREE_EQUATOR, METRES_PER_DEGREE_MERIDIAN = 111_320.0, 110_574.0
+_EARTH_RADIUS = 6_378_137.0
 
 Pixels = np.ndarray[Any, Any]
 
@@ -217,7 +218,11 @@ def read_layer(source: Any, raster: Raster, place: int) -> tuple[Pixels, np.ndar
             mask |= pixels == nodata
         if pixels.dtype.kind == "f":
             mask |= np.isnan(pixels)
-        mask = _north_up(mask, raster.grid) if mask.any() else None
+    for alpha, layer in enumerate(raster.layers):
+        if layer.alpha:  # which GDAL takes for the mask of files of two or four layers alone
+            hidden = source.read(alpha + 1) == 0
+            mask = hidden if mask is None else mask | hidden
+    mask = _north_up(mask, raster.grid) if mask is not None and mask.any() else None
     return _north_up(pixels, raster.grid), mask
 
 
@@ -275,4 +280,7 @@ def _grid(path: Path, source: Any) -> Grid:
         metres = x * METRES_PER_DEGREE_EQUATOR * math.cos(latitude), y * METRES_PER_DEGREE_MERIDIAN
     elif system:
         metres = x * system[2], y * system[2]
+        if name == "EPSG:3857":  # the metres of web maps are those of the ground at the equator alone
+            shrunk = 1 / math.cosh((bounds[1] + bounds[3]) / 2 / _EARTH_RADIUS)
+            metres = metres[0] * shrunk, metres[1] * shrunk
     return Grid(name, bounds, shape, metres, transform.e > 0, transform.a < 0)

@@ -179,6 +179,13 @@ def test_what_is_no_query_is_refused(built, query, message):
         built.search(query, sensor="s2")
 
 
+def test_what_is_masked_in_a_query_is_no_measurement(built, dataset):
+    stacked = np.ma.stack([np.ma.array(np.asarray(dataset[8]["s2"][band])) for band in TWO_SENSORS["s2"]])
+    stacked[:, 2:5, 2:5] = np.ma.masked
+    with pytest.raises(ValueError, match="9"):
+        built.search(stacked, sensor="s2")
+
+
 def test_identical_tiles_are_all_found_in_order(model, processor, dataset):
     repeated = dataset.select([4, 7, 4, 4, 9]).remove_columns("id").add_column("id", list("abcde"))
     archive = Archive.build(model, processor, repeated, sensor="s2")

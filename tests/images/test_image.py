@@ -356,3 +356,52 @@ def test_bands_of_other_sensors_are_read_by_their_own_names(tmp_path):
         [write(tmp_path / "x.tif", [layer, layer + 1], ["T11", "t10"])], ["T10", "T11"], sensor="thermal"
     )
     np.testing.assert_array_equal(image["T10"], layer + 1)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"transform": rasterio.Affine(10, 0, 604400, 0, -10, 5342400)},
+        {"crs": "EPSG:32634"},
+        {"transform": rasterio.Affine(10, 0, 405000, 0, -10, 5342400)},
+    ],
+)
+def test_bands_that_lie_elsewhere_are_of_no_one_image(tmp_path, elsewhere):
+    image = optical(["B02", "B03"])
+    files = [
+        write(tmp_path / "x_B02.tif", [image["B02"]]),
+        write(tmp_path / "x_B03.tif", [image["B03"]], **elsewhere),
+    ]
+    with pytest.raises(RasterError, match=r"x_B02.tif \(B02\) and x_B03.tif \(B03\) show different ground"):
+        read_image(files, sensor="s2")
+
+
+@pytest.mark.parametrize(("scales", "offsets"), [((1e-4, 1e-4), (0, -0.1)), ((1, 1e-4), (0, -0.1))])
+def test_tags_that_mean_two_units_in_one_image_are_an_error(tmp_path, scales, offsets):
+    image = optical(["B02", "B03"])
+    path = write(tmp_path / "x.tif", list(image.values()), ["B02", "B03"], scales=scales, offsets=offsets)
+    with pytest.raises(RasterError, match=r"B02 has scale .* B03 has scale 0.0001 and offset -0.1"):
+        read_image([path], sensor="s2")
+
+
+def test_described_layers_of_two_dates_are_no_one_image(tmp_path):
+    path = write(tmp_path / "x.tif", list(radar().values()), ["VH_20200101", "VV_20200113"])
+    with pytest.raises(RasterError, match="holds 2 images: '20200101', '20200113'"):
+        read_image([path], sensor="s1")
+
+
+def test_an_alpha_channel_beside_many_bands_is_a_mask(tmp_path):
+    image = optical(S2)
+    alpha = np.full((120, 120), 65535, np.uint16)
+    alpha[40:80, 40:80] = 0
+    path = write(tmp_path / "x.tif", [*image.values(), alpha], S2)
+    with rasterio.open(path, "r+") as target:
+        target.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * 9, ColorInterp.alpha]
+    assert read_image([path], S2, sensor="s2").facts.no_data == dict.fromkeys(S2, 1600)
+
+
+def test_the_metres_of_a_web_map_are_those_of_the_ground(tmp_path):
+    web = {"crs": "EPSG:3857", "transform": rasterio.Affine(10, 0, 2226000, 0, -10, 8400000)}
+    path = write(tmp_path / "x_B02.tif", list(optical(["B02"]).values()), **web)
+    with pytest.raises(RasterError, match=r"pixels of B02 are 5 x 5 m"):
+        read_image([path], sensor="s2")

@@ -80,3 +80,9 @@ def test_seasons_follow_the_hemisphere():
 def test_seconds_above_59_run_on():
     assert parse_time("20180204T94161") == datetime.datetime(2018, 2, 4, 9, 42, 1)
     assert parse_time("20180230T000000") is None
+
+
+@pytest.mark.parametrize("name", ["T32TMT_20170818T103021_L1C", "20170818T103021_20170818T103421_T32TMT_L1C"])
+def test_a_level_after_the_granule_is_seen(name):
+    assert parse_product(name).level == "L1C"
+    assert parse_product(name.removesuffix("_L1C")).level is None
