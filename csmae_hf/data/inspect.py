@@ -516,7 +516,7 @@ def _kind_of_reason(reason: str) -> str:
     """A reason without what is each file's own: paths, names and numbers."""
     reason = re.sub(r"no band \(.*", "no band", reason)
     reason = re.sub(r"[^\s:,()]*\.(?:tiff?|jp2)\b", "#", reason, flags=re.IGNORECASE)
-    return re.sub(r"[-+]?\d[\d.,e+-]*", "#", reason)
+    return re.sub(r"(?<![A-Za-z\d])[-+]?\d[\d.,e+-]*", "#", reason)  # numbers, not s1 or B02
 
 
 def _table(reports: Sequence[FileReport], numbers: Mapping[str, int]) -> Iterator[str]:
@@ -578,6 +578,8 @@ def _tiles(found: Inspection) -> Iterator[str]:
     pairs = {name: images for name, images in found.tiles.items() if len(images) > 1}
     for name, images in list(pairs.items())[:_MOST_TILES]:
         places = list(dict.fromkeys(images.values()))
-        yield f"  {name}: " + (" + ".join(places) if len(places) > 1 else "both in one file")
+        short = list(dict.fromkeys(place.rpartition("/")[2] for place in places))  # where that tells them apart
+        shown = short if len(short) == len(places) else places
+        yield f"  {name}: " + (" + ".join(shown) if len(places) > 1 else "both in one file")
     if len(pairs) > _MOST_TILES:
         yield f"  ... and {len(pairs) - _MOST_TILES} more pairs"

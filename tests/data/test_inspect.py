@@ -214,6 +214,13 @@ def test_what_is_done_with_suspect_images_is_said(tmp_path: Path) -> None:
         assert found.is_good == (suspect == "accept")
 
 
+def test_the_remedy_of_each_sensor_is_said(shared_data: Path) -> None:
+    text = "\n".join(format_inspection(inspect_images(shared_data / "terramind_examples")))
+    assert "--bands s1=NAME" in text
+    assert "--bands s2=NAME" in text
+    assert "282D_485L_3_3: S1RTC/282D_485L_3_3 + S2L2A/282D_485L_3_3" in text
+
+
 def test_nothing_to_look_at_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(["info", str(tmp_path)]) == 2
     assert "holds no LMDB and no image files" in caplog.text
