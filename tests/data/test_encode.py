@@ -437,8 +437,14 @@ def test_two_processes_do_not_write_one_archive(shared_data: Path, tmp_path: Pat
             r"the pixels of B02 are 20 x 20 m",
         ),
         (
-            lambda folder: replace(next(folder.rglob("*_B02.tif")), random_band("B02") + np.float32(0.5)),
-            "B02 is float32",
+            lambda folder: replace(next(folder.rglob("*_B02.tif")), random_band("B02")),
+            "show different ground",
+        ),
+        (
+            lambda folder: [
+                replace(path, random_band(path.stem[-3:]) + np.float32(0.5)) for path in folder.rglob("*_0_2_B*.tif")
+            ],
+            r"B\d. is float32",
         ),
         (lambda folder: replace(next(folder.rglob("*_VV.tif")), random_band("VV").astype("i2")), "holds amplitude"),
         (lambda folder: replace(next(folder.rglob("*_VV.tif")), None), "cannot be read"),
