@@ -62,7 +62,7 @@ TOOL_ARGUMENTS: frozenset[str] = frozenset().union(
 
 RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS.union(
     ["self", "noise", "labels", "loss", "losses", "embeds", "kwargs", "mask_ratio", "visible_patches", "present"],
-    ["interpolate_pos_encoding", "output_predictions", "return_tensors", "units", "device"],
+    ["interpolate_pos_encoding", "output_predictions", "return_tensors", "units", "device", "suspect"],
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""
 

@@ -60,7 +60,7 @@ _LAYER_STEMS = (
 _DERIVED_WORDS = """
 std stddev stdev sd var variance count counts n num nobs ratio rvi rfdi diff normdiff contrast entropy asm texture
 error err uncertainty flag flags pvalue trend amp phase coherence coh min max skew skewness kurt kurtosis range iqr mad
-cv sum anomaly zscore change glcm pca weight weights squared
+cv sum anomaly zscore change glcm pca weight weights squared delta log log10 sq sqrt cr gradient
 """
 _DERIVED = frozenset(_DERIVED_WORDS.split())
 """Words beside a band that say that the layer is made of bands, and is none."""
@@ -69,8 +69,8 @@ _MASKS = frozenset(["msk", "mask", "detfoo", "qualit", "quality", "classi", "ang
 """Words that say so before the band as well (`MSK_DETFOO_B02`); others may be words of a longer file name there."""
 
 _SAYS_NOTHING_WORDS = """
-s1 s2 s1a s1b s1c s1d s2a s2b s2c s2d sentinel sentinel1 sentinel2 iw grd grdh rtc slc msi l1c l2a sr toa boa band
-mean median mosaic asc desc ascending descending raw db linear lin power amplitude dn sigma0 gamma0 beta0 cog
+s1 s2 s1a s1b s1c s1d s2a s2b s2c s2d sentinel sentinel1 sentinel2 iw grd grdh rtc slc msi l1c l2a toa boa band
+mean median mosaic raw db linear lin power amplitude dn sigma0 gamma0 beta0 cog
 """
 _SAYS_NOTHING = frozenset(_SAYS_NOTHING_WORDS.split())
 """Words that do not tell the images of a series apart."""
@@ -156,6 +156,8 @@ def _parse(text: str, known: tuple[str, ...], file: bool) -> BandName:
     layer = next((word for word in after if word in LAYERS or word in _DERIVED or word.startswith(_LAYER_STEMS)), None)
     layer = layer or next((word for word in words[:place] if word in _MASKS), None)
     layer = layer or next((word for word in beside if word in _DERIVED and not file), None)
+    if place and words[place - 1] in ("sr", "st") and _NUMBERED.fullmatch(words[place]):
+        layer = f"{words[place - 1]}_{words[place]}"  # Landsat's, as Collection 2 and Earth Engine name its bands
     if layer is not None:
         return BandName(layer=layer)
     metres = next((word for word in after if re.fullmatch(r"(?:10|20|30|60|100)m", word)), None)

@@ -29,7 +29,8 @@ _S1_PRODUCT = re.compile(
 _S1_OTHER = re.compile(_SEP + r"(S1[A-D])(?=[_-]).*?(\d{8}(?:T\d{6})?)", re.IGNORECASE)
 _HLS = re.compile(_SEP + r"HLS\.([SL])30\.T(\d{2}[A-Z]{3})\.(\d{4})(\d{3})(?:T(\d{6}))?", re.IGNORECASE)
 _LANDSAT = re.compile(
-    _SEP + r"(?:L[COTEM]0?[1-9]_L\d[A-Z]{2}|L[COTEM][1-9]\d{13}|landsat|l[4-9](?=[_\-.]|$)|lc0?[89](?=[_\-.]|$))",
+    _SEP
+    + r"(?:L[COTEM]0?[1-9]_L\d[A-Z]{2}|L[COTEM][1-9]\d{13}|landsat|oli(?=[_\-.]|$)|l[4-9](?=[_\-.]|$)|lc0?[89](?=[_\-.]|$))",
     re.IGNORECASE,
 )
 _HYP3 = re.compile(
@@ -37,6 +38,7 @@ _HYP3 = re.compile(
 )
 _OPERA = re.compile(_SEP + r"OPERA_L2_RTC-S1_.*?(\d{8}T\d{6})Z?", re.IGNORECASE)
 _DATE = re.compile(r"(?<!\d)(20\d{2})[-_]?(\d{2})[-_]?(\d{2})(?:T(\d{2}):?(\d{2}):?(\d{2}))?(?!\d)")
+_TOP_OF_ATMOSPHERE = re.compile(r"(?:^|[^A-Za-z])toa(?![A-Za-z0-9])", re.IGNORECASE)
 _LEVEL = re.compile(r"(?:^|[^A-Za-z])(?:S2)?(L1C|L2A)(?![A-Za-z0-9])", re.IGNORECASE)
 _RAW_EXPORT = re.compile(r"Sentinel-2_L(?:1C|2A)_.*\(Raw\)", re.IGNORECASE)
 
@@ -192,7 +194,9 @@ def parse_time(text: str) -> datetime.datetime | None:
 
 def _level(name: str) -> str | None:
     match = _LEVEL.search(name)
-    return match[1].upper() if match else None
+    if match:
+        return match[1].upper()
+    return "L1C" if _TOP_OF_ATMOSPHERE.search(name) else None
 
 
 def _first_date(name: str) -> datetime.datetime | None:

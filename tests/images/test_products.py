@@ -31,6 +31,8 @@ from csmae_hf.images.products import of_path, parse_product, parse_time, season
         ("HLS.L30.T29RKH.2020050.v2.0.B02", "HLS-L30", "L2A", "29RKH", "2020-02-19 00:00:00"),
         ("2023-01-10-00_00_2023-01-10-23_59_Sentinel-2_L2A_B04_(Raw)", "S2", "L2A", None, "2023-01-10 00:00:00"),
         ("LC08_L1TP_021039_20200101_20200113_01_T1_B1", "Landsat", None, None, "2020-01-01 00:00:00"),
+        ("scene_OLI_B2", "Landsat", None, None, None),
+        ("s2_toa", None, "L1C", None, None),
         ("l8_B2", "Landsat", None, None, None),
         ("S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48", "S1A", "GRD", None, "2017-06-13 16:50:43"),
         ("s1a-iw-grd-vv-20180716t004042-20180716t004107-022813-02792a-001", "S1A", "GRD", None, "2018-07-16 00:40:42"),
