@@ -148,7 +148,7 @@ def _of_values(held: Held, item: Any, sensor: str, name: str, unit: str | None, 
     shown: dict[str, Mapping[str, Any]] = {}
     if embeds is None:
         model, processor = held.load_model()
-        bands = processor.sensors[sensor]
+        bands = processor.sensors.get(sensor, [])  # an unknown one is refused where it is embedded
         images = [_in_unit(image, bands, unit) for image in images]
         embeds = embed_images(model, processor, images, sensor, names, suspect)
         named = (image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images)
