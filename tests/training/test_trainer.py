@@ -168,6 +168,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
 
     def spoil_the_fifth(self: TileCollator, rows: Any) -> dict[str, Any]:
         batch = collate(self, rows)
+        if "ids" not in batch:  # of the look at the tiles before the first step
+            return batch
         batches.append(batch["ids"])
         if len(batches) == 5:
             batch["s2"][1, 3, 5, 5] = float("nan")
