@@ -657,7 +657,7 @@ def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: s
 
 def _exchange_guess(radar: Bands, unit: str | None) -> Signs:
     if "VV" in radar and "VH" in radar:
-        difference = _means(radar["VV"].pixels, unit, 8) - _means(radar["VH"].pixels, unit, 8)
+        difference = _means(radar["VV"].pixels, unit) - _means(radar["VH"].pixels, unit)
         yield (
             difference < WEAKEST_VV,
             f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
@@ -766,9 +766,9 @@ def _look_coarse(bands: Sequence[torch.Tensor], unit: str | None) -> np.ndarray:
     return np.asarray(smooth | repeated)
 
 
-def _means(pixels: torch.Tensor, unit: str | None = None, step: int = 4) -> np.ndarray:
-    """Mean of each image, (B,), from a pixel of each `step` rows and columns, in the unit the band is standardised in."""
-    sample = pixels[:, ::step, ::step]
+def _means(pixels: torch.Tensor, unit: str | None = None) -> np.ndarray:
+    """Mean of each image, (B,), from every 16th pixel, in the unit the band is standardised in."""
+    sample = pixels[:, ::4, ::4]
     if unit is not None:
         sample = convert_unit(sample, unit)
     return _array(sample).astype(np.float32).mean(axis=(1, 2))
