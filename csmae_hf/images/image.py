@@ -7,7 +7,7 @@ sides. What nobody says stays unsaid here; what may be guessed from the pixels i
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -623,21 +623,3 @@ def _of_tags(scale: float, offset: float, kind: str | None) -> tuple[str | None,
         if scale < 0.01:
             return "reflectance", (scale, offset)
     return None, (scale, offset)
-
-
-def with_unit(image: BandImage, unit: str, by: str) -> BandImage:
-    """Give the same image with a unit that somebody else declares.
-
-    Raises:
-        ValueError: If the image's files say another.
-    """
-    if image.unit and image.unit != unit:
-        raise ValueError(
-            f"{image.facts.files[0]}: {image.facts.unit_by} says {image.unit}, {by} says {unit}. Correct one of them."
-        )
-    return BandImage(image, replace(image.facts, unit=unit, unit_by=by))
-
-
-def shape_of(image: Mapping[str, Any]) -> str:
-    """Sizes of an image's bands in words, for messages."""
-    return ", ".join(f"{band} {'x'.join(map(str, np.shape(pixels)))}" for band, pixels in image.items())

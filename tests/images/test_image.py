@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from csmae_hf.images.image import Said, read_image, with_unit
+from csmae_hf.images.image import Said, read_image
 from csmae_hf.images.raster import RasterError, describe, open_raster
 
 S2 = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
@@ -228,8 +228,6 @@ def test_tags_that_mean_a_unit_are_that_unit(tmp_path, scale, offset, unit):
     assert image.facts.unit_by == "the scale and offset tags of x_B02.tif"
     with pytest.raises(RasterError, match=r"the call says reflectance .* the scale and offset tags of x_B02.tif says"):
         read_image([path], ["B02"], sensor="s2", said=Said(unit="reflectance"))
-    with pytest.raises(ValueError, match="the processor says reflectance"):
-        with_unit(image, "reflectance", "the processor")
 
 
 def test_an_image_that_is_south_up_is_turned_and_a_rotated_one_refused(tmp_path):
