@@ -56,12 +56,13 @@ would write the saved class's own entry and hide the others."""
 
 TOOL_ARGUMENTS: frozenset[str] = frozenset().union(
     ["num_items_in_batch", "return_loss", "skip_logits"],  # the Trainer
+    ["label", "label_ids", "labels"],  # under these names the Trainer keeps labels for any model
     ["output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "use_cache"],
 )
 """What Transformers' Trainer and its kin hand to any `forward`. A model that has no use for one leaves it unread."""
 
 RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS.union(
-    ["self", "noise", "labels", "loss", "losses", "embeds", "kwargs", "mask_ratio", "visible_patches", "present"],
+    ["self", "noise", "loss", "losses", "embeds", "kwargs", "mask_ratio", "visible_patches", "present"],
     ["interpolate_pos_encoding", "output_predictions", "return_tensors", "units", "device", "suspect"],
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""

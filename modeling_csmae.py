@@ -5,14 +5,18 @@ encoder, E width of a decoder, C bands of a sensor, P edge of a patch.
 """
 
 import copy
+import functools
+import inspect
 import itertools
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from types import MethodType
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -27,11 +31,15 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 try:
-    from .configuration_csmae import TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
+    from .configuration_csmae import DEFAULT_SENSORS, TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
 except ImportError:  # imported as a plain top-level module
     if __package__:
         raise
-    from configuration_csmae import TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
+    from configuration_csmae import DEFAULT_SENSORS, TOOL_ARGUMENTS, CSMAEConfig, CSMAEPushMixin
+
+logger = logging.getLogger(__name__)
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 Layers = dict[str, tuple[torch.Tensor, ...]]
 """A tensor of each block, by sensor."""
@@ -278,6 +286,38 @@ def discrepancy_loss(embeds: torch.Tensor, other_embeds: torch.Tensor) -> torch.
     return -F.softplus(cosine).mean() if len(cosine) else cosine.sum()
 
 
+def classification_loss(
+    labels: torch.Tensor,
+    logits: torch.Tensor,
+    config: PreTrainedConfig,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """The loss of `config.problem_type` as everywhere in Transformers, which however divides by `num_items_in_batch` one of the three.
+
+    Args:
+        labels: (B,) class indices, -100 for none; else (B, number of labels), of 0 and 1 with -100 where it is not known, or
+            any numbers.
+        logits: (B, number of labels).
+        config: Of the model.
+        num_items_in_batch: What to divide the sum by; default the number of labels that are known.
+        **kwargs: Not used.
+
+    Returns:
+        Cross entropy, binary cross entropy or squared error, a scalar; 0 where no label is known.
+    """
+    known = labels != -100
+    if config.problem_type == "single_label_classification":
+        total = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+    elif config.problem_type == "multi_label_classification":
+        total = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0), known.float(), reduction="sum")
+    else:
+        known = torch.ones_like(known)
+        total = F.mse_loss(logits, labels, reduction="sum")
+    count = known.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=logits.device)
+    return total / count.clamp(min=1)
+
+
 # Rows: which samples have which sensor, and what other processes hold
 
 
@@ -380,6 +420,61 @@ def _keep_keys(modules: nn.ModuleDict, keys: Iterable[str]) -> None:
 
 def _like(parameter: torch.Tensor, values: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(values.detach().clone(), requires_grad=parameter.requires_grad)
+
+
+# What tools read of a model, and what it says in training
+
+
+def names_sensors(forward: Forward) -> Forward:
+    """Let the signature of a `forward`, seen on a model, name the sensors of that model's configuration.
+
+    Transformers' Trainer drops the columns of a data set that the signature does not name: here those of every sensor but s1
+    and s2. On the class the function is as it was written.
+    """
+    return cast(Forward, _ForwardOfSensors(forward))
+
+
+class _ForwardOfSensors:
+    def __init__(self, forward: Callable[..., Any]):
+        self.forward = forward
+
+    def __get__(self, model: Any, owner: type) -> Callable[..., Any]:
+        if model is None:
+            return self.forward
+        if torch.compiler.is_compiling():  # it would trace the making of a signature, and needs none
+            return partial(self.forward, model)
+        return MethodType(_with_sensors(self.forward, tuple(model.config.sensors)), model)
+
+
+@functools.cache
+def _with_sensors(forward: Callable[..., Any], sensors: tuple[str, ...]) -> Callable[..., Any]:
+    """The same function, with an argument a sensor in its signature."""
+
+    @functools.wraps(forward)
+    def forward_of_sensors(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    signature = inspect.signature(forward)
+    *written, images = (
+        each for name, each in signature.parameters.items() if name in sensors or name not in DEFAULT_SENSORS
+    )
+    further = [
+        inspect.Parameter(sensor, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=images.annotation)
+        for sensor in sensors
+        if sensor not in DEFAULT_SENSORS
+    ]
+    forward_of_sensors.__signature__ = signature.replace(parameters=[*written, *further, images])  # type: ignore[attr-defined]
+    return forward_of_sensors
+
+
+# what it returns is a constant to a compiler, which calls it while tracing: the compiled steps say nothing again
+@torch.compiler.assume_constant_result
+def _say_absent(sensors: str) -> None:
+    logger.warning(
+        f"The first batch of training has no image of {sensors}. What a model has for a sensor is not trained while no image of it "
+        "comes: look at the columns of the data set and at its collator, or choose the sensors of the model, as in "
+        "`from_pretrained(..., sensors={...})`."
+    )
 
 
 # Modules
@@ -607,6 +702,10 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
     # the Trainer then takes a loss for the mean of its batch: NT-Xent cannot be a share of accumulated batches
     accepts_loss_kwargs = False
 
+    def __init__(self, config: CSMAEConfig):
+        super().__init__(config)
+        self.main_input_name = next(iter(config.sensors))
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise one module as the original does: xavier-uniform weights, zero biases, N(0, 0.02) tokens."""
@@ -687,6 +786,8 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
             )
         self._keep_channels(channels)
         self.config.sensors = {sensor: list(sensors[sensor]) for sensor in channels}
+        for model in (self, cast(CSMAEModel, self.base_model)):
+            model.main_input_name = next(iter(channels))
         self.config.validate_architecture()
 
     def _keep_channels(self, channels: Mapping[str, list[int]]) -> None:
@@ -732,7 +833,16 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         """Check what `forward` was given by sensor name; return the images in the config's order, and their grid."""
         sensors = self.config.sensors
         known = TOOL_ARGUMENTS.union(sensors)
-        unknown = [name for name, value in images.items() if name not in known and value is not None]
+        others = {name: value for name, value in images.items() if name not in known and value is not None}
+        # other flags, counts and rows of numbers are of tools that hand to every model what some models want
+        unknown = [
+            name for name, value in others.items() if not isinstance(value, int | float) and _dimensions(value) > 2
+        ]
+        settings = [name for name in others if name not in unknown and name in type(self.config).__dataclass_fields__]
+        if settings:
+            raise ValueError(
+                f"{settings[0]} is no argument of a call but a field of the configuration: set model.config.{settings[0]}."
+            )
         if unknown:
             raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown))}: this model has {_describe(sensors)}.")
         given = {sensor: images[sensor] for sensor in sensors if images.get(sensor) is not None}
@@ -795,6 +905,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
             {sensor: CSMAEEncoder(config, own_depth) for sensor in config.sensors} if own_depth else {}
         )
         self.cross_sensor_encoder = CSMAEEncoder(config, config.cross_sensor_encoder_depth)
+        self._in_training = False  # whether a batch of training has come
         self.fc_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.pooling == "mean" else nn.Identity()
         )
@@ -806,6 +917,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
         for sensor, embedding in self.embeddings.items():
             cast(CSMAEEmbeddings, embedding).keep_channels(channels[sensor])
 
+    @names_sensors
     @can_return_tuple
     def forward(
         self,
@@ -848,6 +960,8 @@ class CSMAEModel(CSMAEPreTrainedModel):
             shown = (visible_patches or {}).get(sensor)
             shown = rows.take(sensor, shown) if shown is not None else None
             tokens[sensor] = self.embeddings(sensor, rows.take(sensor, image).to(self.dtype), positions, shown)
+        if self.training:
+            self._note_absent(tokens)
         states = {sensor: [hidden] for sensor, hidden in tokens.items()}
         attentions: dict[str, list[torch.Tensor]] = {sensor: [] for sensor in tokens}
         for sensors, encoder in self._encoders(tokens):
@@ -869,6 +983,15 @@ class CSMAEModel(CSMAEPreTrainedModel):
             attentions=rows.put_back_all(attentions if want_attentions else None),
             present=rows.present or None,
         )
+
+    def _note_absent(self, tokens: Mapping[str, torch.Tensor]) -> None:
+        """Say, at the first batch of training, of which sensors it has no image."""
+        if not self._in_training:
+            absent = [sensor for sensor in self.config.sensors if sensor not in tokens or not len(tokens[sensor])]
+            if absent:
+                _say_absent(", ".join(absent))
+            if not torch.compiler.is_compiling():  # the change would be compiled for anew
+                self._in_training = True
 
     def _encoders(self, tokens: dict[str, torch.Tensor]) -> Iterable[tuple[list[str], nn.Module]]:
         """The encoders to run, in order, each with the sensors it takes as one batch."""
@@ -898,6 +1021,13 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
 
     def __init__(self, config: CSMAEConfig):
         super().__init__(config)
+        # of a prediction the Trainer keeps the embeds: the pixels of a whole split fill any memory
+        config.keys_to_ignore_at_inference = [
+            "losses",
+            "masks",
+            "predictions",
+            *type(config).keys_to_ignore_at_inference,
+        ]
         self.csmae = CSMAEModel(config)
         bands = {sensor: len(names) for sensor, names in config.sensors.items()}
         targets = (
@@ -927,6 +1057,7 @@ class CSMAEForPreTraining(CSMAEPreTrainedModel):
         if not (config.cross_sensor_encoder_depth or config.cmr_weight or config.mim_weight or config.mde_weight):
             self.csmae.cross_sensor_encoder.requires_grad_(False)  # its LayerNorm alone would tie the sensors together
 
+    @names_sensors
     @can_return_tuple
     def forward(
         self,
@@ -1143,6 +1274,7 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         # on this config only, so that predictions of the Trainer are logits here and embeds of an encoder
         config.keys_to_ignore_at_inference = ["embeds", *type(config).keys_to_ignore_at_inference]
         self.csmae = CSMAEModel(config)
+        self.loss_function = classification_loss
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
         self.post_init()
 
@@ -1150,6 +1282,7 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         """Train the classifier only: a linear probe. `model.csmae.requires_grad_()` undoes it."""
         self.csmae.requires_grad_(False)
 
+    @names_sensors
     @can_return_tuple
     def forward(
         self,
@@ -1169,7 +1302,7 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
             s1: (B, C, H, W) standardised images of the sensor s1.
             s2: (B, C, H, W) standardised images of the same B places by the sensor s2.
             labels: (B,) class indices, (B, number of labels) of 0 and 1, or (B,) numbers, as `config.problem_type` says;
-                where it is not set, the labels' type and shape decide once and for all.
+                where it is not set, the labels' type and shape decide once and for all. -100 is a label that is not known.
             present: (B,) bool by sensor, False where a sample has no image of it; the mean is over those it has.
             interpolate_pos_encoding: Accept any size that is a multiple of the patch.
             output_attentions: Return the encoder's attention weights.
@@ -1199,8 +1332,6 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         if labels is not None:
             labels = self._fit_labels(labels, logits)
             loss = self.loss_function(labels, logits.float(), self.config, num_items_in_batch=num_items_in_batch)
-            if num_items_in_batch is not None and self.config.problem_type != "single_label_classification":
-                loss = loss * (labels.numel() / num_items_in_batch)  # Transformers does it for class indices only
         return CSMAEForImageClassificationOutput(
             loss=loss,
             logits=logits,
@@ -1224,10 +1355,15 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         return total / counts.unsqueeze(1)
 
     def _fit_labels(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Check labels against the problem; multi-hot labels of any type become float, which their loss needs."""
+        """Find the problem that labels pose, where the configuration names none, check their shape, and give them its type."""
         problem = self.config.problem_type
-        if problem is None and labels.ndim == 2 and self.num_labels > 1:
-            problem = self.config.problem_type = "multi_label_classification"
+        if problem is None:
+            if self.num_labels == 1:
+                problem = "regression"
+            elif labels.ndim == 1 and not labels.is_floating_point():
+                problem = "single_label_classification"
+            else:
+                problem = "multi_label_classification"
         per_label = problem == "multi_label_classification" or (problem == "regression" and self.num_labels > 1)
         expected = tuple(logits.shape) if per_label else (len(logits),)
         if tuple(labels.shape) != expected and not (self.num_labels == 1 and labels.numel() == len(logits)):
@@ -1235,13 +1371,25 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
                 f"labels have shape {tuple(labels.shape)}: expected {expected} for problem_type = {problem!r} with "
                 f"{self.num_labels} labels."
             )
-        return labels.float() if per_label else labels
+        if problem == "single_label_classification" and labels.is_floating_point():
+            raise ValueError(
+                f"labels are {labels.dtype}: expected class indices, integers, for problem_type = {problem!r}."
+            )
+        self.config.problem_type = problem
+        if problem == "single_label_classification":
+            return labels.to(logits.device, torch.long).reshape(len(logits))
+        return labels.to(logits.device, torch.float).reshape(logits.shape)
 
 
 def _require_same_length(batches: Mapping[str, torch.Tensor]) -> None:
     sizes = {sensor: batch.shape[0] for sensor, batch in batches.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
+
+
+def _dimensions(value: Any) -> int:
+    """Dimensions of a tensor or an array; those of an image for what has none, such as a list, a dict or a path."""
+    return getattr(value, "ndim", 3)
 
 
 def _describe(sensors: Mapping[str, Sequence[str]]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_trainers import plain_trainer, rows
 from tiny_models import build, draw_images, tiny_config
-from transformers import Trainer, TrainingArguments
 
 from configuration_csmae import CSMAEConfig
 from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
@@ -28,26 +28,6 @@ HANDED_BY_TOOLS: dict[str, Any] = {
     "skip_logits": False,
     "use_cache": False,
 }
-
-
-def rows(config: CSMAEConfig, labels: torch.Tensor | None = None) -> list[dict[str, torch.Tensor]]:
-    images = draw_images(config)
-    columns = images if labels is None else {**images, "labels": labels}
-    return [{name: values[i] for name, values in columns.items()} for i in range(4)]
-
-
-def plain_trainer(model: Any, data: list, folder: Path, compute_metrics: Any = None, **overrides: Any) -> Trainer:
-    settings = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 3,
-        "max_steps": 2,
-        "report_to": "none",
-        "use_cpu": True,
-        "save_strategy": "no",
-    }
-    args = TrainingArguments(**{**settings, **overrides})
-    return Trainer(model, args, train_dataset=data, eval_dataset=data, compute_metrics=compute_metrics)
 
 
 @pytest.mark.parametrize(
