@@ -834,15 +834,15 @@ class CSMAEPreTrainedModel(CSMAEPushMixin, PreTrainedModel):
         sensors = self.config.sensors
         known = TOOL_ARGUMENTS.union(sensors)
         others = {name: value for name, value in images.items() if name not in known and value is not None}
-        # other flags, counts and rows of numbers are of tools that hand to every model what some models want
-        unknown = [
-            name for name, value in others.items() if not isinstance(value, int | float) and _dimensions(value) > 2
-        ]
-        settings = [name for name in others if name not in unknown and name in type(self.config).__dataclass_fields__]
+        settings = [name for name in others if name in type(self.config).__dataclass_fields__]
         if settings:
             raise ValueError(
                 f"{settings[0]} is no argument of a call but a field of the configuration: set model.config.{settings[0]}."
             )
+        # flags, counts and rows of numbers come from tools, which hand to every model what some models want
+        unknown = [
+            name for name, value in others.items() if not isinstance(value, int | float) and _dimensions(value) > 2
+        ]
         if unknown:
             raise ValueError(f"Unknown sensor {', '.join(map(repr, unknown))}: this model has {_describe(sensors)}.")
         given = {sensor: images[sensor] for sensor in sensors if images.get(sensor) is not None}

@@ -62,9 +62,34 @@ def test_one_number_a_place_gives_squared_error() -> None:
     torch.testing.assert_close(outputs.loss, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_class_indices_of_any_integer_type_are_taken(dtype: torch.dtype) -> None:
+    model, images = classifier()
+    labels = torch.tensor([2, 0, 1, 1])
+    loss = model(**images, labels=labels.to(dtype)).loss
+    assert model.config.problem_type == "single_label_classification"
+    torch.testing.assert_close(loss, F.cross_entropy(model(**images).logits, labels))
+
+
+def test_labels_that_are_not_known_do_not_count() -> None:
+    model, images = classifier()
+    logits = model(**images).logits
+    loss = model(**images, labels=torch.tensor([2, -100, 1, -100])).loss
+    torch.testing.assert_close(loss, F.cross_entropy(logits[::2], torch.tensor([2, 1])))
+    model, images = classifier()
+    labels = MULTI_HOT.clone()
+    labels[0, 1] = labels[3] = -100
+    known = labels != -100
+    expected = F.binary_cross_entropy_with_logits(logits[known], labels[known].float())
+    torch.testing.assert_close(model(**images, labels=labels).loss, expected)
+    torch.testing.assert_close(model(**images, labels=labels, num_items_in_batch=16).loss, expected * (8 / 16))
+    assert model(**images, labels=torch.full((4, 3), -100)).loss == 0
+
+
 @pytest.mark.parametrize(
     ("problem", "labels"),
     [
+        ("single_label_classification", torch.tensor([0.0, 1.0, 2.0, 0.0])),
         ("single_label_classification", MULTI_HOT),
         ("multi_label_classification", torch.tensor([0, 1, 2, 0])),
         (None, torch.zeros(4, 2)),
@@ -73,7 +98,7 @@ def test_one_number_a_place_gives_squared_error() -> None:
 )
 def test_labels_that_do_not_fit_are_refused(problem: str | None, labels: torch.Tensor) -> None:
     model, images = classifier(problem_type=problem)
-    with pytest.raises(ValueError, match=r"labels have shape .* expected"):
+    with pytest.raises(ValueError, match=r"labels (have shape|are) .* expected"):
         model(**images, labels=labels)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from csmae_hf.data.labels import known_numbers
 from image_checks_csmae import SuspectImageError
 from image_processing_csmae import CSMAEImageProcessor
 
@@ -25,6 +26,9 @@ class TileCollator:
         suspect: What the processor is told to do with images that show a sign which is a guess, "refuse" or "accept"; default nothing.
         fill_missing: Whether a tile may lack the image of a sensor: the batch then has zeros there, and under `present`, by sensor,
             which tiles have one, as the model takes it. Else such a tile is refused.
+        num_labels: Classes that a column `labels` numbers; where given, a batch also has `labels`, as a classifier takes them.
+        problem_type: Form of the labels: "multi_label_classification", (B, num_labels) of 0.0 and 1.0, or
+            "single_label_classification", (B,) numbers.
 
     Example:
         >>> collator = TileCollator(processor, native=True)
@@ -39,13 +43,21 @@ class TileCollator:
         with_ids: bool = False,
         suspect: str | None = None,
         fill_missing: bool = False,
+        num_labels: int | None = None,
+        problem_type: str = "multi_label_classification",
     ):
+        if problem_type not in ("multi_label_classification", "single_label_classification"):
+            raise ValueError(
+                f"problem_type = {problem_type!r}: expected 'multi_label_classification' or 'single_label_classification'."
+            )
         self.processor = processor
         self.sensors = list(sensors or processor.sensors)
         self.native = native
         self.with_ids = with_ids
         self.options: dict[str, Any] = {} if suspect is None else {"suspect": suspect}
         self.fill_missing = fill_missing
+        self.num_labels = num_labels
+        self.problem_type = problem_type
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make a batch.
@@ -55,11 +67,11 @@ class TileCollator:
 
         Returns:
             (B, C, H, W) by sensor; if `native`, by sensor a dict of (B, bands, H, W), as `processor.stack_native` makes it;
-            where asked for, `present`, by sensor (B,) bool, and the names of the B tiles.
+            where asked for, `present`, by sensor (B,) bool, the names of the B tiles, and their labels.
 
         Raises:
             SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
-            ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
+            ValueError: If a tile lacks an image or a label, or is not what the processor takes; the message names the tile.
         """
         present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
         for sensor, flags in present.items():
@@ -87,9 +99,26 @@ class TileCollator:
             raise self._named(rows, error) from error
         if self.fill_missing:
             batch["present"] = {sensor: torch.tensor(flags) for sensor, flags in present.items()}
+        if self.num_labels is not None:
+            batch["labels"] = self._labels(rows, self.num_labels)
         if self.with_ids:
             batch["ids"] = [str(row.get("id", place)) for place, row in enumerate(rows)]
         return batch
+
+    def _labels(self, rows: Sequence[Mapping[str, Any]], num_labels: int) -> torch.Tensor:
+        single = self.problem_type == "single_label_classification"
+        labels = torch.zeros(len(rows), num_labels)
+        for place, row in enumerate(rows):
+            value = row.get("labels")
+            numbers = [] if value is None else known_numbers(np.atleast_1d(value).tolist())
+            if value is None or (single and len(numbers) != 1) or not all(0 <= n < num_labels for n in numbers):
+                wanted = f"one class number below {num_labels}" if single else f"class numbers below {num_labels}"
+                raise ValueError(
+                    f"{_name(row, place)} has the labels {value}: expected {wanted}. Leave it out with dataset.filter, or give "
+                    "num_labels and problem_type that suit the data set."
+                )
+            labels[place, numbers] = 1
+        return labels.argmax(dim=1) if single else labels
 
     def _process(self, rows: Sequence[Mapping[str, Any]], present: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
         images: dict[str, Any] = {}
