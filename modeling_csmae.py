@@ -960,7 +960,7 @@ class CSMAEModel(CSMAEPreTrainedModel):
             shown = (visible_patches or {}).get(sensor)
             shown = rows.take(sensor, shown) if shown is not None else None
             tokens[sensor] = self.embeddings(sensor, rows.take(sensor, image).to(self.dtype), positions, shown)
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             self._note_absent(tokens)
         states = {sensor: [hidden] for sensor, hidden in tokens.items()}
         attentions: dict[str, list[torch.Tensor]] = {sensor: [] for sensor in tokens}

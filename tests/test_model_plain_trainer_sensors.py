@@ -18,6 +18,7 @@ from tiny_models import THREE_SENSORS, TWO_SENSORS, build, draw_images, tiny_con
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.sample.generate import generate_sample
+from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
@@ -273,3 +274,20 @@ def test_a_generator_of_rows_is_trained_on_for_max_steps(tmp_path: Path) -> None
     assert trainer.train().global_step == 5
     assert model.config.problem_type == "single_label_classification"
     assert np.isfinite(trainer.evaluate()["eval_loss"])
+
+
+def test_the_own_trainer_says_the_same_of_a_sensor_that_every_row_lacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config()
+    images = draw_images(config)
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = {name: torch.stack([row[name] for row in features]) for name in images}
+        return {**batch, "present": {"s1": torch.zeros(len(features), dtype=torch.bool)}}
+
+    args = plain_trainer(build(CSMAEForPreTraining, config), [], tmp_path).args
+    trainer = CSMAETrainer(build(CSMAEForPreTraining, config), args, collate, rows(config))
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert caplog.text.count("The first batch of training has no image of s1.") == 1

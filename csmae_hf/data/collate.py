@@ -110,8 +110,10 @@ class TileCollator:
         labels = torch.zeros(len(rows), num_labels)
         for place, row in enumerate(rows):
             value = row.get("labels")
-            numbers = [] if value is None else known_numbers(np.atleast_1d(value).tolist())
-            if value is None or (single and len(numbers) != 1) or not all(0 <= n < num_labels for n in numbers):
+            given = [] if value is None else np.atleast_1d(value).astype(int).tolist()
+            numbers = known_numbers(given)
+            unknown = value is None or len(numbers) < len(given)
+            if unknown or (single and len(numbers) != 1) or not all(0 <= n < num_labels for n in numbers):
                 wanted = f"one class number below {num_labels}" if single else f"class numbers below {num_labels}"
                 raise ValueError(
                     f"{_name(row, place)} has the labels {value}: expected {wanted}. Leave it out with dataset.filter, or give "

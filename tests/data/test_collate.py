@@ -188,3 +188,38 @@ def test_all_suspect_tiles_of_a_batch_are_named(shared_data: Path, native: bool)
     found = find_suspects(CSMAEImageProcessor(), Rows(rows), ["s1", "s2"], range(10))
     assert list(found) == [2, 3, 5, 9]
     assert group_reasons(list(found.values())).startswith("  4 (tile_2, tile_3, tile_5, tile_9): s2 image 0 has hardly")
+
+
+# Labels
+
+
+def test_labels_become_rows_of_zeros_and_ones_or_class_numbers() -> None:
+    rows = [{**row("a"), "labels": [0, 2]}, {**row("b"), "labels": []}, {**row("c"), "labels": torch.tensor([1])}]
+    batch = TileCollator(CSMAEImageProcessor(), ["s1"], num_labels=3)(rows)
+    assert torch.equal(batch["labels"], torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    rows = [{**row("a"), "labels": [2]}, {**row("b"), "labels": 0}]
+    single = TileCollator(CSMAEImageProcessor(), ["s1"], num_labels=3, problem_type="single_label_classification")
+    assert torch.equal(single(rows)["labels"], torch.tensor([2, 0]))
+    assert "labels" not in TileCollator(CSMAEImageProcessor(), ["s1"])(rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type"),
+    [
+        (None, "multi_label_classification"),
+        ([3], "multi_label_classification"),
+        (-1, "multi_label_classification"),
+        ([0, 2], "single_label_classification"),
+        (-1, "single_label_classification"),
+        ([], "single_label_classification"),
+    ],
+)
+def test_a_tile_whose_labels_do_not_fit_is_named(labels: Any, problem_type: str) -> None:
+    collator = TileCollator(CSMAEImageProcessor(), ["s1"], num_labels=3, problem_type=problem_type)
+    with pytest.raises(ValueError, match=r"tile b has the labels .*: expected .*class numbers? below 3"):
+        collator([{**row("a"), "labels": [1]}, {**row("b"), "labels": labels}])
+
+
+def test_an_unknown_problem_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="problem_type = 'regression': expected 'multi_label_classification' or"):
+        TileCollator(CSMAEImageProcessor(), num_labels=3, problem_type="regression")
