@@ -31,7 +31,14 @@ def with_classifier(**settings: Any) -> tuple[Any, CSMAEForImageClassification]:
 
 @pytest.mark.parametrize("problem", LABELS)
 @pytest.mark.parametrize(
-    "settings", [{}, {"task_type": "FEATURE_EXTRACTION"}, {"target_modules": "all-linear"}, {"use_dora": True}]
+    "settings",
+    [
+        {},
+        {"task_type": "FEATURE_EXTRACTION"},
+        {"task_type": "SEQ_CLS"},
+        {"target_modules": "all-linear"},
+        {"use_dora": True},
+    ],
 )
 def test_lora_trains_evaluates_and_predicts(problem: str, settings: dict, tmp_path: Path) -> None:
     model, first = with_classifier(**settings)
