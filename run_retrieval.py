@@ -2,13 +2,15 @@
 
     python run_retrieval.py runs/demo
     python run_retrieval.py runs/sesd --data BigEarthNet --query_split validation --archive_split test --k 10
-    python run_retrieval.py runs/seed42 runs/seed43 runs/seed44        mean and spread over trainings
+    python run_retrieval.py runs/seed42 runs/seed43 runs/seed44        mean and spread over trainings of one model
+    python run_retrieval.py runs/sesd runs/cecd                        two models: differences with their intervals
     accelerate launch run_retrieval.py runs/sesd --data BigEarthNet    all GPUs embed
     python run_retrieval.py runs/sesd --data BigEarthNet --probe --alignment none
 
 Queries are one split, the archive is another; relevance is by shared land-cover labels. Prints precision, recall, both definitions
-of F1, mAP, NDCG and ACG at k beside a random order of the same archive, and what alignments of the sensors, fitted on training
-pairs, give. Writes tables, pictures and report.html. Embeds are kept in the output folder: a run that was stopped goes on there.
+of F1, mAP, NDCG and ACG at k beside baselines (a random order, the untrained model, band statistics, the labels known), and what
+alignments of the sensors, fitted and chosen on training pairs, give. Writes tables, pictures and report.html. Embeds are kept in the
+output folder: a run that was stopped goes on there.
 """
 
 import argparse
@@ -34,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     for option in fields(RetrievalOptions):
         kind, text = option.type.__origin__, option.type.__metadata__[0]  # type: ignore[union-attr]
         if kind is bool:
-            parser.add_argument(f"--{option.name}", action="store_true", help=text)
+            action = argparse.BooleanOptionalAction if option.default else "store_true"
+            parser.add_argument(f"--{option.name}", action=action, default=option.default, help=text)
             continue
         if kind == Words:
             parser.add_argument(f"--{option.name}", action="append", default=option.default, help=text)

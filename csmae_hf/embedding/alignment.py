@@ -102,12 +102,13 @@ class Alignment:
         return cls("none", {}, {})
 
     @classmethod
-    def fit(cls, pairs: Mapping[str, NDArray[Any]], method: str) -> "Alignment":
+    def fit(cls, pairs: Mapping[str, NDArray[Any]], method: str, *, quiet: bool = False) -> "Alignment":
         """Fit the maps.
 
         Args:
             pairs: (N, D) embeds by sensor, of any length, row i of every sensor of one tile: tiles of the training split.
             method: One of `METHODS`.
+            quiet: Do not warn of few pairs.
 
         Raises:
             ValueError: Unknown method, fewer than two sensors or pairs, other shapes, or embeds that are zero or not finite.
@@ -125,7 +126,7 @@ class Alignment:
         elif method == "procrustes":
             first, *others = centered
             matrices = {sensor: procrustes_rotation(centered[sensor], centered[first]) for sensor in others}
-        if method != "center" and n_pairs <= width:
+        if method != "center" and n_pairs <= width and not quiet:
             logger.warning("%s is fitted on %d pairs of width %d: too few to be sure of.", method, n_pairs, width)
         return cls(method, means, matrices, n_pairs)
 

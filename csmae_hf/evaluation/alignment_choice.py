@@ -1,4 +1,8 @@
-"""Which alignment of the sensors to use: fitted on training pairs, chosen on validation tiles, shown before and after."""
+"""Which alignment of the sensors to use: fitted and chosen on training pairs alone, shown before and after.
+
+The choice between methods is cross-fitted: each fold of the training tiles is searched by itself, with the alignment fitted on the
+others. So neither queries nor archive of what is reported had a part in it, whatever their splits are.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,14 +15,19 @@ from numpy.typing import NDArray
 from csmae_hf.data.evenly import evenly
 from csmae_hf.embedding.alignment import METHODS, Alignment, check_method
 from csmae_hf.embedding.diagnostics import sensor_gap, spread
+from csmae_hf.evaluation.comparison import paired
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.results import DirectionResult
-from csmae_hf.evaluation.tables import align_table
-from csmae_hf.metrics.bootstrap import Interval, bootstrap_scores, intervals
+from csmae_hf.evaluation.tables import Table
+from csmae_hf.metrics.labels import IntArray
 
 AUTO = "auto"
-VALIDATION_TILES = 4096
-"""The most tiles, evenly spread, by which alignments are compared."""
+
+CHOICE_TILES = 4096
+"""The most labelled training tiles, evenly spread, by which alignments are compared."""
+
+CHOICE_FOLDS = 5
+"""Folds of them: each is searched with what was fitted on the others."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,9 @@ class AlignmentChoice:
     method: str  # the one that is used
     reason: str  # why, in a sentence
     alignments: Mapping[str, Alignment]  # by method
-    # F1 of means on validation tiles, mean over directions across sensors, by method; empty where nothing was compared.
-    validation: Mapping[str, float] = field(default_factory=dict)
+    # F1 of means on training tiles that had no part in the fit, mean over folds, directions across sensors and, where several
+    # trainings share the choice, trainings; by method. Empty where nothing was compared.
+    cross_fitted: Mapping[str, float] = field(default_factory=dict)
     # `relative_gap` of the training pairs, mean over pairs of sensors, by method.
     gaps: Mapping[str, float] = field(default_factory=dict)
 
@@ -48,50 +58,100 @@ def parse_methods(value: str) -> tuple[str, ...]:
 
 
 def choose_alignment(
-    pairs: Mapping[str, NDArray[Any]],
-    validation: Mapping[str, Embedded],
+    trainings: Sequence[Mapping[str, Embedded]],
     methods: Sequence[str],
     *,
+    pairs: int = CHOICE_TILES,
     k: int = 10,
     device: str | None = None,
-) -> AlignmentChoice:
-    """Fit alignments on training pairs, (N, D) embeds by sensor, and take the one that retrieves best on validation tiles.
+) -> list[AlignmentChoice]:
+    """Fit alignments on training pairs, and take the one that retrieves best on training tiles that it was not fitted on.
 
-    Every validation tile is query and archive at once, its own place left out. The one that wins has the highest F1 of means, mean
-    over the directions from one sensor to another; of equals the simplest. Archive tiles of the evaluation are not looked at.
-    ValueError where the pairs cannot be fitted on, or no validation tile has labels.
+    Several trainings of one model get one method, so that a mean over them is of one protocol; each is fitted on its own embeds.
+
+    Args:
+        trainings: Of each training, the embeds of the same training tiles by sensor.
+        methods: To fit; of one nothing is chosen.
+        pairs: The most training pairs to fit on, evenly spread.
+        k: Results per query in the comparison.
+        device: Where the search of the comparison runs.
+
+    Returns:
+        A choice for each training, all of one method: that with the highest F1 of means, mean over the directions from one sensor
+        to another; of equals the simplest.
+
+    Raises:
+        ValueError: The pairs cannot be fitted on, or fewer than 4 have labels to choose by.
     """
-    alignments = {method: Alignment.fit(pairs, method) for method in methods}
-    gaps = {}
-    for method, alignment in alignments.items():
-        aligned = [alignment.apply(values, sensor) for sensor, values in pairs.items()]
-        gaps[method] = float(np.mean([relative_gap(first, second) for first, second in combinations(aligned, 2)]))
-    if len(methods) == 1:
-        return AlignmentChoice(methods[0], "it was asked for", alignments, gaps=gaps)
-    some = {}
-    for sensor, one in validation.items():
-        labelled = np.flatnonzero(one.labels.any(axis=1))
-        some[sensor] = one.take(labelled[evenly(len(labelled), VALIDATION_TILES)])
-    cut = min(k, min(len(embedded.ids) for embedded in some.values()) - 1)
-    scores = {}
-    for method, alignment in alignments.items():
-        results = evaluate_retrieval(
-            apply_alignment(alignment, some),
-            k=cut,
-            query_split=None,
-            archive_split=None,
-            draws=2,
-            device=device,
-            progress=False,
-        )
-        across = [one.scores["f1_of_means"] for one in results if one.query_sensor != one.archive_sensor]
-        scores[method] = float(np.mean(across))
-    best = max(methods, key=lambda method: scores[method])
-    count = max(len(one.ids) for one in some.values())
-    reason = f"it has the highest F1@{cut} across sensors on {count} validation tiles: {scores[best]:.4f}"
-    if best != "none" and "none" in scores:
-        reason += f", {scores[best] - scores['none']:+.4f} over none"
-    return AlignmentChoice(best, reason, alignments, scores, gaps)
+    fitted = [{method: _fit(train, method, pairs) for method in methods} for train in trainings]
+    gaps = [
+        {method: _mean_gap(train, alignment, pairs) for method, alignment in alignments.items()}
+        for train, alignments in zip(trainings, fitted, strict=True)
+    ]
+    method, reason, scores = methods[0], "it was asked for", {}
+    if len(methods) > 1:
+        found = [cross_fitted_scores(train, methods, k=k, device=device) for train in trainings]
+        scores = {method: float(np.mean([one[method] for one in found])) for method in methods}
+        method = max(methods, key=lambda name: scores[name])
+        count = _choice_rows(trainings[0]).size
+        reason = f"it has the highest cross-fitted F1 across sensors on {count} training tiles: {scores[method]:.4f}"
+        if method != "none" and "none" in scores:
+            reason += f", {scores[method] - scores['none']:+.4f} over none"
+        if len(trainings) > 1:
+            reason += f" (mean of {len(trainings)} trainings)"
+    return [AlignmentChoice(method, reason, one, scores, of_one) for one, of_one in zip(fitted, gaps, strict=True)]
+
+
+def cross_fitted_scores(
+    train: Mapping[str, Embedded], methods: Sequence[str], *, k: int = 10, device: str | None = None
+) -> dict[str, float]:
+    """F1 of means of each method on tiles that it was not fitted on, mean over folds and over the directions across sensors.
+
+    Every tile of a fold is query and archive at once, its own place left out. Arguments and errors are as of `choose_alignment`.
+    """
+    rows = _choice_rows(train)
+    if rows.size < 4:
+        raise ValueError(f"{rows.size} training pairs have labels: alignments cannot be compared on fewer than 4.")
+    count = min(CHOICE_FOLDS, rows.size // 2)
+    dealt = np.random.default_rng(0).permutation(rows.size) % count
+    smallest = int(np.bincount(dealt).min())
+    scores: dict[str, list[float]] = {method: [] for method in methods}
+    for fold in range(count):
+        held = {sensor: one.take(rows[dealt == fold]) for sensor, one in train.items()}
+        others = {sensor: one.take(rows[dealt != fold]) for sensor, one in train.items()}
+        for method in methods:
+            results = evaluate_retrieval(
+                apply_alignment(_fit(others, method), held),
+                k=min(k, smallest - 1),
+                query_split=None,
+                archive_split=None,
+                draws=2,
+                device=device,
+                progress=False,
+            )
+            across = [one.scores["f1_of_means"] for one in results if one.query_sensor != one.archive_sensor]
+            scores[method].append(float(np.mean(across)))
+    return {method: float(np.mean(values)) for method, values in scores.items()}
+
+
+def _choice_rows(train: Mapping[str, Embedded]) -> IntArray:
+    """Rows of the labelled training tiles by which alignments are compared."""
+    labelled = np.flatnonzero(next(iter(train.values())).labels.any(axis=1))
+    chosen: IntArray = labelled[evenly(len(labelled), CHOICE_TILES)]
+    return chosen
+
+
+def _fit(train: Mapping[str, Embedded], method: str, pairs: int | None = None) -> Alignment:
+    """Fit on so many pairs, evenly spread; on all of them, for a comparison only, without a word."""
+    count = len(next(iter(train.values())).ids)
+    rows = evenly(count, pairs or count)
+    return Alignment.fit({sensor: one.embeds[rows] for sensor, one in train.items()}, method, quiet=pairs is None)
+
+
+def _mean_gap(train: Mapping[str, Embedded], alignment: Alignment, pairs: int) -> float:
+    rows = evenly(len(next(iter(train.values())).ids), pairs)
+    aligned = [alignment.apply(one.embeds[rows], sensor) for sensor, one in train.items()]
+    return float(np.mean([relative_gap(first, second) for first, second in combinations(aligned, 2)]))
 
 
 def apply_alignment(alignment: Alignment, embeds: Mapping[str, Embedded]) -> dict[str, Embedded]:
@@ -110,31 +170,19 @@ def relative_gap(embeds: NDArray[Any], other_embeds: NDArray[Any]) -> float:
     return float(sensor_gap(embeds, other_embeds) / scatter) if scatter > 0 else 0.0
 
 
-def difference(before: DirectionResult, after: DirectionResult, *, resamples: int, seed: int) -> dict[str, Interval]:
-    """Intervals of after - before for each of `METRICS`, by the paired bootstrap: two systems on the same queries."""
-    first, second = (bootstrap_scores(one.by_query, resamples=resamples, seed=seed) for one in (before, after))
-    return intervals({name: second[name] - first[name] for name in first})
-
-
-def format_alignments(choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]) -> str:
-    """Lay out what each alignment gives: gap, F1 on validation, F1 of each direction; which one is used and why."""
-    header, rows = alignment_rows(choice, by_method)
-    return "\n".join([*align_table(header, rows), "", f"Alignment {choice.method} is used: {choice.reason}."])
-
-
-def alignment_rows(
-    choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]
-) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of alignments; the one that is used is marked `*`."""
+def alignments_table(choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]) -> Table:
+    """What each alignment gives: gap, cross-fitted F1, F1 of each direction; the one that is used is marked `*`, and why."""
     first = next(iter(by_method.values()))
-    header = ["alignment", "gap", "validation F1", *(f"{result.name} F1@{result.k}" for result in first)]
-    rows = []
+    header = ["alignment", "gap", "cross-fitted F1", *(f"{result.name} F1@{result.k}" for result in first)]
+    rows, records = [], []
     for method, results in by_method.items():
-        cells = [f"{choice.gaps[method]:.4f}" if method in choice.gaps else "-"]
-        cells.append(f"{choice.validation[method]:.4f}" if method in choice.validation else "-")
+        gap, fitted = choice.gaps.get(method), choice.cross_fitted.get(method)
+        cells = ["-" if value is None else f"{value:.4f}" for value in (gap, fitted)]
         cells += [f"{result.scores['f1_of_means']:.4f}" for result in results]
         rows.append([method + (" *" if method == choice.method else ""), *cells])
-    return header, rows
+        record = {"alignment": method, "used": method == choice.method, "gap": gap, "cross_fitted_f1_of_means": fitted}
+        records.append(record | {result.name: result.scores["f1_of_means"] for result in results})
+    return Table(header, rows, records, notes=[f"Alignment {choice.method} is used: {choice.reason}."])
 
 
 def alignment_as_dict(
@@ -145,7 +193,7 @@ def alignment_as_dict(
     gains = {}
     if choice.method != "none" and "none" in by_method and resamples:
         for before, after in zip(by_method["none"], by_method[choice.method], strict=True):
-            interval = difference(before, after, resamples=resamples, seed=seed)["f1_of_means"]
+            interval = paired([before.by_query], [after.by_query], resamples=resamples, seed=seed)["f1_of_means"]
             gain = after.scores["f1_of_means"] - before.scores["f1_of_means"]
             gains[after.name] = {"gain": gain, "interval": interval}
     return {
@@ -153,7 +201,7 @@ def alignment_as_dict(
         "reason": choice.reason,
         "n_pairs": max(alignment.n_pairs for alignment in choice.alignments.values()),
         "gap": dict(choice.gaps),
-        "validation_f1_of_means": dict(choice.validation),
+        "cross_fitted_f1_of_means": dict(choice.cross_fitted),
         "f1_of_means": {
             method: {result.name: result.scores["f1_of_means"] for result in results}
             for method, results in by_method.items()

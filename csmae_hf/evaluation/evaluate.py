@@ -105,6 +105,7 @@ class Embedded:
 def evaluate_retrieval(
     embeds: Mapping[str, Embedded],
     *,
+    directions: Sequence[tuple[str, str]] | None = None,
     k: int = 10,
     query_split: str | None = QUERY_SPLIT,
     archive_split: str | None = ARCHIVE_SPLIT,
@@ -118,6 +119,7 @@ def evaluate_retrieval(
 
     Args:
         embeds: The embedded tiles by sensor. Sensors may have different tiles; ids join them.
+        directions: Pairs of sensors to measure, of queries and archive; default all.
         k: Results per query.
         query_split: Split of the queries; None takes every tile.
         archive_split: Split of the archive; None takes every tile. With the same tiles on both sides own tiles are left out.
@@ -137,7 +139,7 @@ def evaluate_retrieval(
         raise ValueError("embeds is empty; expected the embedded tiles of at least one sensor.")
     baselines: dict[tuple[bytes, ...], RandomBaseline] = {}  # sensors that see the same tiles share one
     results = []
-    for query_sensor, archive_sensor in product(embeds, repeat=2):
+    for query_sensor, archive_sensor in directions or product(embeds, repeat=2):
         query, archive = embeds[query_sensor], embeds[archive_sensor]
         query_rows, unlabelled_queries = _labelled_rows(query, query_split, query_sensor)
         archive_rows, unlabelled_archive = _labelled_rows(archive, archive_split, archive_sensor)
@@ -189,7 +191,9 @@ def evaluate_retrieval(
                 hubness_never=hubs.never,
                 intervals=intervals(bootstrap(scores)) if bootstrap else {},
                 over_k={name: values.tolist() for name, values in cuts.items()},
-                groups=_by_group(query, query_rows, scores, bootstrap, archive_labels[ranking]),
+                groups=group_scores(
+                    query, query_rows, scores, bootstrap, _class_precisions(query, query_rows, archive_labels[ranking])
+                ),
             )
         )
     return results
@@ -231,31 +235,58 @@ def _own_ranks(
     return colocated_ranks(mine, exclude[rows], similarities[rows], ranking[rows])
 
 
-def _by_group(
+def group_scores(
     query: Embedded,
     rows: IntArray,
     scores: Scores,
     bootstrap: Callable[[Scores], dict[str, FloatArray]] | None,
-    result_labels: BoolArray,
+    class_precisions: Mapping[str, float],
 ) -> dict[str, dict[str, Group]]:
-    """Scores of the queries of each class, and of each value of the properties that are known; values without a query are left out."""
+    """Scores of the queries of each class, and of each value of the properties that are known; values without a query are left out.
+
+    Args:
+        query: The tiles of the query sensor.
+        rows: (Q,) row in it of each query.
+        scores: (Q,) of each metric.
+        bootstrap: Resamples scores, for intervals; None makes none.
+        class_precisions: By class, the share of results that have it among queries that have it.
+    """
 
     def group(members: BoolArray, class_precision: float | None = None) -> Group:
         some = {name: values[members] for name, values in scores.items()}
         interval = intervals(bootstrap(some))["f1_of_means"] if bootstrap else None
         return Group(int(members.sum()), mean_scores(some), interval, class_precision)
 
+    return {
+        dimension: {value: group(members, class_precisions.get(value)) for value, members in by_value.items()}
+        if dimension == "class"
+        else {value: group(members) for value, members in by_value.items()}
+        for dimension, by_value in group_members(query, rows).items()
+    }
+
+
+def group_members(query: Embedded, rows: IntArray) -> dict[str, dict[str, BoolArray]]:
+    """(Q,) whether each query has a class, or a value of a property, by `class`, `country`, `season`, then by value."""
     labels = query.labels[rows]
-    names = query.class_names or [str(number) for number in range(labels.shape[1])]
-    groups: dict[str, dict[str, Group]] = {"class": {}}
-    for number, name in enumerate(names):
-        members = labels[:, number]
-        if members.any():
-            groups["class"][name] = group(members, float(result_labels[members, :, number].mean()))
+    groups = {"class": {name: labels[:, n] for n, name in enumerate(_names(query)) if labels[:, n].any()}}
     for dimension, column in query.groups.items():
         values = np.array(["" if column[row] is None else str(column[row]) for row in rows])
-        groups[dimension] = {str(value): group(values == value) for value in np.unique(values) if value}
+        groups[dimension] = {str(value): values == value for value in np.unique(values) if value}
     return groups
+
+
+def _names(query: Embedded) -> Sequence[str]:
+    return query.class_names or [str(number) for number in range(query.labels.shape[1])]
+
+
+def _class_precisions(query: Embedded, rows: IntArray, result_labels: BoolArray) -> dict[str, float]:
+    """By class, the share of the results, with (Q, k, C) labels, that have it among queries that have it."""
+    labels = query.labels[rows]
+    return {
+        name: float(result_labels[labels[:, number], :, number].mean())
+        for number, name in enumerate(_names(query))
+        if labels[:, number].any()
+    }
 
 
 def _labelled_rows(embedded: Embedded, split: str | None, sensor: str) -> tuple[IntArray, int]:

@@ -15,9 +15,10 @@ from datasets import Dataset
 from PIL import Image as PilImage
 
 from csmae_hf.charts import as_svg
-from csmae_hf.evaluation.alignment_choice import AlignmentChoice, alignment_rows
+from csmae_hf.evaluation.alignment_choice import AlignmentChoice, alignments_table
+from csmae_hf.evaluation.baselines import MEANINGS
 from csmae_hf.evaluation.pictures import OVER_K, ExampleTile, chart_groups, chart_over_k, take_examples
-from csmae_hf.evaluation.probe import THRESHOLD_NOTE, ProbeResult, probe_rows
+from csmae_hf.evaluation.probe import ProbeResult, probes_table
 from csmae_hf.evaluation.results import DirectionResult, definitions
 from csmae_hf.evaluation.tables import column_names, notes
 from csmae_hf.files import write_atomically
@@ -53,18 +54,18 @@ def write_report(
     model: str,
     data: str,
     gains: Mapping[str, Mapping[str, Any]],
-    untrained: Sequence[DirectionResult] = (),
+    baselines: Mapping[str, Sequence[DirectionResult]] | None = None,
     queries: int = 6,
 ) -> Path:
     """Write the report of a model on named data, with so many example queries of each direction; 0 shows none.
 
-    `gains` are the gain over no alignment of each direction, with its interval; `untrained` the directions of random weights. Without
+    `gains` are the gain over no alignment of each direction, with its interval; `baselines` the directions of each, by name. Without
     matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the examples. Returns the path.
     """
     results = evaluation.results
     over_k = [(title, lambda metric=metric: chart_over_k(results, [metric])) for metric, title in OVER_K.items()]
     sections = [
-        ("Scores", _scores(results, untrained)),
+        ("Scores", _scores(results, baselines or {})),
         (f"Precision, recall and F1 at 1 to {results[0].k} results", _charts(results, over_k)),
     ]
     for dimension in results[0].groups:
@@ -73,7 +74,8 @@ def write_report(
         sections.append((f"By {dimension}", said + _charts(results, draw)))
     sections.append(("Alignment of the sensors", _alignment(evaluation, gains)))
     if evaluation.probes:
-        shown = _table(*probe_rows(evaluation.probes), left=2) + _sentences([THRESHOLD_NOTE])
+        probes = probes_table(evaluation.probes)
+        shown = _table(probes.header, probes.rows, left=probes.names) + _sentences(probes.notes)
         sections.append(("Classification on frozen embeds", shown))
     if queries:
         sections.append(("Examples", _examples(results, dataset, queries)))
@@ -100,7 +102,7 @@ def write_report(
     return path
 
 
-def _scores(results: Sequence[DirectionResult], untrained: Sequence[DirectionResult]) -> str:
+def _scores(results: Sequence[DirectionResult], baselines: Mapping[str, Sequence[DirectionResult]]) -> str:
     k = results[0].k
     # First what a narrow screen shows without scrolling.
     order = ["f1_of_means", *(name for name in METRICS if name != "f1_of_means")]
@@ -119,9 +121,9 @@ def _scores(results: Sequence[DirectionResult], untrained: Sequence[DirectionRes
     rows = [row(result.title, result, result.intervals) for result in results]
     random = results[0].random
     rows.append(["random order", *(f"{random.mean[name]:.4f}" + _small("±{:.4f}", random.std[name]) for name in order)])
-    rows += [row(f"untrained {result.title}", result, {}) for result in untrained]
+    rows += [row(f"{name} {result.title}", result, {}) for name, found in baselines.items() for result in found]
     rows = [cells + [_ABSENT] * (len(header) - len(cells)) for cells in rows]
-    sentences = list(notes(results))
+    sentences = list(notes(results)) + [f"{name}: {MEANINGS[name]}." for name in baselines if name in MEANINGS]
     if results[0].intervals:
         sentences.append("Below a number: its 95 % bootstrap interval over queries.")
     measured = min(result.r_precision_queries for result in results)
@@ -146,17 +148,17 @@ def _charts(results: Sequence[DirectionResult], draw: Sequence[tuple[str, "Calla
 
 
 def _alignment(evaluation: Evaluation, gains: Mapping[str, Mapping[str, Any]]) -> str:
-    header, rows = alignment_rows(evaluation.choice, evaluation.by_alignment)
-    sentences = [f"* {evaluation.choice.method} is used: {evaluation.choice.reason}."]
+    table = alignments_table(evaluation.choice, evaluation.by_alignment)
+    sentences = list(table.notes)
     for name, gain in gains.items():
         lower, upper = gain["interval"]
         sentences.append(f"{name}: {gain['gain']:+.4f} over none (95 % interval {lower:+.4f} to {upper:+.4f}).")
     if len(evaluation.by_alignment) > 1:
         sentences += [
-            "Fitted on training pairs and chosen on validation tiles; the columns of F1 are the evaluation itself.",
+            "Fitted and chosen on training pairs alone; the columns of F1 by direction are the evaluation itself.",
             "gap: distance between the means of the sensors' embeds of training pairs, over the scatter within a sensor.",
         ]
-    return _table(header, rows) + _sentences(sentences)
+    return _table(table.header, table.rows) + _sentences(sentences)
 
 
 def _examples(results: Sequence[DirectionResult], dataset: Dataset, queries: int) -> str:

@@ -1,13 +1,14 @@
 """Classification on frozen embeds: a linear probe and k nearest neighbours, multi-label.
 
 Both are fitted on labelled training tiles as one sensor sees them, and tested on tiles of the same and of every other sensor: how well
-classes transfer across sensors is the other side of retrieval across sensors. Validation tiles choose what is left to choose.
+classes transfer across sensors is the other side of retrieval across sensors. What is left to choose is cross-fitted on the training
+tiles too: each fold of them is judged by what was fitted on the others. No tested tile has a part in it.
 
-* Linear probe: scikit-learn's `LogisticRegression`, one for each class, on standardised embeds; its penalty is the best on validation.
+* Linear probe: scikit-learn's `LogisticRegression`, one for each class, on standardised embeds; its penalty is the best on the folds.
 * k-NN: the score of a class is the share of the k nearest training tiles (cosine) that have it.
 
 Measured are mAP (scikit-learn's `average_precision_score`) and F1, each macro (mean over the classes that a tested tile has) and micro
-(all decisions together). A tile is said to have a class from the score on that is best for F1 of the class on validation tiles: at a
+(all decisions together). A tile is said to have a class from the score on that is best for F1 of the class on the folds: at a
 fixed 0.5 a strong penalty, or few tiles of a class, would say that no tile has it (F1 0).
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.evaluation.evaluate import Embedded
-from csmae_hf.evaluation.tables import align_table
+from csmae_hf.evaluation.tables import Table
 from csmae_hf.metrics.labels import BoolArray, FloatArray
 from csmae_hf.search.nearest import top_k
 
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Values of C that are compared on validation tiles: the smaller, the stronger the penalty."""
+"""Values of C that are compared: the smaller, the stronger the penalty."""
+
+CHOICE_FOLDS = 5
+"""Folds of the training tiles: each is judged by what was fitted on the others."""
 
 PROBE_SCORES = {"macro_map": "macro mAP", "micro_map": "micro mAP", "macro_f1": "macro F1", "micro_f1": "micro F1"}
 """What is measured, with the headings of the table."""
 
-THRESHOLD_NOTE = "F1: a tile has a class from the score on that is best for that class on the validation tiles."
+CHOICE_NOTE = (
+    "The penalty, and the score from which on a tile has a class, are the best on folds of the training tiles, each judged by what "
+    "was fitted on the others."
+)
 
 
 @dataclass(frozen=True)
@@ -105,14 +112,14 @@ def knn_scores(
     return shares
 
 
-def choose_thresholds(scores: FloatArray, labels: BoolArray, shares: FloatArray) -> FloatArray:
-    """(C,) scores from which on a tile is said to have a class: where F1 on (N, C) scores of validation tiles is highest.
+def choose_thresholds(scores: FloatArray, labels: BoolArray) -> FloatArray:
+    """(C,) scores from which on a tile is said to have a class: where F1 on (N, C) scores of tiles is highest.
 
-    Each lies in the middle between two scores. A class that no validation tile has gets its share of the training tiles.
+    Each lies in the middle between two scores. A class that none of the tiles has is never said.
     """
     from sklearn.metrics import precision_recall_curve
 
-    thresholds = np.array(shares, dtype=np.float64)
+    thresholds = np.full(labels.shape[1], np.inf)
     for column in np.flatnonzero(labels.any(axis=0)):
         precision, recall, values = precision_recall_curve(labels[:, column], scores[:, column])
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
@@ -144,9 +151,38 @@ def classification_scores(
     }
 
 
+@dataclass(frozen=True)
+class CrossFitted:
+    """What is chosen on folds of the training tiles, each judged by what was fitted on the others."""
+
+    penalty: float  # C of the linear probe with the highest macro mAP, mean over folds
+    linear: FloatArray  # (N, C) scores of the linear probe of that penalty
+    knn: FloatArray  # (N, C) scores of k-NN
+
+
+def cross_fit(source: Embedded, penalties: Sequence[float], k: int, device: str | None = None) -> CrossFitted:
+    """Judge each fold of labelled training tiles, two or more, by classifiers that were fitted on the others.
+
+    mAP is of each fold by itself: scores of two folds are of two classifiers, whose offsets say which classes their folds lack.
+    """
+    count = min(CHOICE_FOLDS, len(source.ids))
+    dealt = np.random.default_rng(0).permutation(len(source.ids)) % count
+    linear = np.empty((len(penalties), *source.labels.shape))
+    knn = np.empty(source.labels.shape)
+    quality = np.zeros(len(penalties))
+    for fold in range(count):
+        held, others = dealt == fold, dealt != fold
+        embeds, labels = source.embeds[others], source.labels[others]
+        for place, penalty in enumerate(penalties):
+            linear[place, held] = LinearProbe.fit(embeds, labels, penalty).scores(source.embeds[held])
+            quality[place] += classification_scores(linear[place, held], source.labels[held])["macro_map"]
+        knn[held] = knn_scores(embeds, labels, source.embeds[held], min(k, len(embeds)), device=device)
+    best = int(quality.argmax())
+    return CrossFitted(penalties[best], linear[best], knn)
+
+
 def probe_all(
     train: Mapping[str, Embedded],
-    validation: Mapping[str, Embedded],
     test: Mapping[str, Embedded],
     *,
     k: int = 10,
@@ -156,37 +192,32 @@ def probe_all(
     """Fit both classifiers on each sensor, and test them on each.
 
     Args:
-        train: Training tiles by sensor.
-        validation: Tiles by which the penalty (macro mAP) and the thresholds are chosen, as the sensor sees them that is fitted.
+        train: Training tiles by sensor: all is fitted and chosen on them.
         test: Tiles to test on.
         k: Neighbours of k-NN.
-        penalties: Values of C to compare.
+        penalties: Values of C to compare, by macro mAP.
         device: Where neighbours are searched.
 
     Returns:
         Two results for each ordered pair of sensors.
 
     Raises:
-        ValueError: A split has no labelled tile, or fewer training tiles than k.
+        ValueError: A split has no labelled tile, or there are fewer than 2 training tiles, or fewer than k.
         ImportError: scikit-learn is missing.
     """
     require_scikit_learn()
-    fit, chosen_on, tested = (
-        _labelled(part, name) for part, name in ((train, "train"), (validation, "validation"), (test, "test"))
-    )
+    fit, tested = (_labelled(part, name) for part, name in ((train, "train"), (test, "test")))
     results = []
     for fit_sensor, source in fit.items():
-        known = chosen_on[fit_sensor]
-        probes = [LinearProbe.fit(source.embeds, source.labels, penalty) for penalty in penalties]
-        judged = [probe.scores(known.embeds) for probe in probes]
-        best = int(np.argmax([classification_scores(scores, known.labels)["macro_map"] for scores in judged]))
-        neighbours = knn_scores(source.embeds, source.labels, known.embeds, k, device=device)
-        shares = source.labels.mean(axis=0)
-        of_linear, of_knn = (choose_thresholds(scores, known.labels, shares) for scores in (judged[best], neighbours))
+        if len(source.ids) < 2:
+            raise ValueError(f"A probe is fitted on 2 labelled {fit_sensor} training tiles or more; there is 1.")
+        chosen = cross_fit(source, penalties, k, device)
+        probe = LinearProbe.fit(source.embeds, source.labels, chosen.penalty)
+        of_linear, of_knn = (choose_thresholds(scores, source.labels) for scores in (chosen.linear, chosen.knn))
         for test_sensor, target in tested.items():
             found = knn_scores(source.embeds, source.labels, target.embeds, k, device=device)
             for classifier, scores, thresholds, penalty in (
-                ("linear", probes[best].scores(target.embeds), of_linear, penalties[best]),
+                ("linear", probe.scores(target.embeds), of_linear, chosen.penalty),
                 ("knn", found, of_knn, None),
             ):
                 measured = classification_scores(scores, target.labels, thresholds)
@@ -209,8 +240,8 @@ def _labelled(parts: Mapping[str, Embedded], name: str) -> dict[str, Embedded]:
     return result
 
 
-def probe_rows(results: Sequence[ProbeResult]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of probes."""
+def probes_table(results: Sequence[ProbeResult]) -> Table:
+    """Probes as a table."""
     header = ["fitted on -> tested on", "classifier", "fitted", "tested", *PROBE_SCORES.values()]
     rows = [
         [
@@ -222,9 +253,4 @@ def probe_rows(results: Sequence[ProbeResult]) -> tuple[list[str], list[list[str
         ]
         for result in results
     ]
-    return header, rows
-
-
-def format_probes(results: Sequence[ProbeResult]) -> str:
-    """Lay probes out as a plain-text table."""
-    return "\n".join([*align_table(*probe_rows(results)), "", THRESHOLD_NOTE])
+    return Table(header, rows, [vars(result) for result in results], names=2, notes=[CHOICE_NOTE])

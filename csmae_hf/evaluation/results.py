@@ -20,9 +20,12 @@ from csmae_hf.metrics.random_baseline import RandomBaseline
 from csmae_hf.metrics.ranking import METRICS
 
 RESULTS_FORMAT = "csmae-retrieval-results"
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
+
+QUERY_DIGITS = 7
+"""Decimals of the scores of single queries in `results.json`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class DirectionResult:
     intervals: dict[str, Interval] = field(default_factory=dict)
     over_k: dict[str, list[float]] = field(default_factory=dict)  # (k,) of each metric that is known at every cut
     groups: dict[str, dict[str, Group]] = field(default_factory=dict)  # by `class`, `country`, `season`, then by value
+    folds: str | None = (
+        None  # how tiles were dealt, in words, where queries and archive are folds over scenes and no splits
+    )
 
     @property
     def name(self) -> str:
@@ -96,8 +102,18 @@ def definitions() -> dict[str, str]:
     return of_rankings | whole_archive.DEFINITIONS | {"intervals": "95 % percentile bootstrap over queries"}
 
 
-def results_as_dict(results: Sequence[DirectionResult], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An evaluation as JSON types: format, version, protocol, definitions of the metrics, `metadata` of the caller, directions."""
+def results_as_dict(
+    results: Sequence[DirectionResult],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    queries: Mapping[str, Any] | None = None,
+    baselines: Mapping[str, Sequence[DirectionResult]] | None = None,
+) -> dict[str, Any]:
+    """An evaluation as JSON types: format, version, protocol, definitions of the metrics, `metadata` of the caller, directions.
+
+    Each direction has the scores of every query, so that means, differences from another evaluation and their intervals can be made
+    again from the file alone; `queries` says what these are, as of `queries_as_dict`.
+    """
     check_results(results)
     return {
         "format": RESULTS_FORMAT,
@@ -106,19 +122,47 @@ def results_as_dict(results: Sequence[DirectionResult], metadata: Mapping[str, A
             "k": results[0].k,
             "query_split": results[0].query_split,
             "archive_split": results[0].archive_split,
+            "folds": results[0].folds,
             "similarity": "cosine of pooled features, exact search",
             "random_draws": results[0].random.draws,
         },
         "metrics": definitions(),
         "metadata": dict(metadata or {}),
-        "directions": [result.as_dict() for result in results],
+        "directions": [
+            result.as_dict()
+            | {"by_query": {name: np.round(values, QUERY_DIGITS).tolist() for name, values in result.by_query.items()}}
+            for result in results
+        ],
+        "queries": dict(queries or {}),
+        "baselines": {name: [one.as_dict() for one in found] for name, found in (baselines or {}).items()},
     }
+
+
+def queries_as_dict(results: Sequence[DirectionResult], embeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The queries of each sensor, in the order of `by_query`, as JSON types: `ids`, `classes` (names of each) and other groups.
+
+    Args:
+        results: Directions of one evaluation.
+        embeds: The `Embedded` tiles by sensor that they were made of.
+    """
+    queries = {}
+    for result in results:
+        one = embeds[result.query_sensor]
+        names = one.class_names or [str(number) for number in range(one.labels.shape[1])]
+        rows = result.query_rows.tolist()
+        queries[result.query_sensor] = {
+            "ids": [str(one.ids[row]) for row in rows],
+            "classes": [[names[number] for number in np.flatnonzero(one.labels[row])] for row in rows],
+            **{group: [values[row] for row in rows] for group, values in one.groups.items()},
+        }
+    return queries
 
 
 def write_results(
     results: Sequence[DirectionResult],
     folder: str | os.PathLike[str],
     metadata: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> tuple[Path, Path]:
     """Write `results.json` (everything) and `results.csv` (one row a direction), each whole or not at all.
 
@@ -126,6 +170,7 @@ def write_results(
         results: Directions of one evaluation.
         folder: Where to write; made if it does not exist.
         metadata: What the caller knows of the run, as for `results_as_dict`.
+        **more: `queries` and `baselines`, as for `results_as_dict`.
 
     Returns:
         The paths of the JSON and of the CSV file.
@@ -133,7 +178,8 @@ def write_results(
     Raises:
         ValueError: No results, or a number that is not finite.
     """
-    document = json.dumps(results_as_dict(results, metadata), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    content = results_as_dict(results, metadata, **more)
+    document = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = (folder / "results.json", folder / "results.csv")
@@ -146,10 +192,10 @@ def check_results(results: Sequence[DirectionResult]) -> None:
     """Refuse none, and results of several evaluations."""
     if not results:
         raise ValueError("There are no results; expected the directions that evaluate_retrieval returned.")
-    protocols = {(result.k, result.query_split, result.archive_split) for result in results}
+    protocols = {(result.k, result.query_split, result.archive_split, result.folds) for result in results}
     if len(protocols) > 1:
         raise ValueError(
-            f"The results are of {len(protocols)} evaluations (different k or splits); show and write each by itself."
+            f"The results are of {len(protocols)} evaluations (different k, splits or folds); show and write each by itself."
         )
 
 

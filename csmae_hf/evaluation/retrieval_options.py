@@ -36,6 +36,11 @@ class RetrievalOptions:
     ] = "leave-out"
     query_split: Annotated[str, "split of the queries, or 'all'"] = "validation"
     archive_split: Annotated[str, "split that is searched, or 'all'"] = "test"
+    folds: Annotated[
+        Text,
+        "for small sets: deal the tiles of both splits by scenes into so many folds, and search each in all the others; "
+        "5x3 deals three times, `scene` makes one fold a scene",
+    ] = None
     k: Annotated[int, "results per query"] = 10
     sensors: Annotated[Words, HELP["sensors"]] = None
     bands: Annotated[Words, HELP["bands"]] = None
@@ -44,7 +49,8 @@ class RetrievalOptions:
     pair: Annotated[Text, HELP["pair"]] = None
     alignment: Annotated[
         str,
-        "none, center, whiten or procrustes, or several with commas between: the best on validation tiles is used; auto compares all",
+        "none, center, whiten or procrustes, or several with commas between: the best by cross-fitting on training tiles is used; "
+        "auto compares all",
     ] = AUTO
     alignment_pairs: Annotated[int, "the most training tiles that alignments are fitted on"] = 4096
     probe: Annotated[bool, "also classify with a linear probe and k-NN on frozen embeds (needs the extra `probe`)"] = (
@@ -56,7 +62,9 @@ class RetrievalOptions:
     batch_size: Annotated[int, "tiles of a forward pass"] = 64
     num_workers: Annotated[int, "processes that read tiles"] = 0
     device: Annotated[Text, "where to embed: cpu, cuda, ... (default: a GPU if there is one)"] = None
-    untrained: Annotated[bool, "also measure the same model with random weights"] = False
+    untrained: Annotated[bool, "also measure the same model with random weights, which embeds all tiles once more"] = (
+        True
+    )
     pictures: Annotated[int, "queries in each picture and of each direction in the report, 0 for none"] = 6
     resamples: Annotated[int, "resamples of the queries for confidence intervals, 0 for none"] = 1000
     seed: Annotated[int, "seed of random orders, resamples and random weights"] = 0

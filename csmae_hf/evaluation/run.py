@@ -1,143 +1,196 @@
 """One retrieval evaluation, from trained models to tables, pictures and a report."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
 import csmae_hf
 from csmae_hf.cpu import keep_freed_memory
-from csmae_hf.data.evenly import evenly
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
     AlignmentChoice,
     alignment_as_dict,
+    alignments_table,
     apply_alignment,
     choose_alignment,
-    format_alignments,
     parse_methods,
 )
+from csmae_hf.evaluation.baselines import (
+    BAND_STATISTICS,
+    LABELS_KNOWN,
+    UNTRAINED,
+    Measure,
+    measure_band_statistics,
+    measure_labels_known,
+)
+from csmae_hf.evaluation.comparison import Difference, compare, differences_as_dicts
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.evaluation.folds import Folds, evaluate_folds, scenes_of
 from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.pictures import draw_all
-from csmae_hf.evaluation.probe import format_probes, probe_all, require_scikit_learn
-from csmae_hf.evaluation.results import write_results
+from csmae_hf.evaluation.probe import probe_all, probes_table, require_scikit_learn
+from csmae_hf.evaluation.results import DirectionResult, queries_as_dict, write_results
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
-from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
-from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
+from csmae_hf.evaluation.run_tiles import (
+    Collected,
+    Tiles,
+    baseline_name,
+    collect_all,
+    device_of,
+    embed_all,
+    load_run_tiles,
+)
+from csmae_hf.evaluation.tables import class_table, differences_table, scores_table, summarize
+from csmae_hf.evaluation.trainings import group_trainings
+from csmae_hf.files import write_atomically
 
 
 @dataclass(frozen=True)
 class RetrievalOutcome:
     """What an evaluation gave."""
 
-    runs: dict[str, Evaluation]  # each model, by its name
-    untrained: Evaluation | None  # the model with random weights, if asked for
+    runs: dict[str, Evaluation]  # each training, by its name
+    groups: dict[str, list[str]]  # the trainings of each model, by its name
+    baselines: dict[str, list[DirectionResult]]  # the directions of each, by its name; some have not all
+    differences: list[Difference]  # of each model from the first
     table: str  # what to print
     files: list[Path]  # what was written
 
 
 def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutcome | None:
-    """Evaluate one model, or several trainings of one, in all ordered pairs of their sensors.
+    """Evaluate one model, several trainings of one, or several models, in all ordered pairs of their sensors.
 
-    Under `accelerate launch` all processes embed, and the first one evaluates and writes.
+    Models whose recorded arguments differ in the seed alone are trainings of one: their mean and spread are reported. Others are
+    compared: each with the first, on the same queries. Under `accelerate launch` all processes embed, and the first one evaluates
+    and writes.
 
     Args:
         models: Folders or Hub names.
         options: How.
 
     Returns:
-        Results, table and files; None in all processes but the first.
+        Results, tables and files; None in all processes but the first.
 
     Raises:
         ValueError: If models, data or options do not fit together.
         ImportError: If a probe is asked for, and scikit-learn is missing.
     """
     methods = parse_methods(options.alignment)
+    folds = Folds.parse(options.folds) if options.folds else None
     if len(set(models)) < len(models):
         raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")
+    if options.k < 1:
+        raise ValueError(f"k={options.k}: expected 1 result a query or more (--k 10).")
     if options.probe:
         require_scikit_learn()  # before an hour of embedding, not after it
+    groups = group_trainings(models)
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     if device_of(options, state).type == "cpu":
         keep_freed_memory()
+    fits = options.probe or methods != ("none",)
     with state.main_process_first():
-        tiles = load_run_tiles(options, needs_train=options.probe or methods != ("none",))
-    jobs = embed_all(models, tiles, options, state)
+        tiles = load_run_tiles(options, fits=fits)
+        if folds is not None:
+            scenes_of(tiles.dataset)  # before an hour of embedding
+    jobs = embed_all(groups, tiles, options, state, with_train=fits)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
     kept, collected = collect_all(jobs, tiles, options)
+    found = {job.name: one for job, one in zip(jobs, collected, strict=True)}
     device = str(device_of(options, state))
-    evaluations = {
-        job.name: evaluate_embeds(embeds, train, kept, methods, options, device)
-        for job, (embeds, train) in zip(jobs, collected, strict=True)
-    }
-    untrained = evaluations.pop(UNTRAINED, None)
-    return _write_all(evaluations, untrained, kept, options)
+    measure = _measure_with(kept, options, folds, device)
+    evaluations, baselines = {}, {}
+    for group, members in groups.items():
+        some = [found[name] for name in members]
+        for name, one in zip(members, evaluate_models(some, kept, methods, options, measure, device), strict=True):
+            evaluations[name] = one
+        if (blank := baseline_name(UNTRAINED, group, groups)) in found:
+            baselines[blank] = evaluate_models([found[blank]], kept, methods, options, measure, device, probe=False)[0]
+    alignments = {name: one.choice.method for name, one in baselines.items()}
+    alignments |= {group: evaluations[members[0]].choice.method for group, members in groups.items()}
+    measured = {name: one.results for name, one in baselines.items()}
+    measured[BAND_STATISTICS] = measure_band_statistics(*found[BAND_STATISTICS], measure)
+    measured[LABELS_KNOWN] = measure_labels_known(next(iter(found.values()))[0], measure)
+    return _write_all(groups, evaluations, measured, alignments, found, kept, options)
 
 
-def evaluate_embeds(
-    embeds: dict[str, Embedded],
-    train: dict[str, Embedded],
+def _measure_with(tiles: Tiles, options: RetrievalOptions, folds: Folds | None, device: str) -> Measure:
+    """The evaluation that the options ask for."""
+    if folds is not None:
+        scenes = scenes_of(tiles.dataset)
+        return partial(evaluate_folds, scenes=scenes, folds=folds, k=options.k, seed=options.seed, device=device)
+    query_split, archive_split = tiles.splits
+    return partial(
+        evaluate_retrieval,
+        k=options.k,
+        query_split=query_split,
+        archive_split=archive_split,
+        seed=options.seed,
+        device=device,
+    )
+
+
+def evaluate_models(
+    trainings: Sequence[Collected],
     tiles: Tiles,
     methods: Sequence[str],
     options: RetrievalOptions,
+    measure: Measure,
     device: str,
-) -> Evaluation:
-    """Measure every direction under every alignment, with intervals under the one that is used; and probes, where asked for."""
-    query_split, archive_split = tiles.splits
-    choice = _choose(embeds, train, tiles, methods, options, device)
-    by_alignment = {
-        method: evaluate_retrieval(
-            apply_alignment(alignment, embeds),
-            k=options.k,
-            query_split=query_split,
-            archive_split=archive_split,
-            resamples=options.resamples if method == choice.method else 0,
-            seed=options.seed,
-            device=device,
-        )
-        for method, alignment in choice.alignments.items()
-    }
-    probes = []
-    if options.probe:
-        queries, archive = ({name: _of_split(one, split) for name, one in embeds.items()} for split in tiles.splits)
-        probes = probe_all(train, queries, archive, k=options.k, device=device)
-    return Evaluation(choice, by_alignment, probes)
+    *,
+    probe: bool = True,
+) -> list[Evaluation]:
+    """Measure the trainings of one model in every direction under every alignment, with intervals under the one that is used.
+
+    All trainings are measured under one alignment, so that their mean is of one protocol. Probes are added where they are asked for.
+    """
+    evaluations = []
+    for (embeds, train), choice in zip(trainings, _choose(trainings, tiles, methods, options, device), strict=True):
+        by_alignment = {
+            method: measure(
+                apply_alignment(alignment, embeds), resamples=options.resamples if method == choice.method else 0
+            )
+            for method, alignment in choice.alignments.items()
+        }
+        probes = []
+        if options.probe and probe:
+            archive = {name: _of_split(one, tiles.splits[1]) for name, one in embeds.items()}
+            probes = probe_all(train, archive, k=options.k, device=device)
+        evaluations.append(Evaluation(choice, by_alignment, probes))
+    return evaluations
 
 
 def _choose(
-    embeds: dict[str, Embedded],
-    train: dict[str, Embedded],
-    tiles: Tiles,
-    methods: Sequence[str],
-    options: RetrievalOptions,
-    device: str,
-) -> AlignmentChoice:
-    """The alignment to use; none, with the reason, where `auto` has nothing to choose by."""
+    trainings: Sequence[Collected], tiles: Tiles, methods: Sequence[str], options: RetrievalOptions, device: str
+) -> list[AlignmentChoice]:
+    """The alignment to use, the same method for all; none, with the reason, where `auto` has nothing to choose by."""
     if tuple(methods) == ("none",):
-        return AlignmentChoice("none", "it was asked for", {"none": Alignment.none()})
+        return [AlignmentChoice("none", "it was asked for", {"none": Alignment.none()}) for _ in trainings]
+    train = [one for _, one in trainings]
     reason = tiles.no_train
-    if len(embeds) < 2:
+    if len(trainings[0][0]) < 2:
         reason = "there is one sensor only"
-    elif not reason and min(len(one.ids) for one in train.values()) < 2:
-        reason = "there are fewer than two training pairs"
+    elif not reason:
+        labels = next(iter(train[0].values())).labels
+        needed, count = (2, len(labels)) if len(methods) == 1 else (4, int(labels.any(axis=1).sum()))
+        if count < needed:
+            reason = f"there are fewer than {needed} {'labelled ' if needed == 4 else ''}training pairs"
     if reason:
         if options.alignment != AUTO:
             raise ValueError(f"No alignment can be fitted: {reason}.")
-        return AlignmentChoice(
-            "none", f"nothing else could be fitted: {reason.rstrip('.')}", {"none": Alignment.none()}
-        )
-    rows = evenly(min(len(one.ids) for one in train.values()), options.alignment_pairs)
-    pairs = {sensor: one.embeds[rows] for sensor, one in train.items()}
-    validation = {sensor: _of_split(one, tiles.splits[0]) for sensor, one in embeds.items()}
-    return choose_alignment(pairs, validation, methods, k=options.k, device=device)
+        said = f"nothing else could be fitted: {reason.rstrip('.')}"
+        return [AlignmentChoice("none", said, {"none": Alignment.none()}) for _ in trainings]
+    return choose_alignment(train, methods, pairs=options.alignment_pairs, k=options.k, device=device)
 
 
 def _of_split(embedded: Embedded, split: str | None) -> Embedded:
@@ -147,27 +200,76 @@ def _of_split(embedded: Embedded, split: str | None) -> Embedded:
 
 
 def _write_all(
-    evaluations: dict[str, Evaluation], untrained: Evaluation | None, tiles: Tiles, options: RetrievalOptions
+    groups: dict[str, list[str]],
+    evaluations: dict[str, Evaluation],
+    baselines: dict[str, list[DirectionResult]],
+    alignments: Mapping[str, str],
+    found: Mapping[str, Collected],
+    tiles: Tiles,
+    options: RetrievalOptions,
 ) -> RetrievalOutcome:
     """Write tables, pictures and reports."""
     folder = Path(options.output_dir)
     files: list[Path] = []
     for (name, evaluation), own_folder in zip(evaluations.items(), folder_names(list(evaluations)), strict=True):
         place = folder / own_folder if len(evaluations) > 1 else folder
-        files += _write_one(name, evaluation, untrained, tiles, place, options)
-    runs = {name: evaluation.results for name, evaluation in evaluations.items()}
-    if len(evaluations) > 1 or untrained is not None:
-        blank = untrained.results if untrained is not None else None
-        files.append(write_summary(runs, folder, blank))
-        table = format_summary(runs, blank)
-    else:
-        table = format_table(next(iter(runs.values())))
-    first = next(iter(evaluations.values()))
-    of_first = f"Of {next(iter(evaluations))}; of the others in their folders.\n" if len(evaluations) > 1 else ""
-    tables = [table, of_first + format_alignments(first.choice, first.by_alignment)]
+        files += _write_one(name, evaluation, baselines, found[name][0], tiles, place, options)
+    trainings = {
+        group: [{result.name: result for result in evaluations[name].results} for name in members]
+        for group, members in groups.items()
+    }
+    embeds = found[next(iter(evaluations))][0]
+    differences = []
+    if len(groups) > 1 and options.resamples:
+        differences = compare(trainings, embeds, resamples=options.resamples, seed=options.seed)
+    by_name = {name: {result.name: result for result in results} for name, results in baselines.items()}
+    first_name, first = next(iter(evaluations.items()))
+    tables = {"scores": scores_table(trainings, alignments, by_name)}
+    if differences:
+        tables["differences"] = differences_table(differences, options.k)
+    tables["alignments"] = alignments_table(first.choice, first.by_alignment)
     if first.probes:
-        tables.append(of_first + format_probes(first.probes))
-    return RetrievalOutcome(evaluations, untrained, "\n\n".join(tables), files)
+        tables["probes"] = probes_table(first.probes)
+    shown = [
+        (
+            f"Of {first_name}; of the others in their folders.\n"
+            if name in ("alignments", "probes") and len(evaluations) > 1
+            else ""
+        )
+        + table.text()
+        for name, table in tables.items()
+    ]
+    tables["classes"] = class_table(trainings, differences, options.k)
+    for name, table in tables.items():
+        files += table.write(folder / "tables", name)
+    if len(evaluations) > 1:
+        files.append(_write_summary(folder / "summary.json", groups, trainings, baselines, alignments, differences))
+    return RetrievalOutcome(evaluations, groups, baselines, differences, "\n\n".join(shown), files)
+
+
+def _write_summary(
+    path: Path,
+    groups: Mapping[str, list[str]],
+    trainings: Mapping[str, Any],
+    baselines: Mapping[str, Sequence[DirectionResult]],
+    alignments: Mapping[str, str],
+    differences: Sequence[Difference],
+) -> Path:
+    """Write several models side by side as JSON, whole or not at all."""
+    content = {
+        "models": {
+            group: {
+                "trainings": members,
+                "alignment": alignments[group],
+                "directions": summarize(trainings[group]),
+            }
+            for group, members in groups.items()
+        },
+        "baselines": {name: [result.as_dict() for result in results] for name, results in baselines.items()},
+        "differences": differences_as_dicts(differences),
+    }
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return path
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
@@ -179,7 +281,8 @@ def folder_names(models: Sequence[str]) -> list[str]:
 def _write_one(
     name: str,
     evaluation: Evaluation,
-    untrained: Evaluation | None,
+    baselines: Mapping[str, Sequence[DirectionResult]],
+    embeds: Mapping[str, Embedded],
     tiles: Tiles,
     folder: Path,
     options: RetrievalOptions,
@@ -198,7 +301,8 @@ def _write_one(
         "alignment": aligned,
         "probes": [asdict(probe) for probe in evaluation.probes],
     }
-    files = list(write_results(evaluation.results, folder, metadata))
+    queries = queries_as_dict(evaluation.results, embeds)
+    files = list(write_results(evaluation.results, folder, metadata, queries=queries, baselines=baselines))
     alignment_file = folder / "alignment.safetensors"
     alignment_file.unlink(missing_ok=True)
     if evaluation.choice.method != "none":
@@ -211,7 +315,7 @@ def _write_one(
             model=name,
             data=str(metadata["data"]),
             gains=aligned["gain_over_none"],
-            untrained=untrained.results if untrained is not None else (),
+            baselines=baselines,
             queries=options.pictures,
         )
     )

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE, SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
+from csmae_hf.evaluation.baselines import BAND_STATISTICS, UNTRAINED, BandStatistics
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.files import write_atomically
@@ -28,8 +30,6 @@ from csmae_hf.sample.default import load_data_or_sample
 logger = logging.getLogger(__name__)
 
 TRAIN_SPLIT = "train"
-UNTRAINED = "(untrained)"
-"""Name of the model with random weights."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Job:
-    """A model whose tiles are embedded: where the embeds lie."""
+    """A model or baseline whose tiles are embedded: where the embeds lie."""
 
     name: str
     plans: list[EmbedPlan]
-    train_plans: list[EmbedPlan]
+    train_plans: list[EmbedPlan]  # empty where its training tiles are not needed
 
 
-def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
-    """Load the tiles of queries, archive and, where they are needed and there are any, training.
+def load_run_tiles(options: RetrievalOptions, fits: bool) -> Tiles:
+    """Load the tiles of queries, archive and, where there are any, training. `fits` is whether a model needs these.
 
     ValueError where splits do not go together, or training tiles are asked for by name and there are none.
     """
@@ -78,8 +78,6 @@ def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     parts = [load(name) for name in names]
     dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     named = (None, None) if ALL_TILES in names else splits
-    if not needs_train:
-        return Tiles(dataset, named, None)
     try:
         if {ALL_TILES, TRAIN_SPLIT} & set(names):
             raise ValueError(
@@ -87,7 +85,7 @@ def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
             )
         train = load(TRAIN_SPLIT)
     except ValueError as error:
-        if options.probe or options.alignment not in (AUTO, "none"):
+        if fits and (options.probe or options.alignment != AUTO):
             raise ValueError(f"An alignment or a probe is fitted on the training split: {error}") from error
         return Tiles(dataset, named, None, str(error))
     if not options.probe:
@@ -95,34 +93,58 @@ def load_run_tiles(options: RetrievalOptions, needs_train: bool) -> Tiles:
     return Tiles(dataset, named, train)
 
 
-def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, state: PartialState) -> list[Job]:
-    """Embed what is not embedded yet, of every model: this process's share of it.
+def embed_all(
+    groups: Mapping[str, Sequence[str]],
+    tiles: Tiles,
+    options: RetrievalOptions,
+    state: PartialState,
+    *,
+    with_train: bool,
+) -> list[Job]:
+    """Embed what is not embedded yet, of every model and baseline: this process's share of it.
 
     Args:
-        models: Folders or Hub names.
+        groups: The trainings of each model, folders or Hub names, by its name.
         tiles: The tiles.
         options: How.
         state: The processes.
+        with_train: Whether models are to embed the training tiles too; band statistics always take them.
 
     Returns:
-        Where the embeds of each model lie; with random weights last, where they are asked for.
+        Where the embeds of each training lie, then those of each model with random weights, and the band statistics.
     """
-    jobs = []
-    for name in models:
-        model, processor = load_encoder(name)
-        jobs.append(_embed_model(name, model, processor, tiles, options, state))
-    if options.untrained:
-        set_seed(options.seed)
-        random_model = AutoModel.from_config(model.config)
-        jobs.append(_embed_model(UNTRAINED, random_model, processor, tiles, options, state))
-    return jobs
+    trained, blank, statistics = [], [], None
+    for group, members in groups.items():
+        for name in members:
+            model, processor = load_encoder(name)
+            sensors = _sensors(model, tiles.dataset, options)
+            embed = partial(_embed, processor=processor, sensors=sensors, tiles=tiles, options=options, state=state)
+            trained.append(embed(name, model, with_train=with_train))
+        if options.untrained:
+            set_seed(options.seed)
+            random_model = AutoModel.from_config(model.config)
+            blank.append(embed(baseline_name(UNTRAINED, group, groups), random_model, with_train=with_train))
+        statistics = statistics or partial(embed, BAND_STATISTICS, BandStatistics(processor.sensors), with_train=True)
+    return [*trained, *blank, *([statistics()] if statistics is not None else [])]
 
 
-def _embed_model(
-    name: str, model: PreTrainedModel, processor: Any, tiles: Tiles, options: RetrievalOptions, state: PartialState
+def baseline_name(kind: str, group: str, groups: Collection[str]) -> str:
+    """What a baseline of a model is called: its kind, and of which model where there are several."""
+    return kind if len(groups) == 1 else f"{group}, {kind}"
+
+
+def _embed(
+    name: str,
+    model: torch.nn.Module,
+    *,
+    processor: Any,
+    sensors: Sequence[str],
+    tiles: Tiles,
+    options: RetrievalOptions,
+    state: PartialState,
+    with_train: bool,
 ) -> Job:
-    sensors = _sensors(model, tiles.dataset, options)
-    parts = [tiles.dataset, *([tiles.train] if tiles.train is not None else [])]
+    parts = [tiles.dataset, *([tiles.train] if with_train and tiles.train is not None else [])]
     plans = [plan_embeds(options.cache, model, processor, part, sensors, options.suspect) for part in parts]
     for part, part_plans in zip(parts, plans, strict=True):
         for plan in part_plans:
@@ -181,7 +203,12 @@ def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) ->
     reasons: dict[str, str] = {}
     kept: list[tuple[Dataset, Any]] = []  # what is left of each part, and its rows
     for place, part in enumerate(parts):
-        failed = {row: why for one in found for cached in one[place].values() for row, why in cached.failed.items()}
+        failed = {
+            row: why
+            for one in found
+            for cached in (one[place].values() if one[place] else ())
+            for row, why in cached.failed.items()
+        }
         if not failed:
             kept.append((part, slice(None)))
             continue

@@ -1,28 +1,110 @@
-"""Evaluations as plain-text tables: the directions of one, and several trainings with their mean and spread (`summary.json`)."""
+"""Evaluations as tables, for a terminal, a paper or a program: models with their baselines, differences between models, classes."""
 
-import json
-import os
+import csv
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from csmae_hf.evaluation.baselines import MEANINGS
+from csmae_hf.evaluation.comparison import ALL, Difference, Trainings
 from csmae_hf.evaluation.results import DirectionResult, check_results
 from csmae_hf.files import write_atomically
 from csmae_hf.metrics.ranking import METRICS, headlines
 
-Runs = Mapping[str, Sequence[DirectionResult]]
+_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"±": r"$\pm$", "→": r"$\rightarrow$"}
 
 
-def align_table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, numbers to the right, a rule under the header."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for first, *rest in [header, *rows]:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown, and as numbers.
+
+    Attributes:
+        header: Titles of the columns.
+        rows: Cells as they are shown; the first columns are names.
+        records: The same as numbers, one mapping a row, for CSV: every digit, and spreads and intervals in columns of their own.
+        names: How many columns are names, set to the left.
+        notes: Sentences below it.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    records: Sequence[Mapping[str, Any]]
+    names: int = 1
+    notes: Sequence[str] = ()
+
+    def text(self) -> str:
+        """For a terminal: columns aligned, notes below."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = []
+        for row in [self.header, ["-" * width for width in widths], *self.rows]:
+            cells = [
+                cell.ljust(width) if place < self.names else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, *(["", *self.notes] if self.notes else [])])
+
+    def markdown(self) -> str:
+        """For a page."""
+        rule = ["---" if place < self.names else "---:" for place in range(len(self.header))]
+        lines = [self._line([cell.replace("|", "\\|") for cell in row]) for row in [self.header, rule, *self.rows]]
+        return "\n".join([*lines, *(text for note in self.notes for text in ("", note))]) + "\n"
+
+    @staticmethod
+    def _line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def latex(self) -> str:
+        """For a paper: a `tabular` that needs no package; notes as comments before it."""
+
+        def line(cells: Sequence[str]) -> str:
+            escaped = ["".join(_LATEX.get(letter, letter) for letter in cell) for cell in cells]
+            return " & ".join(escaped).replace("->", r"$\rightarrow$") + r" \\"
+
+        kinds = "".join("l" if place < self.names else "r" for place in range(len(self.header)))
+        rows = [line(row) for row in self.rows]
+        before = [f"% {note}" for note in self.notes]
+        return "\n".join(
+            [
+                *before,
+                rf"\begin{{tabular}}{{{kinds}}}",
+                r"\hline",
+                line(self.header),
+                r"\hline",
+                *rows,
+                r"\hline",
+                r"\end{tabular}",
+                "",
+            ]
+        )
+
+    def csv(self) -> str:
+        """For a program."""
+        fields = list(dict.fromkeys(name for record in self.records for name in record))
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, fieldnames=fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records)
+        return buffer.getvalue()
+
+    def write(self, folder: Path, name: str) -> list[Path]:
+        """Write it as `name` with `.csv`, `.md` and `.tex`, each whole or not at all; give the paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        for kind, text in (("csv", self.csv()), ("md", self.markdown()), ("tex", self.latex())):
+            write_atomically(folder / f"{name}.{kind}", text)
+            files.append(folder / f"{name}.{kind}")
+        return files
+
+
+RANDOM_ORDER = "random order"
 
 
 def column_names(k: int) -> dict[str, str]:
@@ -52,7 +134,7 @@ def format_table(results: Sequence[DirectionResult]) -> str:
             random = result.random
             spread = [f"{random.mean[metric]:.4f} ±{random.std[metric]:.4f}" for metric in METRICS]
             rows.append(["random order", "", "", *spread])
-    return "\n".join([*align_table(header, rows), "", *notes(results)])
+    return Table(header, rows, [], notes=notes(results)).text()
 
 
 def notes(results: Sequence[DirectionResult]) -> list[str]:
@@ -60,6 +142,9 @@ def notes(results: Sequence[DirectionResult]) -> list[str]:
     first = results[0]
     lines = [
         f"Queries: {_in_words(first.query_split)}; archive: {_in_words(first.archive_split)}; k = {first.k}; "
+        "cosine of pooled features, exact search."
+        if first.folds is None
+        else f"Queries: {first.folds}, each fold against all others ({first.n_archive} tiles or more); k = {first.k}; "
         "cosine of pooled features, exact search.",
         f"random order: mean ±standard deviation of {first.random.draws} random rankings on the same labels.",
     ]
@@ -87,47 +172,156 @@ def _in_words(split: str | None) -> str:
     return "all tiles" if split is None else f"split {split}"
 
 
-def summarize(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean and spread of each metric over trainings that differ in their seed only: by direction (`"s1 -> s2"`) and metric.
+def scores_table(
+    models: Mapping[str, Trainings],
+    alignments: Mapping[str, str],
+    baselines: Mapping[str, Mapping[str, DirectionResult]],
+) -> Table:
+    """The headline scores of each model in each direction, with the baselines below them.
 
-    `spread` is the sample standard deviation, 0 for one run; `random` the mean of random orders on the same labels.
+    Args:
+        models: The directions of each training, by the name of its model; ± is the spread over several trainings.
+        alignments: The alignment that each model is measured with, baselines that have one included.
+        baselines: The directions of each baseline, by its name. Some have not all.
+    """
+    directions = list(dict.fromkeys(name for model in models.values() for name in model[0]))
+    first = next(iter(next(iter(models.values()))[0].values()))
+    titles = column_names(first.k)
+    header = ["query -> archive", "model", "alignment", *(titles[name] for name in headlines())]
+    rows, records = [], []
+    entries = {**models, **{name: [results] for name, results in baselines.items()}}
+    for direction in directions:
+        title = direction
+        for name, trainings in entries.items():
+            if direction not in trainings[0]:
+                continue
+            scores = {metric: np.array([one[direction].scores[metric] for one in trainings]) for metric in METRICS}
+            cells = [f"{scores[metric].mean():.4f}" + _spread(scores[metric]) for metric in headlines()]
+            rows.append([title, name, alignments.get(name, ""), *cells])
+            title = ""
+            result = trainings[0][direction]
+            records.append(
+                _record(direction, name, alignments.get(name, ""), len(trainings), result.n_queries, result.n_archive)
+                | {metric: float(values.mean()) for metric, values in scores.items()}
+                | (
+                    {f"{metric}_spread": float(v.std(ddof=1)) for metric, v in scores.items()}
+                    if len(trainings) > 1
+                    else {}
+                )
+                | (
+                    {
+                        f"{metric}_{end}": value
+                        for metric, ends in result.intervals.items()
+                        for end, value in ends._asdict().items()
+                    }
+                    if len(trainings) == 1
+                    else {}
+                )
+            )
+        of_any = next(one[0][direction] for one in models.values() if direction in one[0])
+        random = of_any.random
+        cells = [f"{random.mean[metric]:.4f} ±{random.std[metric]:.4f}" for metric in headlines()]
+        rows.append([title, RANDOM_ORDER, "", *cells])
+        records.append(
+            _record(direction, RANDOM_ORDER, "", random.draws, of_any.n_queries, of_any.n_archive)
+            | random.mean
+            | {f"{metric}_spread": value for metric, value in random.std.items()}
+        )
+    said = notes([one for model in models.values() for one in model[0].values()])
+    most = max(len(trainings) for trainings in models.values())
+    if most > 1:
+        said.append(f"± of a model: standard deviation over its {most} trainings.")
+    said += [f"{name}: {MEANINGS[kind]}." for name, kind in _kinds(baselines)]
+    return Table(header, rows, records, names=3, notes=said)
+
+
+def _kinds(baselines: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The kinds of baseline that are there, in the order of `MEANINGS`."""
+    return [(kind, kind) for kind in MEANINGS if any(name.endswith(kind) for name in baselines)]
+
+
+def _record(direction: str, model: str, alignment: str, trainings: int, queries: int, archive: int) -> dict[str, Any]:
+    return {
+        "direction": direction,
+        "model": model,
+        "alignment": alignment,
+        "trainings": trainings,
+        "n_queries": queries,
+        "n_archive": archive,
+    }
+
+
+def _spread(values: Any) -> str:
+    return f" ±{values.std(ddof=1):.4f}" if len(values) > 1 else ""
+
+
+def differences_table(differences: Sequence[Difference], k: int) -> Table:
+    """What each model scores more than the first, of all queries, by every headline metric."""
+    titles = column_names(k)
+    shown = [one for one in differences if one.group == ALL]
+    header = ["query -> archive", "model", "less", *(titles[name] for name in headlines())]
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for one in shown:
+        rows.setdefault((one.direction, one.model, one.other), []).append(_difference(one))
+    records = [
+        {name: value for name, value in vars(one).items() if name != "interval"} | one.interval._asdict()
+        for one in differences
+    ]
+    said = [
+        "In brackets: 95 % interval of the difference, paired bootstrap over queries. It says what other queries would change, and "
+        "nothing about another training."
+    ]
+    return Table(header, [[*names, *cells] for names, cells in rows.items()], records, names=3, notes=said)
+
+
+def class_table(models: Mapping[str, Trainings], differences: Sequence[Difference], k: int) -> Table:
+    """F1 of means of the queries of each class, a column a model, with its difference from the first where there are several."""
+    first_name, first = next(iter(models.items()))
+    gains = {(one.model, one.direction, one.value): one for one in differences if one.group == "class"}
+    header = ["query -> archive", "class", "queries"]
+    for name in models:
+        header += [f"{name} F1@{k}", *(["difference"] if name != first_name else [])]
+    rows, records = [], []
+    for direction, result in first[0].items():
+        for value, group in result.groups.get("class", {}).items():
+            cells = [direction, value, str(group.n_queries)]
+            for name, trainings in models.items():
+                found = [
+                    one[direction].groups["class"][value].scores["f1_of_means"]
+                    for one in trainings
+                    if direction in one and value in one[direction].groups["class"]
+                ]
+                cells.append(f"{np.mean(found):.4f}" if found else "-")
+                gain = gains.get((name, direction, value))
+                if name != first_name:
+                    cells.append("-" if gain is None else _difference(gain))
+                record = {"direction": direction, "class": value, "n_queries": group.n_queries, "model": name}
+                record["f1_of_means"] = float(np.mean(found)) if found else None
+                if gain is not None:
+                    record |= {"difference": gain.difference, **gain.interval._asdict()}
+                records.append(record)
+            rows.append(cells)
+    return Table(header, rows, records, names=2)
+
+
+def _difference(one: Difference) -> str:
+    return f"{one.difference:+.4f} [{one.interval.lower:+.4f}, {one.interval.upper:+.4f}]"
+
+
+def summarize(trainings: Trainings) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean and spread of each metric over the trainings of a model: by direction (`"s1 -> s2"`) and metric.
+
+    `spread` is the sample standard deviation, 0 for one training; `random` the mean of random orders on the same labels.
     """
     summary: dict[str, dict[str, dict[str, float]]] = {}
-    for direction in zip(*runs.values(), strict=True):
-        of_direction = summary[direction[0].name] = {}
+    for direction, result in trainings[0].items():
+        of_direction = summary[direction] = {}
         for metric in METRICS:
-            values = np.array([result.scores[metric] for result in direction])
+            values = np.array([one[direction].scores[metric] for one in trainings])
             spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-            random = direction[0].random.mean[metric]
-            of_direction[metric] = {"mean": float(values.mean()), "spread": spread, "random": random}
+            of_direction[metric] = {
+                "mean": float(values.mean()),
+                "spread": spread,
+                "random": result.random.mean[metric],
+            }
     return summary
-
-
-def format_summary(runs: Runs, untrained: Sequence[DirectionResult] | None = None) -> str:
-    """Lay out mean and spread over runs as a plain-text table, beside a random order and an untrained model."""
-    k = next(iter(runs.values()))[0].k
-    columns = column_names(k)
-    header = ["query -> archive", *(columns[name] for name in headlines()), f"F1@{k} untrained", f"F1@{k} random"]
-    rows = []
-    for place, (name, metrics) in enumerate(summarize(runs).items()):
-        cells = [f"{metrics[metric]['mean']:.4f}" for metric in headlines()]
-        if len(runs) > 1:
-            spreads = [metrics[metric]["spread"] for metric in headlines()]
-            cells = [f"{cell} ±{spread:.4f}" for cell, spread in zip(cells, spreads, strict=True)]
-        blank = f"{untrained[place].scores['f1_of_means']:.4f}" if untrained is not None else "-"
-        rows.append([name, *cells, blank, f"{metrics['f1_of_means']['random']:.4f}"])
-    note = ["", f"±: standard deviation over {len(runs)} trainings."] if len(runs) > 1 else []
-    return "\n".join([*align_table(header, rows), *note])
-
-
-def write_summary(
-    runs: Runs, folder: str | os.PathLike[str], untrained: Sequence[DirectionResult] | None = None
-) -> Path:
-    """Write mean and spread over runs, and an untrained model, as `summary.json`, whole or not at all."""
-    content: dict[str, Any] = {"runs": list(runs), "directions": summarize(runs)}
-    if untrained is not None:
-        content["untrained"] = [result.as_dict() for result in untrained]
-    path = Path(folder) / "summary.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
-    return path

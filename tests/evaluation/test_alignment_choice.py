@@ -1,18 +1,20 @@
-"""Choosing an alignment: the one that retrieves best on validation tiles, and by how much."""
+"""Choosing an alignment: the one that retrieves best on training tiles that it was not fitted on, and by how much."""
 
 import numpy as np
 import pytest
 
 from csmae_hf.embedding.alignment import METHODS, Alignment
+from csmae_hf.evaluation import alignment_choice
 from csmae_hf.evaluation.alignment_choice import (
+    CHOICE_FOLDS,
     alignment_as_dict,
+    alignments_table,
     apply_alignment,
     choose_alignment,
-    difference,
-    format_alignments,
     parse_methods,
     relative_gap,
 )
+from csmae_hf.evaluation.comparison import paired
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 
 
@@ -34,10 +36,8 @@ TURN, _ = np.linalg.qr(np.random.default_rng(7).normal(size=(10, 10)))
 
 
 def choose(turn, shift, methods=METHODS):
-    train = {sensor: one.embeds for sensor, one in embed(200, 0, turn, shift).items()}
-    tiles = embed(120, 1, turn, shift)
-    validation = {sensor: one.take(range(1, 120, 2)) for sensor, one in tiles.items()}
-    return choose_alignment(train, validation, methods, k=5), tiles
+    [choice] = choose_alignment([embed(200, 0, turn, shift)], methods, k=5)
+    return choice, embed(120, 1, turn, shift)
 
 
 def evaluate_all(choice, tiles):
@@ -47,24 +47,68 @@ def evaluate_all(choice, tiles):
 def test_a_turned_sensor_is_turned_back():
     choice, tiles = choose(TURN, 0.0)
     assert choice.method == "procrustes"
-    assert choice.validation["procrustes"] > choice.validation["none"] + 0.05
+    assert choice.cross_fitted["procrustes"] > choice.cross_fitted["none"] + 0.05
     by_method = evaluate_all(choice, tiles)
     before, after = by_method["none"][1], by_method["procrustes"][1]
-    gain = difference(before, after, resamples=200, seed=0)["f1_of_means"]
+    gain = paired([before.by_query], [after.by_query], resamples=200, seed=0)["f1_of_means"]
     assert 0 < gain.lower < after.scores["f1_of_means"] - before.scores["f1_of_means"] < gain.upper
     recorded = alignment_as_dict(choice, by_method, resamples=200, seed=0)
     assert recorded["gain_over_none"]["s1 -> s2"]["interval"] == gain
-    table = format_alignments(choice, by_method)
+    table = alignments_table(choice, by_method).text()
     assert "procrustes *" in table
-    assert f"{choice.validation['procrustes'] - choice.validation['none']:+.4f} over none" in table
+    assert f"{choice.cross_fitted['procrustes'] - choice.cross_fitted['none']:+.4f} over none" in table
 
 
-def test_of_equals_the_simplest_wins():
-    tiles = embed(80, 3, np.eye(10), 0.0)
-    mirrored = np.concatenate([tiles["s1"].embeds, -tiles["s1"].embeds])  # their mean is 0: centring changes nothing
-    choice = choose_alignment({"s1": mirrored, "s2": mirrored}, tiles, ("none", "center"), k=5)
-    assert choice.validation["none"] == pytest.approx(choice.validation["center"])
-    assert choice.method == "none"
+def test_of_equals_the_simplest_wins(monkeypatch):
+    same = dict.fromkeys(METHODS, 0.5)
+    monkeypatch.setattr(alignment_choice, "cross_fitted_scores", lambda *given, **how: same)
+    assert choose_alignment([embed(80, 3, TURN, 0.0)], METHODS, k=5)[0].method == "none"
+
+
+def test_trainings_share_the_method_that_is_best_in_the_mean_and_keep_their_own_fit():
+    trainings = [embed(200, 0, TURN, 0.0), embed(200, 1, np.eye(10), 0.0), embed(200, 2, np.eye(10), 0.0)]
+    single = [choose_alignment([one], METHODS, k=5)[0] for one in trainings]
+    together = choose_alignment(trainings, METHODS, k=5)
+    assert len({choice.method for choice in together}) == 1
+    for method in METHODS:
+        assert together[0].cross_fitted[method] == pytest.approx(np.mean([one.cross_fitted[method] for one in single]))
+    assert together[0].method == max(METHODS, key=together[0].cross_fitted.get)
+    for alone, one in zip(single, together, strict=True):
+        assert one.alignments["whiten"].to_bytes() == alone.alignments["whiten"].to_bytes()
+
+
+def test_each_fold_is_searched_with_what_was_fitted_on_the_others():
+    """An independent loop over the folds gives the same numbers."""
+    train = embed(53, 4, TURN, 1.0)
+    [choice] = choose_alignment([train], ("none", "whiten"), k=5)
+    dealt = np.random.default_rng(0).permutation(53) % CHOICE_FOLDS
+    expected = {"none": [], "whiten": []}
+    for fold in range(CHOICE_FOLDS):
+        held, others = (np.flatnonzero(which) for which in (dealt == fold, dealt != fold))
+        for method in expected:
+            alignment = Alignment.fit({s: one.embeds[others] for s, one in train.items()}, method)
+            sides = {s: alignment.apply(one.embeds[held], s).astype(np.float64) for s, one in train.items()}
+            across = []
+            for query, archive in (("s1", "s2"), ("s2", "s1")):
+                a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (sides[query], sides[archive]))
+                similarity = a @ b.T
+                np.fill_diagonal(similarity, -9)  # its own place
+                nearest = np.argsort(-similarity, axis=1)[:, :5]
+                labels = train["s1"].labels[held]
+                shared = (labels[:, None] & labels[nearest]).sum(axis=2)
+                precision = (shared / labels[nearest].sum(axis=2)).mean()
+                recall = (shared / labels.sum(axis=1)[:, None]).mean()
+                across.append(2 * precision * recall / (precision + recall))
+            expected[method].append(np.mean(across))
+    assert choice.cross_fitted == pytest.approx(
+        {method: np.mean(values) for method, values in expected.items()}, rel=1e-6
+    )
+
+
+def test_too_few_labelled_pairs_are_refused():
+    train = {sensor: one.take(range(3)) for sensor, one in embed(10, 1, TURN, 0.0).items()}
+    with pytest.raises(ValueError, match="3 training pairs have labels"):
+        choose_alignment([train], METHODS, k=5)
 
 
 def test_a_shifted_sensor_has_a_gap_that_centring_closes():
@@ -96,30 +140,25 @@ def test_none_leaves_every_embed():
 def test_the_choice_is_by_directions_across_sensors_alone():
     """Whitening helps within the sensors more than it harms across them: by the mean of all directions it would win."""
     rng = np.random.default_rng(1)
-    labels = rng.random((160, 6)) < 0.3
-    labels[np.arange(160), rng.integers(0, 6, 160)] = True
+    labels = rng.random((400, 6)) < 0.3
+    labels[np.arange(400), rng.integers(0, 6, 400)] = True
     content = labels @ np.random.default_rng(42).normal(size=(6, 6))
     # Beside the content of each sensor lies loud noise of its own, which whitening turns down.
     embeds = {
         sensor: np.concatenate(
-            [0.8 * content + 0.1 * rng.normal(size=content.shape), 6 * rng.normal(size=(160, 4))], axis=1
+            [0.8 * content + 0.1 * rng.normal(size=content.shape), 6 * rng.normal(size=(400, 4))], axis=1
         )
         for sensor in ("s1", "s2")
     }
     embeds["s2"][:, :6] = embeds["s2"][:, :6] @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    ids = [f"tile_{n}" for n in range(160)]
+    ids = [f"tile_{n}" for n in range(400)]
     tiles = {sensor: Embedded(values.astype(np.float32), ids, labels) for sensor, values in embeds.items()}
-    train = {sensor: one.embeds[:80] for sensor, one in tiles.items()}
-    validation = {sensor: one.take(range(80, 160)) for sensor, one in tiles.items()}
-    choice = choose_alignment(train, validation, METHODS, k=5)
-    across, everywhere = {}, {}
+    [choice] = choose_alignment([tiles], METHODS, k=5)
+    everywhere = {}
     for method, alignment in choice.alignments.items():
         results = evaluate_retrieval(
-            apply_alignment(alignment, validation), k=5, query_split=None, archive_split=None, progress=False
+            apply_alignment(alignment, tiles), k=5, query_split=None, archive_split=None, progress=False
         )
-        scores = {result.name: result.scores["f1_of_means"] for result in results}
-        across[method] = (scores["s1 -> s2"] + scores["s2 -> s1"]) / 2
-        everywhere[method] = sum(scores.values()) / 4
-    assert choice.validation == pytest.approx(across)
-    assert max(everywhere, key=everywhere.get) != max(across, key=across.get)  # else this shows nothing
-    assert choice.method == max(across, key=across.get)
+        everywhere[method] = np.mean([result.scores["f1_of_means"] for result in results])
+    assert max(everywhere, key=everywhere.get) != max(METHODS, key=choice.cross_fitted.get)  # else this shows nothing
+    assert choice.method == max(METHODS, key=choice.cross_fitted.get)

@@ -25,7 +25,7 @@ from csmae_hf.evaluation.alignment_choice import AlignmentChoice
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.results import results_as_dict, write_results
-from csmae_hf.evaluation.tables import format_table, write_summary
+from csmae_hf.evaluation.tables import format_table, scores_table
 from csmae_hf.metrics.labels import multi_hot
 from csmae_hf.metrics.random_baseline import expected_baseline
 from csmae_hf.metrics.ranking import METRICS, Metric
@@ -522,8 +522,10 @@ def test_a_metric_more_is_one_entry_more(tmp_path, monkeypatch):
     assert re.search(r"<th>Hit@4</th>", page)
     assert f"<td>{share:.4f}<small>" in page
     assert hit.definition in page
-    summary = json.loads(write_summary({"tiny": results}, tmp_path).read_text())
-    assert summary["directions"]["s1 -> s2"]["hit"]["mean"] == pytest.approx(share)
+    by_name = {result.name: result for result in results}
+    records = scores_table({"tiny": [by_name]}, {}, {}).records
+    assert records[2]["direction"] == "s1 -> s2"
+    assert records[2]["hit"] == pytest.approx(share)
     metric = evaluate.load(EVALUATE_MODULE, cache_dir=str(tmp_path / "evaluate"))
     given = {"references": [[0], [1]], "archive_labels": [[0], [1]]}
     assert metric.compute(predictions=[[0], [0]], **given)["hit"] == 0.5

@@ -1,4 +1,4 @@
-"""Classification on frozen embeds: the optimum of its objective, scikit-learn's numbers, and choices by validation tiles alone."""
+"""Classification on frozen embeds: the optimum of its objective, scikit-learn's numbers, and choices by training tiles alone."""
 
 import builtins
 import warnings
@@ -10,13 +10,15 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.probe import (
-    THRESHOLD_NOTE,
+    CHOICE_FOLDS,
+    CHOICE_NOTE,
     LinearProbe,
     choose_thresholds,
     classification_scores,
-    format_probes,
+    cross_fit,
     knn_scores,
     probe_all,
+    probes_table,
 )
 
 
@@ -78,8 +80,8 @@ def test_thresholds_are_where_f1_is_highest_of_all_places_where_one_could_be():
     scores = rng.integers(0, 20, (40, 3)) / 20  # ties
     labels = scores + 0.4 * rng.normal(size=scores.shape) > [0.4, 0.6, 0.8]
     labels[:, 2] = False
-    thresholds = choose_thresholds(scores, labels, np.array([0.9, 0.9, 0.123]))
-    assert thresholds[2] == 0.123  # unknown on validation: the share of training tiles
+    thresholds = choose_thresholds(scores, labels)
+    assert not (scores[:, 2] >= thresholds[2]).any()  # a class that none of them has is never said
     for column in (0, 1):
         best = max(f1_score(labels[:, column], scores[:, column] >= value) for value in np.arange(0, 1.05, 0.025))
         assert f1_score(labels[:, column], scores[:, column] >= thresholds[column]) == pytest.approx(best)
@@ -95,7 +97,6 @@ def test_every_pair_of_sensors_is_tested_and_tiles_without_labels_are_left_out(t
     unlabelled[:10] = False
     sensors = {
         "fit": {s: embedded(*train) for s in ("s1", "s2")},
-        "validation": {s: embedded(*draw(60, 2), offset=1000) for s in ("s1", "s2")},
         "test": {"s1": embedded(test[0], unlabelled), "s2": embedded(-test[0], unlabelled)},
     }
     results = probe_all(*sensors.values(), k=5, penalties=(1e-2, 1.0))
@@ -104,12 +105,12 @@ def test_every_pair_of_sensors_is_tested_and_tiles_without_labels_are_left_out(t
     assert {r.n_test for r in results} == {110}
     by_pair = dict(zip(pairs, results, strict=True))
     assert by_pair["s1", "s1", "linear"].macro_map > by_pair["s1", "s2", "linear"].macro_map + 0.2
-    assert "s1 -> s2" in format_probes(results)
-    assert THRESHOLD_NOTE in format_probes(results)
+    assert "s1 -> s2" in probes_table(results).text()
+    assert CHOICE_NOTE in probes_table(results).text()
     assert probe_all(*sensors.values(), k=5, penalties=(1e-2, 1.0)) == results
     nothing = {"s1": embedded(test[0], np.zeros_like(test[1]))}
     with pytest.raises(ValueError, match="No s1 tile of the test tiles has labels"):
-        probe_all(sensors["fit"], sensors["validation"], nothing)
+        probe_all(sensors["fit"], nothing)
 
 
 @pytest.mark.parametrize(
@@ -117,26 +118,38 @@ def test_every_pair_of_sensors_is_tested_and_tiles_without_labels_are_left_out(t
     [(draw(300, 0, width=8, noise=2.0), 1.0), (draw(60, 5, width=60, noise=4.0), 1e-3)],
     ids=["many tiles, weak penalty", "few tiles, strong penalty"],
 )
-def test_the_penalty_is_the_best_on_validation_tiles_not_on_those_tested(fit, better):
+def test_the_penalty_is_the_best_on_folds_of_the_training_tiles_not_on_those_tested(fit, better):
     penalties = (1e-3, 1.0) if better == 1.0 else (1e-3, 1e4)
     width = fit[0].shape[1]
-    validation = draw(400, 2, width=width, noise=2.0 if width == 8 else 4.0)
+    fresh = draw(400, 2, width=width, noise=2.0 if width == 8 else 4.0)
     quality = {
-        penalty: average_precision_score(validation[1], LinearProbe.fit(*fit, penalty).scores(validation[0]))
+        penalty: average_precision_score(fresh[1], LinearProbe.fit(*fit, penalty).scores(fresh[0]))
         for penalty in penalties
     }
     assert max(quality, key=quality.get) == better
     assert max(quality.values()) > min(quality.values()) + 1e-3
-    tested = {"s1": embedded(-validation[0], validation[1])}  # the worse, the better it is here
-    linear, _ = probe_all({"s1": embedded(*fit)}, {"s1": embedded(*validation)}, tested, k=5, penalties=penalties)
+    tested = {"s1": embedded(-fresh[0], fresh[1])}  # the worse, the better it is here
+    linear, _ = probe_all({"s1": embedded(*fit)}, tested, k=5, penalties=penalties)
     assert linear.penalty == better
+
+
+def test_a_fold_is_judged_by_what_was_fitted_on_the_others(train):
+    source = embedded(*train)
+    found = cross_fit(source, [0.1], k=7)
+    dealt = np.random.default_rng(0).permutation(300) % CHOICE_FOLDS
+    held, others = dealt == 3, dealt != 3
+    fitted = LinearProbe.fit(train[0][others], train[1][others], 0.1)
+    np.testing.assert_allclose(found.linear[held], fitted.scores(train[0][held]))
+    theirs = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train[0][others], train[1][others])
+    expected = np.stack([p[:, 1] for p in theirs.predict_proba(train[0][held])], axis=1)
+    np.testing.assert_allclose(found.knn[held], expected, atol=1e-6)
 
 
 def test_few_tiles_and_a_strong_penalty_still_decide_something():
     """The probe on 39 tiles printed a macro F1 of 0.0000: at 0.5 no class was ever said to be there."""
-    fit, validation, test = draw(23, 13, classes=8), draw(8, 8, classes=8), draw(8, 9, classes=8)
+    fit, test = draw(23, 13, classes=8), draw(8, 9, classes=8)
     assert (LinearProbe.fit(*fit, 1e-4).scores(test[0]) >= 0.5).sum() == 0
-    parts = [{"s1": embedded(*part)} for part in (fit, validation, test)]
+    parts = [{"s1": embedded(*part)} for part in (fit, test)]
     for result in probe_all(*parts, k=5, penalties=(1e-4,)):
         assert result.macro_f1 > 0.3
         assert result.micro_f1 > 0.3
@@ -169,4 +182,4 @@ def test_without_scikit_learn_it_says_how_to_install_it(train, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r'pip install "csmae-hf\[probe\]"'):
-        probe_all({}, {}, {})
+        probe_all({}, {})

@@ -18,6 +18,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
 from csmae_hf.embedding import shards
@@ -69,7 +70,7 @@ def model(tmp_path_factory):
 
 
 def options(sample, folder, **changes):
-    plain = {"k": 3, "pictures": 0, "resamples": 50, "device": "cpu", "batch_size": 8}
+    plain = {"k": 3, "pictures": 0, "resamples": 50, "device": "cpu", "batch_size": 8, "untrained": False}
     return RetrievalOptions(data=str(sample), output_dir=str(folder), **{**plain, **changes})
 
 
@@ -79,7 +80,19 @@ def options(sample, folder, **changes):
 def start(folder, sample, model, *arguments, launcher=(sys.executable,)):
     driver = folder / "driver.py"
     driver.write_text(DRIVER)
-    fixed = ["--k", "3", "--pictures", "0", "--resamples", "50", "--batch_size", "4", "--device", "cpu"]
+    fixed = [
+        "--k",
+        "3",
+        "--pictures",
+        "0",
+        "--resamples",
+        "50",
+        "--batch_size",
+        "4",
+        "--device",
+        "cpu",
+        "--no-untrained",
+    ]
     command = [*launcher, str(driver), str(model), "--data", str(sample), "--output_dir", "out", *fixed, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
     return subprocess.Popen(
@@ -119,7 +132,8 @@ def test_a_killed_run_goes_on_from_what_is_embedded_already(sample, model, alone
     assert not (tmp_path / "out" / "results.json").exists()
     there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/embeds/*/*/*.safetensors")}
     output, errors = finish(start(tmp_path, sample, model))
-    assert embedded_now(errors) == 2 * TILES - SHARD * len(there)  # nothing twice but the shard that was being made
+    # Two sensors by the model, and two by their band statistics; nothing twice but the shard that was being made.
+    assert embedded_now(errors) == 4 * TILES - SHARD * len(there)
     assert all(path.stat().st_mtime_ns == written for path, written in there.items())
     assert "s1 -> s2" in output
     assert "images/s" in errors
@@ -133,7 +147,7 @@ def test_two_processes_write_what_one_writes(sample, model, alone, tmp_path):
     two = [*accelerate, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", "2"]
     output, errors = finish(start(tmp_path, sample, model, launcher=two))
     assert output.count("s1 -> s2") == 2  # the table of directions and that of alignments' header, once each
-    assert 0 < embedded_now(errors) < 2 * TILES  # the first process says what it did
+    assert 0 < embedded_now(errors) < 4 * TILES  # the first process says what it did
     assert (tmp_path / "out" / "results.json").read_bytes() == (alone / "results.json").read_bytes()
     assert (tmp_path / "out" / "results.csv").read_bytes() == (alone / "results.csv").read_bytes()
 
@@ -154,6 +168,9 @@ def test_everything_that_is_promised_is_written(complete):
     pictures = {f"retrieval_{a}_to_{b}.png" for a in ("s1", "s2") for b in ("s1", "s2")}
     written = {path.name for path in outcome.files}
     assert written >= {"results.json", "results.csv", "report.html", "scores_over_k.png", "classes.png", *pictures}
+    names = ("scores", "alignments", "probes", "classes")
+    tables = {f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")}
+    assert {path.name for path in outcome.files if path.parent.name == "tables"} == tables
     assert all(path.stat().st_size > 0 for path in outcome.files)
     document = json.loads((folder / "results.json").read_text())
     assert len(document["directions"]) == 4
@@ -172,8 +189,8 @@ def test_the_alignment_used_is_the_best_on_validation_and_is_kept(complete):
     outcome, folder = complete
     evaluation = next(iter(outcome.runs.values()))
     choice = evaluation.choice
-    assert set(choice.validation) == {"none", "center", "whiten", "procrustes"}
-    assert choice.validation[choice.method] == max(choice.validation.values())
+    assert set(choice.cross_fitted) == {"none", "center", "whiten", "procrustes"}
+    assert choice.cross_fitted[choice.method] == max(choice.cross_fitted.values())
     assert f"Alignment {choice.method} is used" in outcome.table
     recorded = json.loads((folder / "results.json").read_text())["metadata"]["alignment"]
     assert recorded["method"] == choice.method
@@ -234,7 +251,9 @@ def test_the_reports_numbers_stand_under_their_names(complete):
             assert float(shown[title]) == pytest.approx(result.scores[name], abs=5e-5)
     random = dict(zip(header, rows[4], strict=True))
     assert float(random["P@3"].split("<")[0]) == pytest.approx(results[0].random.mean["precision"], abs=5e-5)
-    assert [cells[0] for cells in rows[5:]] == [f"untrained {result.title}" for result in results]
+    titles = [result.title for result in results]
+    names = [f"{name} {title}" for name in ("untrained", "band statistics", "labels known") for title in titles]
+    assert [cells[0] for cells in rows[5:]] == names
 
 
 def test_the_reports_charts_have_the_numbers_of_the_results(complete):
@@ -286,7 +305,7 @@ def test_without_matplotlib_the_report_keeps_its_tables_and_says_what_to_install
     assert "<svg" not in page
     assert page.count("<table>") == 2
     assert page.count('<figure class="query"') == 4
-    assert {path.suffix for path in outcome.files} == {".json", ".csv", ".html", ".safetensors"}
+    assert {path.suffix for path in outcome.files} == {".json", ".csv", ".html", ".md", ".tex", ".safetensors"}
 
 
 def test_a_probe_without_scikit_learn_is_refused_before_anything_is_embedded(sample, model, tmp_path, monkeypatch):
@@ -396,12 +415,12 @@ def test_suspect_tiles_are_left_out_refused_or_taken(sample, model, tmp_path, mo
         return Rows()
 
     plain = options(sample, tmp_path)
-    names = load_run_tiles(plain, needs_train=False).dataset["id"]
+    names = load_run_tiles(plain, fits=False).dataset["id"]
     monkeypatch.setattr(
         shards, "embed_batches", lambda m, p, rows, *more, **how: embed_batches(m, p, exchange(rows), *more, **how)
     )
     few = {"alignment": "none", "sensors": "s1"}
-    with pytest.raises(ValueError, match=r"1 of 24 tiles could not[\s\S]*are exchanged[\s\S]*--suspect accept"):
+    with pytest.raises(ValueError, match=r"1 of 60 tiles could not[\s\S]*are exchanged[\s\S]*--suspect accept"):
         retrieve([str(model)], options(sample, tmp_path, **few))
     monkeypatch.setattr(run_tiles, "MAX_UNREADABLE_SHARE", 0.1)
     with caplog.at_level("WARNING"):
@@ -427,3 +446,83 @@ def test_models_of_one_name_do_not_overwrite_each_other(sample, model, tmp_path)
     assert folder_names(["runs/1/final", "./runs/2/final/"]) == ["runs-1-final", "runs-2-final"]
     with pytest.raises(ValueError, match="named twice"):
         retrieve([str(model), str(model)], options(sample, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def three(model, tmp_path_factory):
+    """Two trainings of one model by their records, and another of another size."""
+    root = tmp_path_factory.mktemp("three")
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(model)
+        CSMAEModel(config).save_pretrained(root / f"seed{seed}")
+        CSMAEImageProcessor().save_pretrained(root / f"seed{seed}")
+        (root / f"seed{seed}" / "arguments.yaml").write_text(f"seed: {seed}\nvariant: sesd\noutput_dir: seed{seed}\n")
+    return [str(root / "seed1"), str(root / "seed2"), str(model)]
+
+
+def test_models_are_compared_and_trainings_share_one_protocol(three, sample, tmp_path):
+    outcome = retrieve(three, options(sample, tmp_path, untrained=True))
+    group = f"{three[0]} and 1 more"
+    assert outcome.groups == {group: three[:2], three[2]: three[2:]}
+    methods = {name: evaluation.choice.method for name, evaluation in outcome.runs.items()}
+    assert methods[three[0]] == methods[three[1]]
+    assert {one.model for one in outcome.differences} == {three[2]}
+    assert set(outcome.baselines) == {
+        f"{group}, untrained",
+        f"{three[2]}, untrained",
+        "band statistics",
+        "labels known",
+    }
+    assert "standard deviation over its 2 trainings" in outcome.table
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["models"][group]["alignment"] == methods[three[0]]
+    files = [json.loads((tmp_path / Path(name).name / "results.json").read_text()) for name in three]
+    values = [one["directions"][1]["f1_of_means"] for one in files]
+    assert summary["models"][group]["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(
+        np.mean(values[:2])
+    )
+    # The table again, by class too, from the three files alone.
+    for row in csv.DictReader((tmp_path / "tables" / "differences.csv").open(newline="")):
+        if row["metric"] != "f1_of_means" or row["group"] not in ("all", "class"):
+            continue
+        scores = []
+        for content in files:
+            entry = next(
+                one
+                for one in content["directions"]
+                if f"{one['query_sensor']} -> {one['archive_sensor']}" == row["direction"]
+            )
+            classes = content["queries"][entry["query_sensor"]]["classes"]
+            chosen = [n for n, names in enumerate(classes) if row["group"] == "all" or row["value"] in names]
+            p, r = (np.mean([entry["by_query"][name][n] for n in chosen]) for name in ("precision", "recall"))
+            scores.append(2 * p * r / (p + r) if p + r else 0.0)
+        assert float(row["difference"]) == pytest.approx(scores[2] - np.mean(scores[:2]), abs=1e-6)
+        assert int(row["n_queries"]) == len(chosen)
+
+
+def test_nothing_is_chosen_on_tiles_that_are_reported(three, sample, tmp_path):
+    """With queries and archive of the test split, the choice is what it is with any other: training tiles alone made it."""
+    here = retrieve(three[:1], options(sample, tmp_path / "a", query_split="test", archive_split="test"))
+    there = retrieve(three[:1], options(sample, tmp_path / "b"))
+    one, other = (next(iter(outcome.runs.values())).choice for outcome in (here, there))
+    assert one.cross_fitted == other.cross_fitted
+    assert one.method == other.method
+
+
+def test_folds_over_scenes_make_every_tile_a_query(three, sample, tmp_path):
+    both = {"query_split": "validation", "archive_split": "test"}
+    outcome = retrieve(three[:1], options(sample, tmp_path, folds="3", alignment="none", **both))
+    results = next(iter(outcome.runs.values())).results
+    assert {result.n_queries for result in results} == {24}
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert "3 folds over" in document["protocol"]["folds"]
+    assert "3 folds over" in outcome.table
+    with pytest.raises(ValueError, match="folds='one'"):
+        retrieve(three[:1], options(sample, tmp_path, folds="one"))
+
+
+def test_no_results_a_query_are_refused_before_anything_is_embedded(model, sample, tmp_path):
+    with pytest.raises(ValueError, match="k=0: expected 1 result a query or more"):
+        retrieve([str(model)], options(sample, tmp_path, k=0))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,60 @@
+"""Which of several models are trainings of one, and which are to be compared: as their own records of their training say."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ARGUMENTS_NAME = "arguments.yaml"
+"""File of a training's folder with every argument, defaults included."""
+
+_PREFIXES = ("logging_", "save_", "hub_", "dataloader_", "push_to_hub")
+_MAY_DIFFER = frozenset(
+    {"output_dir", "run_name", "resume_from_checkpoint", "auto_resume", "disable_tqdm", "report_to", "data_seed"}
+)
+"""Arguments in which trainings of one model may differ beside their seed: they do not change what is learnt."""
+
+
+def group_trainings(models: Sequence[str]) -> dict[str, list[str]]:
+    """Group models by what they are: those whose recorded arguments differ in the seed, and nothing else that matters, are one.
+
+    Args:
+        models: Folders or Hub names. What has no record, or a record without a seed, is a model of its own.
+
+    Returns:
+        The models of each group, by a name for it, that of its first.
+    """
+    groups: list[tuple[dict[str, Any] | None, list[str], list[Any]]] = []
+    for name in models:
+        record = _read(Path(name) / ARGUMENTS_NAME)
+        seed = record.pop("seed", None)
+        settings = record if seed is not None else None
+        for known, members, seeds in groups:
+            if settings is not None and known == settings and seed not in seeds:
+                members.append(name)
+                seeds.append(seed)
+                break
+        else:
+            groups.append((settings, [name], [seed]))
+    return {_name_of(members): members for _, members, _ in groups}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The arguments that matter; none where there is no record, or none that can be read."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(content, Mapping):
+        return {}
+    return {
+        name: value
+        for name, value in content.items()
+        if name not in _MAY_DIFFER and not str(name).startswith(_PREFIXES)
+    }
+
+
+def _name_of(members: Sequence[str]) -> str:
+    """A name for trainings of one model."""
+    return members[0] if len(members) == 1 else f"{members[0]} and {len(members) - 1} more"

@@ -1,0 +1,98 @@
+"""Folds over scenes: no query meets its own scene, every tile is a query once, and the numbers are those of a plain loop."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from csmae_hf.evaluation.evaluate import Embedded
+from csmae_hf.evaluation.folds import Folds, deal_scenes, evaluate_folds, scenes_of
+
+SCENES = [f"scene_{n}" for n in (0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9)] * 3
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    rng = np.random.default_rng(0)
+    labels = rng.random((len(SCENES), 5)) < 0.4
+    labels[np.arange(len(SCENES)), rng.integers(0, 5, len(SCENES))] = True
+    labels[7] = False  # not known
+    content = labels @ rng.normal(size=(5, 8))
+    ids = [f"tile_{n}" for n in range(len(SCENES))]
+    return {
+        sensor: Embedded((content + rng.normal(size=content.shape)).astype(np.float32), ids, labels)
+        for sensor in ("s1", "s2")
+    }
+
+
+def test_whole_scenes_are_dealt_evenly_and_anew_by_each_seed():
+    dealt = deal_scenes(SCENES, 4, 0)
+    assert set(dealt) == {0, 1, 2, 3}
+    for scene in set(SCENES):
+        assert len({fold for fold, name in zip(dealt, SCENES, strict=True) if name == scene}) == 1
+    sizes = np.bincount(dealt)
+    assert sizes.max() - sizes.min() <= 3
+    assert (deal_scenes(SCENES, 4, 0) == dealt).all()
+    assert any((deal_scenes(SCENES, 4, seed) != dealt).any() for seed in (1, 2, 3))
+    assert len(set(deal_scenes(SCENES, None, 0))) == 10
+    with pytest.raises(ValueError, match="60 tiles of 10 scenes cannot be dealt into 11 folds"):
+        deal_scenes(SCENES, 11, 0)
+    with pytest.raises(ValueError, match="of 1 scenes"):
+        deal_scenes(["a"] * 5, None, 0)
+
+
+@pytest.mark.parametrize("folds", ["scene", "4", "4x3"])
+def test_the_numbers_are_those_of_a_plain_loop(tiles, folds):
+    k, chosen = 3, Folds.parse(folds)
+    results = {one.name: one for one in evaluate_folds(tiles, SCENES, chosen, k=k, resamples=50)}
+    assert set(results) == {"s1 -> s1", "s1 -> s2", "s2 -> s1", "s2 -> s2"}
+    result = results["s1 -> s2"]
+    labels = tiles["s1"].labels
+    labelled = np.flatnonzero(labels.any(axis=1))
+    assert result.query_rows.tolist() == labelled.tolist()
+    precision, recall = np.zeros((2, len(labels)))
+    units = [one.embeds / np.linalg.norm(one.embeds, axis=1, keepdims=True) for one in tiles.values()]
+    for repeat in range(chosen.repeats):
+        dealt = deal_scenes(SCENES, chosen.count, repeat)
+        for row in labelled:
+            similarity = units[0][row] @ units[1].T
+            similarity[(dealt == dealt[row]) | ~labels.any(axis=1)] = -9
+            found = np.argsort(-similarity)[:k]
+            assert SCENES[row] not in {SCENES[n] for n in found}
+            shared = (labels[row] & labels[found]).sum(axis=1)
+            precision[row] += (shared / labels[found].sum(axis=1)).mean() / chosen.repeats
+            recall[row] += (shared / labels[row].sum()).mean() / chosen.repeats
+            if repeat == 0:
+                assert result.ranking[labelled.tolist().index(row)].tolist() == found.tolist()
+    p, r = precision[labelled].mean(), recall[labelled].mean()
+    assert result.scores["precision"] == pytest.approx(p)
+    assert result.scores["f1_of_means"] == pytest.approx(2 * p * r / (p + r))
+    assert result.over_k["f1_of_means"][-1] == pytest.approx(result.scores["f1_of_means"])
+    ends = result.intervals["f1_of_means"]
+    assert ends.lower < result.scores["f1_of_means"] < ends.upper
+    first_class = labels[labelled, 0]
+    assert result.groups["class"]["0"].n_queries == first_class.sum()
+    assert result.groups["class"]["0"].scores["precision"] == pytest.approx(precision[labelled][first_class].mean())
+    if chosen.repeats == 1:
+        shares = labels[result.ranking][first_class][:, :, 0].mean()
+        assert result.groups["class"]["0"].class_precision == pytest.approx(shares)
+    assert "folds over 10 scenes" in result.folds
+    assert 0 < result.random.mean["f1_of_means"] < 1
+
+
+def test_the_scene_is_a_column_or_the_product_in_bigearthnets_names():
+    ids = ["S2A_MSIL2A_20170613T101031_34_32", "S2B_MSIL2A_20180101T100019_N9999_R022_T33UUP_26_57"]
+    assert scenes_of(Dataset.from_dict({"id": ids})) == [
+        "S2A_MSIL2A_20170613T101031",
+        "S2B_MSIL2A_20180101T100019_N9999_R022_T33UUP",
+    ]
+    assert scenes_of(Dataset.from_dict({"id": ids, "scene": ["a", "b"]})) == ["a", "b"]
+    with pytest.raises(ValueError, match=r"scene of tile 'p1' is not known.*no column scene"):
+        scenes_of(Dataset.from_dict({"id": [ids[0], "p1"]}))
+    with pytest.raises(ValueError, match="1 of 2 tiles have no scene"):
+        scenes_of(Dataset.from_dict({"id": ids, "scene": ["a", None]}))
+
+
+@pytest.mark.parametrize("text", ["1", "0", "5x0", "x3", "scenes", "-2", "2.5"])
+def test_other_folds_are_refused_by_what_was_given(text):
+    with pytest.raises(ValueError, match=f"folds='{text}'.*--folds 5x3.*--folds scene"):
+        Folds.parse(text)
