@@ -30,10 +30,9 @@ from csmae_hf.data.metadata import (
 from csmae_hf.data.pixel_column import Tile, TileBands, key_in_unit, open_store
 from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
-from csmae_hf.data.unit_rules import read_unit, units_column
+from csmae_hf.data.unit_rules import check_unit, read_unit, units_column
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
-from image_checks_csmae import check_unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -360,7 +359,7 @@ def _in_units(
         unit = read_unit(value)
         if key is not None and unit is not None:
             try:
-                check_unit_name(sensor, feature.bands, unit)
+                check_unit(sensor, feature.bands, unit)
             except ValueError as error:
                 raise ValueError(f"Tile {row.id}, column {units_column(sensor)}: {error}") from error
             key = key_in_unit(feature.store, key, unit)

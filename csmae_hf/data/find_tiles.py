@@ -32,6 +32,8 @@ from csmae_hf.data.unit_rules import (
     DatedTile,
     UnitRule,
     Units,
+    call_words,
+    check_unit,
     one_unit,
     read_rules,
     read_unit,
@@ -47,7 +49,6 @@ from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.pairing import image_path, pair_keys
 from csmae_hf.images.products import of_path
 from csmae_hf.images.raster import RasterError, describe
-from image_checks_csmae import check_unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -200,18 +201,17 @@ def _with_units(tiles: list[FoundTile], rules: Mapping[str, Sequence[UnitRule]])
         said: list[str | None] = [None] * len(imaged)
         if sensor in rules:
             said = units_by_rules(sensor, rules[sensor], [_dated(tile, sensor) for tile in imaged])
-        told = {}
-        for tile, unit in zip(imaged, said, strict=True):
-            by = " and ".join(repr(rule.text) for rule in rules.get(sensor, ()))
-            own = tile.images[sensor].unit or _own_unit(tile, sensor)
-            told[tile.row.id] = one_unit(
+        words = call_words(sensor, [rule.text for rule in rules.get(sensor, ())])
+        told = {
+            tile.row.id: one_unit(
                 tile.row.id,
-                sensor,
-                own,
+                tile.images[sensor].unit or _own_unit(tile, sensor),
                 f"the column {units_column(sensor)}",
                 unit,
-                f"the call (units=, --units: {by})",
+                words,
             )
+            for tile, unit in zip(imaged, said, strict=True)
+        }
         tiles = [
             tile._replace(images={**tile.images, sensor: tile.images[sensor]._replace(unit=told[tile.row.id])})
             if sensor in tile.images
@@ -233,7 +233,7 @@ def _own_unit(tile: FoundTile, sensor: str) -> str | None:
     unit = read_unit(_own_value(tile, units_column(sensor)))
     if unit is not None:
         try:
-            check_unit_name(sensor, tile.images[sensor].bands, unit)
+            check_unit(sensor, tile.images[sensor].bands, unit)
         except ValueError as error:
             raise ValueError(f"Tile {tile.row.id}, column {units_column(sensor)}: {error}") from error
     return unit
@@ -588,7 +588,7 @@ def _tile_of_row(
     units = {sensor: unit for sensor in images if (unit := read_unit(value(units_column(sensor)))) is not None}
     for sensor, unit in units.items():
         try:
-            check_unit_name(sensor, names.bands[sensor], unit)
+            check_unit(sensor, names.bands[sensor], unit)
         except ValueError as error:
             raise ValueError(f"Tile {name}, column {units_column(sensor)} of {table}: {error}") from error
     images = {sensor: image._replace(unit=units.get(sensor)) for sensor, image in images.items()}

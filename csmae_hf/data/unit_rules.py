@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from image_checks_csmae import check_unit_name
+from image_checks_csmae import UNIT_NAMES, check_unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,21 @@ def _parse_date(word: str, text: str) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
+def check_unit(sensor: str, bands: Sequence[str], unit: str) -> None:
+    """Refuse, with a ValueError, a unit that does not exist or that these bands of a sensor cannot be in."""
+    fitting = [name for name in UNIT_NAMES if _fits(sensor, bands, name)]
+    if unit not in fitting:
+        raise ValueError(f"{unit!r} is no unit of {sensor}: expected one of {', '.join(map(repr, fitting))}.")
+
+
+def _fits(sensor: str, bands: Sequence[str], unit: str) -> bool:
+    try:
+        check_unit_name(sensor, bands, unit)
+    except ValueError:
+        return False
+    return True
+
+
 def read_rules(sensor: str, bands: Sequence[str], said: str | Sequence[str]) -> list[UnitRule]:
     """Read what is said of a sensor whose images have these bands: one rule or several, the unit of all others last.
 
@@ -102,9 +117,9 @@ def read_rules(sensor: str, bands: Sequence[str], said: str | Sequence[str]) -> 
     for text in [said] if isinstance(said, str) else said:
         try:
             rule = parse_rule(text)
-            check_unit_name(sensor, bands, rule.unit)
+            check_unit(sensor, bands, rule.unit)
         except ValueError as error:
-            raise ValueError(f"units of {sensor!r} (units={{{sensor!r}: {text!r}}}, --units): {error}") from error
+            raise ValueError(f"{call_words(sensor, text)}: {error}") from error
         rules.append(rule)
     general = [rule.text for rule in rules if rule.is_for_all]
     if len(general) > 1 or not rules:
@@ -148,14 +163,19 @@ def units_by_rules(sensor: str, rules: Sequence[UnitRule], tiles: Sequence[Dated
     return units
 
 
-def one_unit(tile: str, sensor: str, own: str | None, own_by: str, said: str | None, said_by: str) -> str | None:
+def one_unit(tile: str, own: str | None, own_by: str, said: str | None, said_by: str) -> str | None:
     """The unit of a tile of which two say something; a ValueError names both where they contradict each other."""
     if None not in (own, said) and own != said:
         raise ValueError(
-            f"Tile {tile}: {own_by} says that its {sensor} is in {own!r}, and {said_by} says {said!r}. Leave one of "
-            "them out, or correct it."
+            f"Tile {tile}: {own_by} says {own!r}, and {said_by} says {said!r}. Leave one of them out, or correct it."
         )
     return own or said
+
+
+def call_words(sensor: str, said: str | Sequence[str]) -> str:
+    """What a caller said of a sensor's units, in words for messages."""
+    text = said if isinstance(said, str) else said[0] if len(said) == 1 else list(said)
+    return f"units={{{sensor!r}: {text!r}}} (--units)"
 
 
 def units_column(sensor: str) -> str:

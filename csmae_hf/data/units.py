@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csmae_hf.data.metadata import read_date
-from csmae_hf.data.unit_rules import DatedTile, Units, one_unit, read_rules, read_unit, units_by_rules, units_column
+from csmae_hf.data.unit_rules import (
+    DatedTile,
+    Units,
+    call_words,
+    one_unit,
+    read_rules,
+    read_unit,
+    units_by_rules,
+    units_column,
+)
 from csmae_hf.images.image import BandImage, Facts
 from csmae_hf.visualize import shown_band
 from image_checks_csmae import BAND_UNIT
@@ -38,7 +47,7 @@ def tile_image(row: Mapping[str, Any], sensor: str) -> Any:
 
     own = image.said_unit if isinstance(image, TileBands) else getattr(image, "unit", None)
     name = str(row.get("id", "of the batch"))
-    one_unit(name, sensor, own, "its own word", unit, f"its column {units_column(sensor)}")
+    one_unit(name, own, f"its {sensor} image", unit, f"its column {units_column(sensor)}")
     if own is not None:
         return image
     if isinstance(image, TileBands):
@@ -80,7 +89,7 @@ def said_units(dataset: "Dataset", sensor: str) -> list[str | None]:
         keys = _column(dataset, sensor)
         units = [None if key is None else unit_of_key(feature.store, key) for key in keys]
     return [
-        one_unit(str(name), sensor, own, "its pixel column", read_unit(told), f"its column {column}")
+        one_unit(str(name), own, f"its {sensor} image", read_unit(told), f"its column {column}")
         for name, own, told in zip(_column(dataset, "id"), units, _column(dataset, column), strict=True)
     ]
 
@@ -108,8 +117,9 @@ def with_units(dataset: "Dataset", units: Units) -> "Dataset":
         rules = read_rules(sensor, bands, said)
         tiles = _dated_tiles(dataset, sensor)
         found = units_by_rules(sensor, rules, tiles)
+        by = f"the column {column}" if (column := units_column(sensor)) in dataset.column_names else "an earlier call"
         for tile, own, unit in zip(tiles, said_units(dataset, sensor), found, strict=True):
-            one_unit(tile.id, sensor, own, "the data set", unit, f"{said!r} of the call (units=, --units)")
+            one_unit(tile.id, own, by, unit, call_words(sensor, said))
         dataset = set_units(dataset, sensor, found)
     return dataset
 
