@@ -63,7 +63,10 @@ class TileCollator:
             SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
             ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
         """
-        rows = [{**row, **{sensor: tile_image(row, sensor) for sensor in self.sensors}} for row in rows]
+        rows = [
+            {**row, **{sensor: tile_image(row, sensor, self.processor.sensors[sensor]) for sensor in self.sensors}}
+            for row in rows
+        ]
         present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
         for sensor, flags in present.items():
             missing = [_name(row, place) for place, row in enumerate(rows) if not flags[place]]

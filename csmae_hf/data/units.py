@@ -35,10 +35,10 @@ def pixel_columns(dataset: "Dataset", sensors: Iterable[str]) -> list[str]:
     return [name for name in names if name in dataset.column_names]
 
 
-def tile_image(row: Mapping[str, Any], sensor: str) -> Any:
+def tile_image(row: Mapping[str, Any], sensor: str, bands: Sequence[str] = ()) -> Any:
     """Take the image of a sensor from a row, unread, with the unit that the row's column `units_SENSOR` says.
 
-    None where there is no image. A ValueError if the image says another unit.
+    None where there is no image. An image that is an array (C, H, W) has these bands. A ValueError if the image says another unit.
     """
     image, unit = row[sensor], read_unit(row.get(units_column(sensor)))
     if image is None or unit is None:
@@ -53,10 +53,9 @@ def tile_image(row: Mapping[str, Any], sensor: str) -> Any:
     if isinstance(image, TileBands):
         return image.in_unit(unit)
     if not hasattr(image, "keys"):
-        raise ValueError(
-            f"Tile {name} has the column {units_column(sensor)}, and its {sensor} is no dict of bands by name, but a "
-            f"{type(image).__name__}. Give a dict, or leave the column out and say units={{{sensor!r}: {unit!r}}}."
-        )
+        if len(image) != len(bands):
+            return image  # the processor says what is wrong
+        image = dict(zip(bands, image, strict=True))
     return BandImage(dict(image.items()), Facts(unit=unit, unit_by=f"the column {units_column(sensor)}"))
 
 

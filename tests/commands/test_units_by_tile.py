@@ -18,6 +18,7 @@ from configuration_csmae import DEFAULT_SENSORS
 from csmae_hf import CSMAEImageProcessor, CSMAEModel
 from csmae_hf.app.opening import open_explorer
 from csmae_hf.archive.archive import Archive
+from csmae_hf.archive.export import draw_hits, load_shown
 from csmae_hf.commands.main import main
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.collate import TileCollator
@@ -326,3 +327,45 @@ def test_a_rule_is_no_unit_of_a_query(root: Path, tmp_path: Path, caplog: pytest
     assert main([*query, "--units", f"s2={RULE}"]) == 2
     assert f"units of a query: {RULE!r}" in caplog.text
     assert main([*query, "--units", "s2=dn+1000"]) == 0
+
+
+def test_arrays_beside_a_column_are_taken_in_the_order_of_the_bands(root: Path) -> None:
+    bands = CSMAEImageProcessor().sensors["s1"]
+    rows = [
+        {"id": row["id"], "s1": np.stack([row["s1"][band] for band in bands]), "units_s1": unit}
+        for row, unit in zip(load_bigearthnet(root / "mixed"), BY_TILE["units_s1"], strict=True)
+    ]
+    assert torch.equal(TileCollator(CSMAEImageProcessor(), ["s1"])(rows)["s1"], halves(root, "s1"))
+
+
+def test_encode_refuses_suspect_images_as_all_else_does(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("rasterio")
+    for number, row in enumerate(load_bigearthnet(root / "mixed")):
+        for band, pixels in row["s2"].items():
+            write_tiff(tmp_path / "in" / name(number, "s2") / f"{name(number, 's2')}_{band}.tif", [pixels])
+    command = ["encode", str(tmp_path / "in"), str(tmp_path / "store"), "--workers", "0"]
+    for words in ([], ["--suspect", "leave-out"], ["--suspect", "refuse"]):
+        caplog.clear()
+        assert main([*command, *words]) == 2
+        assert "--suspect accept" in caplog.text
+        assert "--units 's2=dn+1000 from 2022-01-25'" in caplog.text
+    assert main([*command, "--suspect", "refuse", "--units", f"s2={RULE}"]) == 0  # goes on with what is stored
+    stored, right = load_bigearthnet(tmp_path / "store"), load_bigearthnet(root / "right")
+    assert all(np.array_equal(one["s2"]["B04"], two["s2"]["B04"]) for one, two in zip(stored, right, strict=True))
+
+
+def test_a_processor_of_units_gives_pictures_in_them(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    model, row = CSMAEModel.from_pretrained(root / "model"), other(load_bigearthnet(root / "right")[0])
+    processor = CSMAEImageProcessor(units={"s1": "linear", "s2": "dn+1000"})
+    odd = load_bigearthnet(root / "mixed").select([1, 3, 5])
+    archive = Archive.build(model, processor, odd, source={"data": str(root / "mixed")})
+    assert archive.tiles.column("units_s1").to_pylist() == ["linear"] * 3
+    hits = archive.search(row["s1"], sensor="s1", archive_sensor="s1", k=3)
+    right = load_bigearthnet(root / "right")
+    shown = hits.images[hits.queries[0]]
+    assert np.allclose(shown["VV"], right[0]["s1"]["VV"], atol=1e-3)
+    drawn = draw_hits(hits, load_shown(archive, hits), tmp_path / "a.png")
+    assert np.abs(picture(drawn) - picture(draw_hits(hits, right, tmp_path / "b.png"))).mean() < 0.5
