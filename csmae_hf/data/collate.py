@@ -63,10 +63,8 @@ class TileCollator:
             SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
             ValueError: If a tile lacks an image, or is not what the processor takes; the message names the tile.
         """
-        rows = [
-            {**row, **{sensor: tile_image(row, sensor, self.processor.sensors[sensor]) for sensor in self.sensors}}
-            for row in rows
-        ]
+        bands = {sensor: self.processor.sensors.get(sensor, ()) for sensor in self.sensors}
+        rows = [{**row, **{sensor: tile_image(row, sensor, names) for sensor, names in bands.items()}} for row in rows]
         present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
         for sensor, flags in present.items():
             missing = [_name(row, place) for place, row in enumerate(rows) if not flags[place]]
