@@ -55,6 +55,21 @@ _HIT, _MISS, _INK, _FAINT = "#1a7f37", "#c62828", "#1f2328", "#6e7781"
 _FONT = "DejaVu Sans"  # has the check mark and the cross; any system's matplotlib brings it
 
 
+def shown_band(bands: Bands, name: str) -> ArrayLike:
+    """Give a band, (H, W), in dB or digital numbers, where the image says by its attribute `unit` that it is in another unit."""
+    unit = getattr(bands, "unit", None)
+    if unit in (None, "db", "dn"):
+        return bands[name]
+    import torch
+
+    from image_checks_csmae import BAND_UNIT, convert_unit  # here, so that colours alone need no torch
+
+    if name not in BAND_UNIT:
+        return bands[name]
+    pixels: ArrayLike = convert_unit(torch.from_numpy(np.array(bands[name], dtype=np.float32)), unit).numpy()
+    return pixels
+
+
 def _stack(bands: Bands, names: Sequence[str]) -> Image:
     """Put bands side by side at the size of the largest: (H, W, len(names)) float32. Smaller ones are repeated."""
     missing = [name for name in names if name not in bands]
@@ -62,7 +77,7 @@ def _stack(bands: Bands, names: Sequence[str]) -> Image:
         raise ValueError(
             f"This picture needs the bands {', '.join(names)}; {', '.join(missing)} missing, given: {', '.join(bands)}."
         )
-    layers = [np.asarray(bands[name], dtype=np.float32) for name in names]
+    layers = [np.asarray(shown_band(bands, name), dtype=np.float32) for name in names]
     for name, layer in zip(names, layers, strict=True):
         if layer.ndim != 2:
             raise ValueError(f"Band {name} must be an array (H, W), got the shape {layer.shape}.")

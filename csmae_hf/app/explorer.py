@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from csmae_hf.app.pickers import Picker, pickers_of
 from csmae_hf.app.state import Search
 from csmae_hf.app.tile_pictures import TilePictures
 from csmae_hf.archive.hits import Hits
+from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_images
 
 if TYPE_CHECKING:
@@ -47,36 +48,43 @@ class Explorer:
 
     Args:
         archive: The archive.
-        dataset: Its tiles, with their pixels; None where they are not at hand: then there are no pictures.
+        dataset: Its tiles, with their pixels, in one dataset or several, a later one before an earlier; None where they are not at
+            hand: then there are no pictures.
         evaluation: What `run_retrieval.py` wrote, where it was run.
         notice: A sentence that stands above everything, such as that the tiles are generated.
         said: What is said of uploaded files: `bands` and `units` by sensor, `level`.
-        suspect: What is done with uploads that show a sign which is a guess.
+        suspect: What is done with uploads that show a sign which is a guess; one alone is not left out, but refused.
     """
 
     def __init__(
         self,
         archive: "Archive",
-        dataset: "Dataset | None" = None,
+        dataset: "Dataset | Sequence[Dataset] | None" = None,
         evaluation: Mapping[str, Any] | None = None,
         notice: str = "",
         said: Mapping[str, Any] | None = None,
-        suspect: Literal["refuse", "accept"] = "refuse",
+        suspect: Suspect = "refuse",
     ):
         self.archive, self.dataset, self.evaluation, self.notice = archive, dataset, evaluation, notice
         self.said, self.suspect = dict(said or {}), suspect
         self._lock = threading.Lock()
         self._reconstructor: CSMAEForPreTraining | ValueError | FileNotFoundError | None = None
         self._answer = lru_cache(MOST_ANSWERS)(self._ask)
+        datasets: list[Dataset] = (
+            list(dataset) if isinstance(dataset, (list, tuple)) else [] if dataset is None else [dataset]
+        )
         try:
             _, processor = archive.load_model()
             bands: dict[str, Sequence[str]] = dict(processor.sensors)
+            units = dict(getattr(processor, "units", None) or {})
         except FileNotFoundError as error:
             logger.warning("Without uploads, and without reasons: %s", error)
-            features = {} if dataset is None else dataset.features
+            features = {name: feature for each in datasets for name, feature in each.features.items()}
             bands = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
+            units = {}
         self.bands = bands  # by sensor that a query may be of
-        self.pictures = TilePictures(dataset, {sensor: names for sensor, names in bands.items() if names})
+        shown = {sensor: names for sensor, names in bands.items() if names}
+        self.pictures = TilePictures(datasets, shown, units, archive.tiles)
 
     @cached_property
     def pickers(self) -> list[Picker]:

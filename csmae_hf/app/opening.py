@@ -4,12 +4,14 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import read_evaluation
 from csmae_hf.archive.archive import Archive
+from csmae_hf.archive.export import load_source
 from csmae_hf.data.load import ALL_TILES, holds_store, load_data
+from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.hub.archives import pull_archive
 
@@ -50,7 +52,7 @@ def open_explorer(
     index: bool = True,
     notice: str = "",
     said: Mapping[str, Any] | None = None,
-    suspect: Literal["refuse", "accept"] = "refuse",
+    suspect: Suspect = "refuse",
 ) -> Explorer:
     """Open an archive with all that the page shows of it; without tiles there are no pictures, which it says.
 
@@ -62,7 +64,7 @@ def open_explorer(
         index: Whether to use the archive's index; else search is exact.
         notice: A sentence that stands above everything.
         said: What is said of image files, uploads and those at `data`: `bands`, `units`, `level`, `sensors`, `pair` of [`load_data`].
-        suspect: What is done with uploads that show a sign which is a guess.
+        suspect: What is done with uploads that show a sign which is a guess; one alone is not left out, but refused.
 
     Raises:
         FileNotFoundError: If there is no archive, or not what was named.
@@ -73,20 +75,17 @@ def open_explorer(
         options["model"], options["processor"] = load_encoder(model)
     remote = archive.removeprefix("hub:")
     opened = pull_archive(remote, **options) if remote != archive else Archive.load(remote, **options)
-    place = data or opened.source.get("data")
-    dataset = None
-    if place and Path(place).exists():
-        read = {name: value for name, value in opened.source.items() if name != "data"}
-        if data:
-            known = ("units",) if holds_store(Path(data)) else ("bands", "units", "level", "sensors", "pair")
-            read = {name: value for name, value in (said or {}).items() if name in known}
-        dataset = load_data(place, ALL_TILES, **read)
-    elif data:
+    sources: list[dict[str, Any]] = opened.sources
+    if data:
+        known = ("units",) if holds_store(Path(data)) else ("bands", "units", "level", "sensors", "pair")
+        sources = [{"data": data, **{name: value for name, value in (said or {}).items() if name in known}}]
+    there = [source for source in sources if Path(source["data"]).exists()]
+    if data and not there:
         raise FileNotFoundError(f"No tiles at {data}: expected an LMDB or GeoTIFFs.")
-    else:
-        logger.warning(
-            "The tiles are not at %s, so there are no pictures: pass --data.", place or "any place the archive knows"
-        )
+    for source in sources or [{"data": "any place the archive knows"}]:
+        if source not in there:
+            logger.warning("The tiles are not at %s, so there are no pictures: pass --data.", source["data"])
+    datasets = [load_source(source) for source in there]
     if results is not None:
         evaluation = read_evaluation(results)
         if evaluation is None:
@@ -99,7 +98,7 @@ def open_explorer(
             # a file of that name that is something else: nobody said it was an evaluation
             with suppress(ValueError):
                 evaluation = evaluation or read_evaluation(folder)
-    return Explorer(opened, dataset, evaluation, notice, said, suspect)
+    return Explorer(opened, datasets or None, evaluation, notice, said, suspect)
 
 
 def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:

@@ -107,7 +107,7 @@ class Page:
                 self.said[sensor] = [
                     gr.Dropdown(
                         [("as the file says", ""), *((UNIT_NAMES[unit], unit) for unit in units)],
-                        value=self.explorer.said.get("units", {}).get(sensor, ""),
+                        value=said if (said := self.explorer.said.get("units", {}).get(sensor, "")) in units else "",
                         label=f"{sensor.upper()} pixels are in",
                         elem_id=f"unit-{sensor}",
                     ),

@@ -8,8 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image as PillowImage
 
+from csmae_hf.data.evenly import evenly
+from csmae_hf.data.unit_rules import units_column
+from csmae_hf.data.units import shown_image, tile_image
 from csmae_hf.visualize import GAMMA, Image, Limits, common_limits, stretch, to_rgb
 
 if TYPE_CHECKING:
@@ -85,44 +89,61 @@ class TilePictures:
     """Pictures of the tiles of a dataset, made when they are asked for and kept.
 
     Args:
-        dataset: The tiles, with their pixels; None where they are not at hand, and nothing has a picture.
+        datasets: The tiles, with their pixels; a tile that several have is shown of the last. None where they are not at hand, and
+            nothing has a picture.
         sensors: Bands by sensor.
+        units: By sensor, the unit of images that do not say their own.
+        tiles: Metadata of an archive, which may know the units of its tiles.
     """
 
-    def __init__(self, dataset: "Dataset | None", sensors: Mapping[str, Sequence[str]]):
-        self.dataset = dataset
+    def __init__(
+        self,
+        datasets: "Sequence[Dataset]",
+        sensors: Mapping[str, Sequence[str]],
+        units: Mapping[str, str] | None = None,
+        tiles: pa.Table | None = None,
+    ):
+        self.datasets = datasets
         self.composites = {sensor: composites_of(sensor, bands) for sensor, bands in sensors.items()}
-        self._rows: dict[str, int] = {}
+        self.units = dict(units or {})
+        self._known: dict[str, dict[str, str | None]] = {}  # units of tiles by id, by sensor
+        if tiles is not None:
+            for sensor in sensors:
+                if units_column(sensor) in tiles.column_names:
+                    said = (tiles.column(name).to_pylist() for name in ("id", units_column(sensor)))
+                    self._known[sensor] = dict(zip(*said, strict=True))
         self._limits: dict[Composite, Limits] = {}
         self.of = lru_cache(_MOST_KEPT)(self._draw_tile)
         """Title and `data:` URI of a tile, by its id, in every way of a sensor; none where there are no pixels."""
-        if dataset is None or not len(dataset):
-            return
-        self._rows = {name: row for row, name in enumerate(dataset.with_format(None)["id"])}
-        rows = np.unique(np.linspace(0, len(dataset) - 1, min(MEASURED_TILES, len(dataset))).astype(int))
+        self._places = {
+            name: (dataset, row) for dataset in datasets for row, name in enumerate(dataset.with_format(None)["id"])
+        }
+        names = list(self._places)
+        measured = [names[place] for place in evenly(len(names), MEASURED_TILES)]
         for sensor, composites in self.composites.items():
-            tiles = [bands for row in rows if (bands := self._read(int(row), sensor)) is not None]
-            self._limits |= {way: measure_limits(tiles, way) for way in composites if tiles}
+            tiles_of = [bands for name in measured if (bands := self.bands(name, sensor)) is not None]
+            self._limits |= {way: measure_limits(tiles_of, way) for way in composites if tiles_of}
 
-    def _read(self, row: int, sensor: str) -> Mapping[str, Any] | None:
-        """Bands of a tile; None where it has no such sensor or is broken."""
-        if self.dataset is None or sensor not in self.dataset.column_names:
+    def bands(self, tile: str, sensor: str) -> Mapping[str, Any] | None:
+        """A tile by its id, (H, W) by band in dB or digital numbers; None where it is not there, has no such sensor or is broken."""
+        dataset, row = self._places.get(tile, (None, 0))
+        if dataset is None or sensor not in dataset.column_names:
             return None
         try:
-            tile = self.dataset[row][sensor]
-            return None if tile is None else dict(tile.items())
+            image = tile_image(dataset[row], sensor)
+            return (
+                None
+                if image is None
+                else shown_image(image, self._known.get(sensor, {}).get(tile) or self.units.get(sensor))
+            )
         except (ValueError, KeyError, OSError):
             return None
 
-    def bands(self, tile: str, sensor: str) -> Mapping[str, Any] | None:
-        """A tile by its id, (H, W) by band; None where it is not there."""
-        row = self._rows.get(tile)
-        return None if row is None else self._read(row, sensor)
-
     def paint(self, bands: Mapping[str, Any], sensor: str) -> list[Image]:
         """Pictures of an image, (H, W) by name, in every way of its sensor, stretched as all tiles of the archive are."""
+        shown = shown_image(bands, self.units.get(sensor))
         return [
-            paint(bands, way, self._limits.get(way) or measure_limits([bands], way)) for way in self.composites[sensor]
+            paint(shown, way, self._limits.get(way) or measure_limits([shown], way)) for way in self.composites[sensor]
         ]
 
     def draw(self, bands: Mapping[str, Any], sensor: str) -> list[tuple[str, str]]:

@@ -14,8 +14,9 @@ from csmae_hf.archive.folder import open_archive, save_archive
 from csmae_hf.archive.held import Held, aligned_vectors
 from csmae_hf.archive.hits import Hits, leave_out, notes_on
 from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
-from csmae_hf.archive.tiles import in_columns, metadata_of, without_rows
-from csmae_hf.embedding.embed import Suspect, embed_tiles
+from csmae_hf.archive.tiles import in_columns, metadata_of, with_units_columns, without_rows
+from csmae_hf.data.suspects import Suspect
+from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
 from csmae_hf.search.build_index import build_index
@@ -24,6 +25,7 @@ from csmae_hf.search.filter_language import mask_of, parse_filter
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
+from image_checks_csmae import UNIT_NAMES
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -82,7 +84,7 @@ class Archive(Held):
             sensor: Sensor or sensors to embed; default all of the model that the dataset has.
             alignment: Applied to the embeds of each sensor.
             model_name: Folder or Hub name of the model, where it is not the one it was loaded from.
-            source: Where the tiles came from, for whoever wants to see them.
+            source: Where the tiles came from, for whoever wants to see them: `data`, and options of [`load_data`].
             batch_size: Tiles per forward pass.
             device: Where to embed; default where the model is.
             num_workers: Processes that read and preprocess.
@@ -99,7 +101,7 @@ class Archive(Held):
         if sensor is None:
             sensor = [name for name in known if name in dataset.column_names]
         sensors = [sensor] if isinstance(sensor, str) else list(sensor)
-        tiles = metadata_of(dataset, known)
+        tiles = metadata_of(dataset, known, getattr(processor, "units", None))
         options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
         options["suspect"] = suspect
         embeds, unreadable = embed_tiles(model, processor, dataset, sensors, batch_size=batch_size, **options)
@@ -175,7 +177,8 @@ class Archive(Held):
             units: By sensor, what queries that are images are in ("db", "linear"; "dn", "dn+1000", "reflectance"), where they do
                 not say it.
             level: "L1C" to take a Level-1C image as a query, which is else refused.
-            suspect: "refuse", or "accept" queries that show a sign which is a guess.
+            suspect: Whether queries that show a sign which is a guess are refused, or accepted as they are; "leave-out" refuses them,
+                too, for of one query none can be left out.
 
         Returns:
             The hits. Where they are fewer than k, or may not be the nearest, that is said in `notes`, and logged.
@@ -186,8 +189,13 @@ class Archive(Held):
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1.")
         asked, target = choose_sensors(self, sensor, archive_sensor)
-        order = (bands or {}).get(asked)
-        said = Said((units or {}).get(asked), level, None if order is None else tuple(order))
+        order, unit = (bands or {}).get(asked), (units or {}).get(asked)
+        if unit not in (None, *UNIT_NAMES):
+            raise ValueError(
+                f"units of a query: {unit!r}; expected one of {', '.join(UNIT_NAMES)}: a query is one image, and rules are of "
+                "data sets."
+            )
+        said = Said(unit, level, None if order is None else tuple(order))
         selection = None
         if filter is not None and filter.strip():
             where = parse_filter(filter, self.tiles.schema)
@@ -219,30 +227,35 @@ class Archive(Held):
             images=queries.images,
         )
 
-    def add(self, dataset: "Dataset", **options: Any) -> None:
+    def add(self, dataset: "Dataset", *, source: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Embed more tiles and put them after the others. The indexes follow.
 
         Args:
             dataset: Tiles with the archive's sensors; columns of metadata that the archive has and they lack are None.
+            source: Where they came from, as of [`Archive.build`].
             **options: As of [`Archive.build`]: batch_size, device, num_workers, progress, suspect.
 
         Raises:
             ValueError: If a tile is in the archive already, a column has another type, or as of [`Archive.build`].
         """
         model, processor = self.load_model()
-        tiles = metadata_of(dataset, list(model.config.sensors))  # type: ignore[union-attr, arg-type]
+        known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
+        tiles = metadata_of(dataset, known, getattr(processor, "units", None))
         present = set(self.ids) & set(tiles.column(ID).to_pylist())
         if present:
             raise ValueError(
                 f"{len(present)} tiles are in the archive already, {min(present)!r} for one: remove them first."
             )
-        tiles = in_columns(tiles, self.tiles.schema)
+        held = with_units_columns(self.tiles, tiles, known)
+        tiles = in_columns(tiles, held.schema)
         embeds, unreadable = embed_tiles(model, processor, dataset, self.sensors, **options)
         tiles, reasons = without_rows(tiles, unreadable)
         added = aligned_vectors(embeds, self.alignment)
         self._forget_unopened_indexes()
-        self.tiles = pa.concat_tables([self.tiles, tiles])
+        self.tiles = pa.concat_tables([held, tiles])
         self.unreadable.update(reasons)
+        if source is not None:
+            self.source["added"] = [*self.source.get("added", ()), dict(source)]
         for sensor, vectors in added.items():
             self.vectors[sensor] = self.vectors[sensor].extend(vectors)
             if len(self.vectors[sensor]) == len(vectors):  # was empty

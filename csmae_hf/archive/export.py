@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,13 @@ from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits, as_json
 from csmae_hf.data.labels import class_names, known_numbers
 from csmae_hf.data.pixel_column import Tile, open_store
+from csmae_hf.data.unit_rules import units_column
+from csmae_hf.data.units import said_units, set_units, tile_image, with_units
 from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
+from image_checks_csmae import UNIT_NAMES
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -54,46 +58,94 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": features}
 
 
-def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dataset":
-    """Load, for [`draw_hits`], the tiles that a picture of hits shows, and perhaps others, from a data set; options as of `load_data`.
+def load_source(source: Mapping[str, Any]) -> "Dataset":
+    """Load the tiles of one of the sources that an archive keeps: `data`, and options of `load_data`."""
+    from csmae_hf.data.load import ALL_TILES, load_data
+
+    options = dict(source)
+    return load_data(options.pop("data"), options.pop("split", ALL_TILES), **options)
+
+
+def load_shown(held: Held, hits: Hits, sources: Sequence[Mapping[str, Any]] | None = None) -> list["Dataset"]:
+    """Load, for [`draw_hits`], the tiles that a picture of hits shows, in the units that the archive knows they are in.
 
     Of BigEarthNet in an LMDB no others are looked up: the archive's metadata says under which keys they lie.
+
+    Args:
+        held: The archive.
+        hits: Results of a search of it.
+        sources: Where the tiles are, as of [`load_source`]; default where the archive says. A tile that several list is taken from
+            the last.
+
+    Returns:
+        A dataset of each source that has such tiles.
+
+    Raises:
+        FileNotFoundError: If a source is not there.
+        ValueError: As of `load_data`.
     """
+    names = dict.fromkeys(name for found in (hits.queries, *hits.ids) for name in found if name in held.rows_by_id)
+    sensors = {hits.query_sensor, hits.archive_sensor}
+    places = held.sources if sources is None else list(sources)
+    shown = []
+    for source in reversed([source for source in places if Path(source["data"]).exists()]):
+        tiles = held.tiles.take(pa.array(held.rows_of(list(names)), pa.int64()))
+        dataset = _from_store(source, tiles, sensors) if len(places) == 1 else None
+        if dataset is None:
+            dataset = load_source(source)
+            rows = {name: row for row, name in enumerate(dataset.with_format(None)[ID]) if name in names}
+            dataset = dataset.select(list(rows.values()))
+            tiles = held.tiles.take(pa.array(held.rows_of(list(rows)), pa.int64()))
+            names = {name: None for name in names if name not in rows}
+        else:
+            names = {}
+        for sensor in sensors & set(dataset.column_names):
+            if (column := units_column(sensor)) in tiles.column_names:
+                both = zip(said_units(dataset, sensor), tiles.column(column).to_pylist(), strict=True)
+                dataset = set_units(dataset, sensor, [own or known for own, known in both])
+        shown.append(dataset)
+    gone = [source["data"] for source in places if not Path(source["data"]).exists()]
+    if names and (gone or not places):
+        raise FileNotFoundError(
+            f"Pictures need the tiles themselves, and they are not at {', '.join(gone) or 'any place the archive knows'}: pass "
+            "--data."
+        )
+    return shown
+
+
+def _from_store(source: Mapping[str, Any], tiles: pa.Table, sensors: Set[str]) -> "Dataset | None":
+    """The tiles of an archive by the keys that its metadata says; None where it does not, or they are not in the store."""
     from datasets import Dataset, Features
 
     from csmae_hf.bigearthnet import PARTNER_SENSOR, SENSORS
     from csmae_hf.data.dataset import find_store
-    from csmae_hf.data.load import ALL_TILES, holds_store, load_data
+    from csmae_hf.data.load import holds_store
 
-    names = dict.fromkeys(name for found in (hits.queries, *hits.ids) for name in found if name in held.rows_by_id)
-    tiles = held.tiles.take(pa.array(held.rows_of(list(names)), pa.int64()))
-    sensors = {hits.query_sensor, hits.archive_sensor}
-    path = Path(data)
-    if not (holds_store(path) and sensors <= SENSORS.keys() and "s1_id" in tiles.column_names):
-        return load_data(data, ALL_TILES, **options)
+    path = Path(source["data"])
+    units = {sensor: unit for sensor, unit in (source.get("units") or {}).items() if sensor in sensors}
+    by_rules = any(not isinstance(unit, str) or unit not in UNIT_NAMES for unit in units.values())
+    if by_rules or not (holds_store(path) and sensors <= SENSORS.keys() and "s1_id" in tiles.column_names):
+        return None
     store = open_store(str(find_store(path).resolve()))
     kept = tiles.select([name for name in (ID, "labels") if name in tiles.column_names])
     features, columns = dict(Features.from_arrow_schema(kept.schema)), dict(zip(kept.column_names, kept, strict=True))
-    units = options.get("units") or {}
     for sensor in sensors:
         keys = tiles.column("s1_id" if sensor == PARTNER_SENSOR and store.format == "v2" else ID).to_pylist()
-        if not all(key in store for key in keys):
-            return load_data(data, ALL_TILES, **options)  # which says what is wrong with them
-        stored = store.read(keys[0]) if keys else {}
+        stored = store.read(keys[0]) if keys and all(key in store for key in keys) else {}
         bands = [band for band in SENSORS[sensor].bands if band in stored]
         if keys and not bands:
-            return load_data(data, ALL_TILES, **options)
-        features[sensor] = Tile(str(store.path), sensor, bands, unit=units.get(sensor))
+            return None
+        features[sensor] = Tile(str(store.path), sensor, bands)
         columns[sensor] = pa.array(keys, pa.string())
-    return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
+    return with_units(Dataset(pa.table(columns, schema=Features(features).arrow_schema)), units)
 
 
-def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> Path:
+def draw_hits(hits: Hits, tiles: "Dataset | Sequence[Dataset]", path: str | os.PathLike[str]) -> Path:
     """Draw each query with its results. A result that shares a label with its query is marked; a query without labels marks nothing.
 
     Args:
         hits: Results of a search.
-        dataset: The archive's tiles, with their pixels.
+        tiles: The archive's tiles, with their pixels: one dataset or several. A tile that several have is taken from the first.
         path: File to write, and given back.
 
     Raises:
@@ -102,7 +154,12 @@ def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> P
     """
     found = {name for names in hits.ids for name in names}
     wanted = found | (set(hits.queries) - set(hits.images))
-    rows = {name: row for row, name in enumerate(dataset.with_format(None)[ID]) if name in wanted}
+    rows = {
+        name: (dataset, row)
+        for dataset in reversed(tiles if isinstance(tiles, (list, tuple)) else [tiles])
+        for row, name in enumerate(dataset.with_format(None)[ID])
+        if name in wanted
+    }
     lacking = sorted(found - set(rows))
     if lacking:
         raise ValueError(
@@ -113,19 +170,24 @@ def draw_hits(hits: Hits, dataset: "Dataset", path: str | os.PathLike[str]) -> P
     results: list[list[ResultPicture]] = []
     for number, name in enumerate(hits.queries):
         sensor, target = hits.query_sensor, hits.archive_sensor
-        bands = hits.images[name] if name in hits.images else dataset[rows[name]][sensor] if name in rows else None
+        bands = hits.images[name] if name in hits.images else _bands(*rows[name], sensor) if name in rows else None
         image = np.ones((2, 2, 3)) if bands is None else to_rgb(bands, sensor)  # embeds have no picture
         title = f"{sensor.upper()} query" + (f" {number + 1}" if len(hits) > 1 else "")
-        queries.append(QueryPicture(image, title, _labels(dataset, rows[name]) if name in rows else []))
+        queries.append(QueryPicture(image, title, _labels(*rows[name]) if name in rows else []))
         results.append([])
         for hit in hits[number]:
-            picture = to_rgb(dataset[rows[hit[ID]]][target], target)
+            picture = to_rgb(_bands(*rows[hit[ID]], target), target)
             results[-1].append(ResultPicture(picture, hit["score"], labels[hit[ID]]))
     note = f"{'exact' if hits.exact else 'approximate'} search of {hits.kept} tiles; number: cosine similarity"
     if len(hits) == 1:
         note = f"{Path(hits.queries[0]).name}; {note}"
     title = f"{hits.query_sensor.upper()} queries, {hits.archive_sensor.upper()} tiles retrieved"
     return draw_retrieval(queries, results, path, title=title, note=note)
+
+
+def _bands(dataset: "Dataset", row: int, sensor: str) -> Any:
+    """The image of a tile, with what is said of its unit; other sensors are not read."""
+    return tile_image(dataset[row], sensor)
 
 
 def _labels(dataset: "Dataset", row: int) -> list[str]:

@@ -83,6 +83,12 @@ class Held:
         return list(self.vectors)
 
     @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Where the tiles came from: of those it was built of, and of those added each time, as far as it is known."""
+        first = {name: value for name, value in self.source.items() if name != "added"}
+        return [source for source in (first, *self.source.get("added", ())) if source.get("data")]
+
+    @property
     def width(self) -> int:
         """Width of the embeds."""
         return next(iter(self.vectors.values())).width

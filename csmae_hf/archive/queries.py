@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from csmae_hf.archive.held import Held, aligned_vectors
-from csmae_hf.embedding.embed import Suspect, embed_images
+from csmae_hf.data.suspects import Suspect
+from csmae_hf.data.units import shown_image
+from csmae_hf.embedding.embed import embed_images
 from csmae_hf.images.image import BandImage, Facts, Said
 from csmae_hf.images.readers import read_path
 from csmae_hf.search.feedback import refine
@@ -25,7 +27,7 @@ class Queries:
         names: Of each.
         vectors: (Q, D) unit vectors.
         rows: (Q,) row of the tile that each is, -1 for none.
-        images: Of those that were images, bands by name, by the query's name.
+        images: Of those that were images, bands by name, in dB and digital numbers, by the query's name.
     """
 
     names: list[str]
@@ -152,7 +154,8 @@ def _of_values(held: Held, item: Any, sensor: str, name: str, unit: str | None, 
         images = [_in_unit(image, bands, unit) for image in images]
         embeds = embed_images(model, processor, images, sensor, names, suspect)
         named = (image if hasattr(image, "keys") else dict(zip(bands, image, strict=True)) for image in images)
-        shown = dict(zip(names, named, strict=True))
+        own = (getattr(processor, "units", None) or {}).get(sensor)
+        shown = {name: shown_image(image, own) for name, image in zip(names, named, strict=True)}
     vectors = aligned_vectors({sensor: embeds}, held.alignment)[sensor][:]
     return Queries(names, vectors, np.full(len(names), -1), shown)
 

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from csmae_hf.archive.held import check_ids
 from csmae_hf.data.pixel_column import Tile
+from csmae_hf.data.unit_rules import units_column
+from csmae_hf.data.units import said_units
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import footprint_columns
 
@@ -30,11 +32,12 @@ _KEPT = (
 )
 
 
-def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
+def metadata_of(dataset: "Dataset", sensors: Sequence[str], units: Mapping[str, str] | None = None) -> pa.Table:
     """Take a dataset's metadata: whatever has one value a tile, or a list of them, classes by name; of GeoTIFFs where they lie.
 
-    No pixels are read. `sensors` names the pixel columns. `labels` is a list even where the dataset has one class a tile. A warning
-    names columns that are left out, such as pictures and nested ones.
+    No pixels are read. `sensors` names the pixel columns. A column `units_SENSOR` has the units that are said of tiles, or else those
+    of `units`, the processor's own; pictures are drawn by them. `labels` is a list even where the dataset has one class a tile. A
+    warning names columns that are left out, such as pictures and nested ones.
 
     Returns:
         A table with `id` first; where the dataset has no such column, the row numbers.
@@ -56,6 +59,11 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str]) -> pa.Table:
         if name == "labels" and pa.types.is_string(kind):
             column = pa.array([None if value is None else [value] for value in column.to_pylist()], pa.list_(kind))
         columns[name] = column
+    for sensor in sensors:
+        if sensor in dataset.column_names:
+            said = [unit or (units or {}).get(sensor) for unit in said_units(dataset, sensor)]
+            if any(said):
+                columns[units_column(sensor)] = pa.array(said, pa.string())
     if left_out:
         logger.warning(
             "The archive keeps no column %s: a value of it is no text, number, truth value, date or time, nor a list of them.",
@@ -110,6 +118,14 @@ def without_rows(tiles: pa.Table, unreadable: Mapping[int, str]) -> tuple[pa.Tab
     first, why = next(iter(reasons.items()))
     logger.warning(f"{len(reasons)} of {len(ids)} tiles cannot be read and are left out, {first} for one: {why}")
     return tiles.take(pa.array([row for row in range(len(ids)) if row not in unreadable])), reasons
+
+
+def with_units_columns(tiles: pa.Table, others: pa.Table, sensors: Sequence[str]) -> pa.Table:
+    """Give metadata the columns `units_SENSOR` that others have and they lack: of their own tiles nothing is said."""
+    for name in map(units_column, sensors):
+        if name in others.column_names and name not in tiles.column_names:
+            tiles = tiles.append_column(name, pa.nulls(tiles.num_rows, pa.string()))
+    return tiles
 
 
 def in_columns(tiles: pa.Table, schema: pa.Schema) -> pa.Table:

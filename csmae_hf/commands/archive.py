@@ -66,7 +66,7 @@ def _add_tile_options(parser: argparse.ArgumentParser) -> None:
         "--missing", choices=("error", "drop"), default="error", help="if over 1%% of listed tiles are missing"
     )
     add_image_options(parser)
-    add_suspect(parser, "leave-out")
+    add_suspect(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="the most tiles to embed, evenly spread over the split")
     parser.add_argument("--batch-size", type=int, default=64, help="tiles of a forward pass (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
@@ -97,7 +97,7 @@ def run_build(arguments: argparse.Namespace) -> None:
         dataset,
         sensor=list(read["sensors"]) if "sensors" in read else None,
         alignment=Alignment.load(arguments.alignment) if arguments.alignment else None,
-        source={"data": arguments.data, **{name: value for name, value in read.items() if value is not None}},
+        source=_source(arguments, read),
         **embedding,
     )
     _use_index(archive, arguments)
@@ -110,8 +110,8 @@ def run_add(arguments: argparse.Namespace) -> None:
     from csmae_hf.archive.archive import Archive
 
     archive = Archive.load(arguments.archive, **model_options(arguments.model))
-    dataset, _, embedding = _tiles(arguments)
-    archive.add(dataset, **embedding)
+    dataset, read, embedding = _tiles(arguments)
+    archive.add(dataset, source=_source(arguments, read), **embedding)
     archive.save(arguments.archive)
     say(describe(archive))
 
@@ -134,6 +134,12 @@ def _tiles(arguments: argparse.Namespace) -> tuple["Dataset", dict[str, Any], di
         "suspect": arguments.suspect,
     }
     return load_data(arguments.data, arguments.split, limit=arguments.limit, **read), read, embedding
+
+
+def _source(arguments: argparse.Namespace, read: dict[str, Any]) -> dict[str, Any]:
+    """What an archive keeps of where its tiles came from: all that it takes to load just these again."""
+    which = {"data": arguments.data, "split": arguments.split, "limit": arguments.limit}
+    return {name: value for name, value in (which | read).items() if value is not None}
 
 
 def _use_index(archive: "Archive", arguments: argparse.Namespace) -> None:

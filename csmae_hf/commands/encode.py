@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help=OUT_HELP)
     add_image_options(parser)
-    add_suspect(parser, "accept", "refuse")
+    add_suspect(parser)
     parser.add_argument(
         "--metadata", type=Path, help="metadata.parquet of v2, or CSV of s2_name, s1_name, country of v1"
     )

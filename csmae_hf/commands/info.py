@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from .options import add_image_options, add_suspect, image_options, say
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=1000, metavar="N", help="the most images to read (default: %(default)s)"
     )
     add_image_options(parser)
-    add_suspect(parser, "refuse")
+    add_suspect(parser)
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="of an LMDB, PNG to write (default: NAME_tiles.png, here)"
     )
@@ -41,12 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     path, said = arguments.path, image_options(arguments)
     if path.exists() and holds_store(path):
-        if said or arguments.format != "text":
-            raise ValueError(
-                f"{path} is an LMDB: {', '.join(f'--{name}' for name in said) or '--format json'} is for image files."
-            )
+        wrong = [f"--{name}" for name in said if name not in ("units", "sensors")]
+        if wrong or arguments.format != "text":
+            raise ValueError(f"{path} is an LMDB: {', '.join(wrong) or '--format json'} is for image files.")
         _describe_store(
-            path, None if arguments.no_picture else arguments.picture or Path(f"{path.resolve().name}_tiles.png")
+            path,
+            None if arguments.no_picture else arguments.picture or Path(f"{path.resolve().name}_tiles.png"),
+            said,
         )
         return 0
     from csmae_hf.data.inspect import format_inspection, inspect_images
@@ -61,10 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if found.is_good else 1
 
 
-def _describe_store(path: Path, picture: Path | None) -> None:
+def _describe_store(path: Path, picture: Path | None, said: dict[str, Any]) -> None:
     from csmae_hf.data.info import describe, draw_tiles
 
-    for line in describe(path):
+    for line in describe(path, **said):
         say(line)
     if picture is not None:
-        say(f"picture   {draw_tiles(path, picture)}")
+        say(f"picture   {draw_tiles(path, picture, **said)}")

@@ -61,7 +61,8 @@ def add_image_options(parser: argparse.ArgumentParser, *names: str) -> None:
         ),
         "units": (
             "SENSOR=UNIT",
-            "what pixels are in where the files do not say it, such as s2=dn+1000 or s1=linear; repeatable",
+            "what pixels are in where the files do not say it, such as s2=dn+1000 or s1=linear; of some tiles, such as "
+            "'s2=dn+1000 from 2022-01-25' (from DATE, before DATE, of PATTERN; docs/units.md); repeatable",
         ),
         "level": ("LEVEL", "L1C to take Sentinel-2 Level-1C, which is refused otherwise"),
         "sensors": (
@@ -79,13 +80,14 @@ def add_image_options(parser: argparse.ArgumentParser, *names: str) -> None:
             parser.add_argument(f"--{name}", action=action, metavar=metavar, help=text)
 
 
-def add_suspect(parser: argparse.ArgumentParser, default: str, *left_out: str) -> None:
-    """Add `--suspect`, without the choices that make no sense for a command."""
-    choices = [choice for choice in ("refuse", "leave-out", "accept") if choice not in left_out]
-    text = "what to do about tiles that look wrong by a guess; leave-out does without them, up to 1%% of all"
-    if left_out:
-        text = text.partition(";")[0]
-    parser.add_argument("--suspect", choices=choices, default=default, help=f"{text} (default: %(default)s)")
+def add_suspect(parser: argparse.ArgumentParser) -> None:
+    """Add `--suspect`, the same wherever pixels are used."""
+    text = (
+        "what to do about images that look wrong by a guess: refuse them, leave them out, up to 1%% of all, or accept "
+        "them as they are"
+    )
+    choices = ("refuse", "leave-out", "accept")
+    parser.add_argument("--suspect", choices=choices, default="leave-out", help=f"{text} (default: %(default)s)")
 
 
 def image_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name, type=split_names, default=[], metavar="ID,ID", help=f"tiles to move the queries {way}"
         )
     add_image_options(parser)
-    add_suspect(parser, "refuse", "leave-out")
+    add_suspect(parser)
     parser.add_argument("--include-self", action="store_true", help="let a tile of the archive find itself")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to write to the terminal")
     parser.add_argument(
@@ -87,13 +87,7 @@ def draw(archive: "Archive", hits: "Hits", path: Path, given: str | None, said: 
     from csmae_hf.archive.export import draw_hits, load_shown
     from csmae_hf.data.load import holds_store
 
-    data = given or archive.source.get("data")
-    if not data or not Path(data).exists():
-        raise FileNotFoundError(
-            f"Pictures need the tiles themselves, and they are not at {data or 'any place the archive knows'}: pass --data."
-        )
     if given:
-        options = {name: said[name] for name in ("units",) if name in said} if holds_store(Path(data)) else said
-    else:
-        options = {name: value for name, value in archive.source.items() if name != "data"}
-    return draw_hits(hits, load_shown(archive, hits, data, **options), path)
+        options = {name: said[name] for name in ("units",) if name in said} if holds_store(Path(given)) else said
+        return draw_hits(hits, load_shown(archive, hits, [{"data": given, **options}]), path)
+    return draw_hits(hits, load_shown(archive, hits), path)

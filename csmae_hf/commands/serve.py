@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for everybody (default: %(default)s)"
     )
     add_image_options(parser)
-    add_suspect(parser, "refuse", "leave-out")
+    add_suspect(parser)
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
 
 

@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import say
+from .options import add_image_options, add_suspect, image_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
-    parser.add_argument("data", help="archive, or a dataset saved with save_to_disk")
+    parser.add_argument("data", help="archive, folder or table of image files, or a dataset saved with save_to_disk")
     parser.add_argument("output", type=Path, help="folder for preprocessor_config.json; not that of a trained model")
     parser.add_argument("--split", default="train", help="split, or 'all' (default: %(default)s)")
     parser.add_argument("--subset", help="BEN-14K or BEN-270K (default: all tiles of the split)")
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processor", help="folder or Hub id of a processor that says bands, size and units (default: the paper's)"
     )
-    parser.add_argument("--sensors", nargs="+", help="sensors to take (default: those of the processor)")
+    add_image_options(parser)
+    add_suspect(parser)
     parser.add_argument("--batch_size", type=int, default=64, help="tiles worked on at once (default: %(default)s)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read tiles (default: %(default)s)")
 
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from csmae_hf.data.load import load_data
     from csmae_hf.data.statistics import estimate_statistics, format_statistics
+    from csmae_hf.data.units import with_units
     from image_processing_csmae import CSMAEImageProcessor
 
     weights = sorted(path.name for path in arguments.output.glob("*.safetensors"))
@@ -43,12 +45,18 @@ def run(arguments: argparse.Namespace) -> None:
             "Give another folder."
         )
     before = CSMAEImageProcessor.from_pretrained(arguments.processor) if arguments.processor else CSMAEImageProcessor()
+    said = image_options(arguments)
     if (Path(arguments.data) / "state.json").is_file():
-        dataset: Any = load_from_disk(arguments.data)
+        for name in ("bands", "level", "pair"):
+            if name in said:
+                raise ValueError(f"{arguments.data} is a saved dataset, and --{name} is for image files: leave it out.")
+        dataset: Any = with_units(load_from_disk(arguments.data), said.get("units", {}))
     else:
         options = {name: getattr(arguments, name) for name in ("subset", "metadata", "splits", "missing")}
-        dataset = load_data(arguments.data, arguments.split, **options)
-    options = {name: getattr(arguments, name) for name in ("sensors", "batch_size", "num_workers")}
-    after = estimate_statistics(dataset, before, **options)
+        dataset = load_data(arguments.data, arguments.split, **options, **said)
+    options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "suspect")}
+    after = estimate_statistics(
+        dataset, before, sensors=list(said["sensors"]) if "sensors" in said else None, **options
+    )
     after.save_pretrained(arguments.output)
     say(f"{format_statistics(after, before)}\nSaved to {arguments.output / 'preprocessor_config.json'}.")

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from csmae_hf.data.labels import known_numbers
+from csmae_hf.data.suspects import unit_remedy
+from csmae_hf.data.units import tile_image
 from image_checks_csmae import SuspectImageError
 from image_processing_csmae import CSMAEImageProcessor
 
@@ -63,7 +65,7 @@ class TileCollator:
         """Make a batch.
 
         Args:
-            rows: Each with an image by sensor and, for messages, an `id`.
+            rows: Each with an image by sensor, for messages an `id`, and perhaps the image's unit as `units_SENSOR`.
 
         Returns:
             (B, C, H, W) by sensor; if `native`, by sensor a dict of (B, bands, H, W), as `processor.stack_native` makes it;
@@ -73,6 +75,8 @@ class TileCollator:
             SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
             ValueError: If a tile lacks an image or a label, or is not what the processor takes; the message names the tile.
         """
+        bands = {sensor: self.processor.sensors.get(sensor, ()) for sensor in self.sensors}
+        rows = [{**row, **{sensor: tile_image(row, sensor, names) for sensor, names in bands.items()}} for row in rows]
         present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
         for sensor, flags in present.items():
             missing = [_name(row, place) for place, row in enumerate(rows) if not flags[place]]
@@ -196,7 +200,8 @@ def find_suspects(
 
 
 def group_reasons(reasons: Sequence[str], most: int = 10) -> str:
-    """Sum up why tiles are refused: for each kind of reason how many tiles show it, which, and what is said of the first."""
+    """Sum up why tiles are refused: for each kind of reason how many tiles show it, which, and what is said of the first; at the end
+    what to do where some tiles are in another unit than others."""
     kinds: dict[str, list[str]] = {}
     for reason in reasons:
         said = reason.partition(": ")[2] or reason
@@ -206,7 +211,8 @@ def group_reasons(reasons: Sequence[str], most: int = 10) -> str:
         names = [reason.partition(": ")[0].removeprefix("tile ") for reason in found]
         more = f" and {len(found) - most} more" if len(found) > most else ""
         lines.append(f"  {len(found)} ({', '.join(names[:most])}{more}): {found[0].partition(': ')[2] or found[0]}")
-    return "\n".join(lines)
+    remedy = unit_remedy(reasons)
+    return "\n".join([*lines, *([remedy] if remedy else [])])
 
 
 def _name(row: Mapping[str, Any], place: int) -> str:

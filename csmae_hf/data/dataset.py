@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +21,18 @@ from csmae_hf.data.metadata import (
     acquisition_time,
     name_column,
     own_columns,
+    read_date,
     read_v1_store_rows,
     read_v2_rows,
     season_of,
     v2_tables,
 )
-from csmae_hf.data.pixel_column import Tile, TileBands, open_store
+from csmae_hf.data.pixel_column import Tile, TileBands, key_in_unit, open_store
 from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
+from csmae_hf.data.unit_rules import check_unit, read_unit, units_column
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
-from csmae_hf.images.products import parse_time
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def load_bigearthnet(
         (H, W) at native resolution, S1 float32 in dB and S2 uint16 digital numbers. A v1 store of one sensor alone has that one's
         column; of S1 alone `id` is the S1 name where no table gives the S2 name. Any other sensor likewise has `NAME_id`,
         `date_NAME` and `NAME`. Other columns of the tables (of v1: of those given) follow, with their types; `date_s1`, `date_s2`
-        and `season` of v2 are believed before the names. Labels that are not BigEarthNet's are classes of their own, in
+        and `season` of v2 are believed before the names; `units_s1` and `units_s2` say by tile which unit pixels are in ("linear",
+        "dn+1000", ...; none where nobody knows). Labels that are not BigEarthNet's are classes of their own, in
         alphabetical order, -1 none.
 
     Raises:
@@ -314,10 +316,16 @@ def to_dataset(
     for number, row in enumerate(rows):  # tile by tile, for what a name says is remembered for a while only
         for sensor in sensors:
             said = told[f"date_{sensor}"][number]
-            dates[sensor].append(acquisition_time(row.image_name(sensor)) if said is None else _date(said, row.id))
+            dates[sensor].append(acquisition_time(row.image_name(sensor)) if said is None else read_date(said, row.id))
         time = dates[TILE_SENSOR if TILE_SENSOR in dates else sensors[0]][number]
         seasons.append(told["season"][number] or season_of(time, (row.id, *row.names.values()), latitudes[number]))
     classes = classes_of((row.id, row.labels) for row in rows) if classes is None else classes
+    pixels = {
+        sensor: (feature, _in_units(rows, sensor, feature, keys, own[units_column(sensor)].to_pylist()))
+        if units_column(sensor) in own
+        else (feature, keys)
+        for sensor, (feature, keys) in pixels.items()
+    }
     values: dict[str, tuple[Any, Iterable[Any]]] = {
         "id": (Value("string"), (row.id for row in rows)),
         **{f"{sensor}_id": (Value("string"), [row.names.get(sensor) for row in rows]) for sensor in images},
@@ -342,20 +350,18 @@ def to_dataset(
     return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
 
 
-def _date(given: Any, tile: str) -> datetime:
-    """The time of acquisition (UTC, without a zone) that a table says, as a date, a time or their text."""
-    time: datetime | None
-    if isinstance(given, datetime):
-        time = given
-    elif isinstance(given, date):
-        time = datetime.combine(given, datetime.min.time())
-    else:
-        try:
-            time = datetime.fromisoformat(str(given).strip())
-        except ValueError:
-            time = parse_time(str(given))
-    if time is None:
-        raise ValueError(
-            f"Tile {tile} has the date {str(given)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
-        )
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+def _in_units(
+    rows: Sequence[TileRow], sensor: str, feature: Tile, keys: Sequence[str | None], units: Sequence[Any]
+) -> list[str | None]:
+    """Keys with the units that the column of a table says of their tiles."""
+    said = []
+    for row, key, value in zip(rows, keys, units, strict=True):
+        unit = read_unit(value)
+        if key is not None and unit is not None:
+            try:
+                check_unit(sensor, feature.bands, unit)
+            except ValueError as error:
+                raise ValueError(f"Tile {row.id}, column {units_column(sensor)}: {error}") from error
+            key = key_in_unit(feature.store, key, unit)
+        said.append(key)
+    return said

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import encode_safetensors
+from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.find_tiles import FoundTile, FoundTiles, find_tiles
 from csmae_hf.data.inspect import look_at_pixels
 from csmae_hf.data.metadata import (
@@ -27,7 +28,9 @@ from csmae_hf.data.metadata import (
     stand_in_key,
 )
 from csmae_hf.data.store_writer import Failure, Made, StoreWriter, WriteReport, make_record, metadata_table
+from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY, Suspect, check_suspect
 from csmae_hf.data.tiles import check_asked
+from csmae_hf.data.unit_rules import Units, units_column
 from csmae_hf.images.discovery import REFERENCE_MAP
 from csmae_hf.images.geotiff import TiffFolder, TiffImage
 from csmae_hf.images.image import BandImage
@@ -47,14 +50,18 @@ class Job(NamedTuple):
         image: Where it lies.
         bands: That it must have, in any order; None if its file has to be opened to know.
         declared: Bands to read that are not BigEarthNet's; None to read all that there are.
-        suspect: As of [`encode`].
+        suspect: As of [`encode`]; an image that looks wrong is a failure unless it is accepted.
     """
 
     key: str
     image: TiffImage
     bands: tuple[str, ...] | None
     declared: tuple[str, ...] | None = None
-    suspect: str = "accept"
+    suspect: Suspect = "leave-out"
+
+
+class SuspectFailure(Failure):
+    """An image that looks wrong by a guess."""
 
 
 def encode(
@@ -66,10 +73,10 @@ def encode(
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
     pair: str | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Units | None = None,
     level: str | None = None,
     workers: int | None = None,
-    suspect: Literal["accept", "leave-out"] = "accept",
+    suspect: Suspect = "leave-out",
 ) -> WriteReport:
     """Encode GeoTIFF tiles as a store that [`load_bigearthnet`] opens.
 
@@ -93,7 +100,8 @@ def encode(
         units: As of [`load_tiles`].
         level: As of [`load_tiles`].
         workers: Processes that read and encode; None for one a processor, 0 for this one.
-        suspect: Whether images that look wrong by a guess are stored, or left out and named among the failures.
+        suspect: Whether images that look wrong by a guess are refused, left out and named among the failures, up to 1 % of all, or
+            stored as they are.
 
     Returns:
         What was done, with every image that could not be encoded and why.
@@ -101,9 +109,11 @@ def encode(
     Raises:
         FileNotFoundError: If something named is not there.
         FileExistsError: If `out` holds something else; nothing is ever overwritten.
-        ValueError: If there is no tile, a name comes twice, or `out` holds images that the source lacks.
+        ValueError: If there is no tile, a name comes twice, `out` holds images that the source lacks, or too many images look wrong by
+            a guess: what is stored by then stays, and the same call goes on with another `suspect`.
         StoreError: If the disk is full or fails, or a process dies. What is stored stays.
     """
+    check_suspect(suspect)
     found = find_tiles(
         source, sensors=sensors, bands=bands, metadata=metadata, splits=splits, pair=pair, units=units, level=level
     )
@@ -129,11 +139,27 @@ def encode(
         if todo:
             writer.begin()
         make = functools.partial(_encode_image, str(found.root))
-        results = writer.fill(make, todo, workers, present, "image")
-        failures += [made for _, made in results if isinstance(made, Failure)]
+        most = 0 if suspect == "refuse" else MAX_UNREADABLE_SHARE * len(jobs)
+        suspects: list[Failure] = []
+        for _, made in writer.fill(make, todo, workers, present, "image"):
+            if isinstance(made, Failure):
+                failures.append(made)
+            if isinstance(made, SuspectFailure):
+                suspects.append(made)
+                if len(suspects) > most:
+                    raise ValueError(_refusal(suspects, len(jobs)))
         writer.finish(_metadata(found, jobs.keys() - {failure.key for failure in failures}), failures)
         written = len(writer.records) - present
     return WriteReport(Path(out), written, present, failures)
+
+
+def _refusal(suspects: Sequence[Failure], total: int) -> str:
+    """What is said where more images look wrong by a guess than may be left out."""
+    reasons = [f"{failure.key}: {failure.reason}" for failure in suspects]
+    return (
+        f"{len(suspects)} or more of {total} images look wrong by a guess:\n{group_reasons(reasons)}\n{SUSPECT_REMEDY}. "
+        "What is stored stays: run it again."
+    )
 
 
 def _key(tile: FoundTile, sensor: str) -> str:
@@ -164,8 +190,8 @@ def _encode_image(root: str, job: Job) -> Made | Failure:
     folder = TiffFolder(root)
     try:
         image = folder.read(job.image.key, job.declared)
-        if job.suspect == "leave-out" and (suspicions := look_at_pixels(job.image.sensor, image)[1]):
-            raise ValueError(suspicions[0])
+        if job.suspect != "accept" and (suspicions := look_at_pixels(job.image.sensor, image)[1]):
+            return SuspectFailure(job.key, str(folder.path / job.image.files[0].path), suspicions[0])
         arrays = in_store_units(image)
         if job.bands is not None and set(arrays) != set(job.bands):
             raise ValueError(f"it has the bands {', '.join(arrays)}; most images here have {', '.join(job.bands)}")
@@ -250,9 +276,9 @@ def _metadata(found: FoundTiles, stored: Iterable[str]) -> pa.Table:
     rows = [metadata_row(tile.row, {sensor: _key(tile, sensor) for sensor in tile.images}) for tile in rest_of.values()]
     table = pa.concat_tables([*tables, metadata_table(rows, others)]).sort_by("patch_id")
     row_of = {tile.row.id: tile.row for tile in found.tiles}
-    for name, column in own_columns(
-        [row_of[tile] for tile in table.column("patch_id").to_pylist()], table.column_names
-    ).items():
+    # images whose unit is known are stored in dB and digital numbers: what a table says of their files is true no more
+    without = [*table.column_names, *map(units_column, found.names.bands)]
+    for name, column in own_columns([row_of[tile] for tile in table.column("patch_id").to_pylist()], without).items():
         table = table.append_column(name, column)
     return table
 

@@ -17,15 +17,29 @@ from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.labels import check_bigearthnet, classes_of, known_numbers, numbers_of, parse_labels
 from csmae_hf.data.metadata import (
     TileRow,
+    acquisition_time,
     find_v1_splits,
     name_column,
     plain_columns,
+    read_date,
     read_v1_rows,
     read_v2_rows,
     v1_tables,
     v2_tables,
 )
 from csmae_hf.data.text_tables import read_csv
+from csmae_hf.data.unit_rules import (
+    DatedTile,
+    UnitRule,
+    Units,
+    call_words,
+    check_unit,
+    one_unit,
+    read_rules,
+    read_unit,
+    units_by_rules,
+    units_column,
+)
 from csmae_hf.images.band_names import parse_band
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
@@ -33,8 +47,8 @@ from csmae_hf.images.image import kind_of
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.pairing import image_path, pair_keys
+from csmae_hf.images.products import of_path
 from csmae_hf.images.raster import RasterError, describe
-from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +113,7 @@ def find_tiles(
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
     pair: str | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Units | None = None,
     level: str | None = None,
     wrong: Wrong | None = None,
 ) -> FoundTiles:
@@ -112,7 +126,7 @@ def find_tiles(
     touched by them is returned.
     """
     names = SensorNames(sensors)
-    _check_said(units or {}, level, names)
+    rules = _rules(units or {}, level, names)
     given = {sensor: _checked_bands(sensor, order, names) for sensor, order in (bands or {}).items()}
     path = Path(source)
     if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
@@ -149,7 +163,11 @@ def find_tiles(
         _refuse(
             f"{len(twice)} tiles of {path} are there more than once, {twice[0]} for one. Keep one of each.", [], wrong
         )
-    tiles = [_with_said(tile, units or {}, level) for tile in sorted(found.tiles, key=lambda tile: tile.row.id)]
+    tiles = _with_units(sorted(found.tiles, key=lambda tile: tile.row.id), rules)
+    tiles = [
+        tile._replace(images={sensor: _with_level(image, level) for sensor, image in tile.images.items()})
+        for tile in tiles
+    ]
     _check_overlap(found.root, tiles, wrong)
     classes = classes_of((tile.row.id, tile.row.labels) for tile in tiles)
     numbers = numbers_of((tile.row.labels for tile in tiles), classes)
@@ -166,32 +184,75 @@ def _refuse(message: str, files: list[str], wrong: Wrong | None) -> None:
     wrong[message] = files
 
 
-def _check_said(units: Mapping[str, str], level: str | None, names: SensorNames) -> None:
-    """Refuse units and levels that cannot be meant."""
-    for sensor, unit in units.items():
+def _rules(units: Units, level: str | None, names: SensorNames) -> dict[str, list[UnitRule]]:
+    """Read what is said of units; units and levels that cannot be meant are refused."""
+    for sensor in units:
         if sensor not in names.bands:
             raise ValueError(f"units of {sensor!r}: unknown sensor; expected one of {', '.join(names.bands)}.")
-        kind = kind_of(sensor, names.bands[sensor])
-        fitting = UNITS_OF["db"] if kind == "s1" else UNITS_OF["dn"] if kind == "s2" else tuple(UNIT_NAMES)
-        if unit not in fitting:
-            raise ValueError(f"units={{{sensor!r}: {unit!r}}}: expected one of {', '.join(map(repr, fitting))}.")
     if level not in (None, "L1C", "L2A"):
         raise ValueError(f"level={level!r}: expected 'L2A' or 'L1C'.")
+    return {sensor: read_rules(sensor, names.bands[sensor], said) for sensor, said in units.items()}
 
 
-def _with_said(tile: FoundTile, units: Mapping[str, str], level: str | None) -> FoundTile:
-    """The tile with what the caller says of its images, which a table's own column must not contradict."""
-    images = {}
-    for sensor, image in tile.images.items():
-        unit = units.get(sensor)
-        if unit is not None and image.unit not in (None, unit):
-            raise ValueError(
-                f"Tile {tile.row.id}: the column units_{sensor} says {image.unit!r}, and units={{{sensor!r}: {unit!r}}} was given. "
-                "Leave one of them out."
+def _with_units(tiles: list[FoundTile], rules: Mapping[str, Sequence[UnitRule]]) -> list[FoundTile]:
+    """The tiles with the units of their images: those of a table's column, which the caller's must not contradict, or the caller's."""
+    for sensor in dict.fromkeys(sensor for tile in tiles for sensor in tile.images):
+        imaged = [tile for tile in tiles if sensor in tile.images]
+        said: list[str | None] = [None] * len(imaged)
+        if sensor in rules:
+            said = units_by_rules(sensor, rules[sensor], [_dated(tile, sensor) for tile in imaged])
+        words = call_words(sensor, [rule.text for rule in rules.get(sensor, ())])
+        told = {
+            tile.row.id: one_unit(
+                tile.row.id,
+                tile.images[sensor].unit or _own_unit(tile, sensor),
+                f"the column {units_column(sensor)}",
+                unit,
+                words,
             )
-        optical = kind_of(sensor, image.bands) in ("s2", None)
-        images[sensor] = image._replace(unit=unit or image.unit, level=level if optical else image.level)
-    return tile._replace(images=images)
+            for tile, unit in zip(imaged, said, strict=True)
+        }
+        tiles = [
+            tile._replace(images={**tile.images, sensor: tile.images[sensor]._replace(unit=told[tile.row.id])})
+            if sensor in tile.images
+            else tile
+            for tile in tiles
+        ]
+    return tiles
+
+
+def _own_value(tile: FoundTile, column: str) -> Any:
+    """What another column of the table that lists a tile says of it; None where there is no such column."""
+    if tile.row.own is None or column not in tile.row.own[0].column_names:
+        return None
+    table, number = tile.row.own
+    return table.column(column)[number].as_py()
+
+
+def _own_unit(tile: FoundTile, sensor: str) -> str | None:
+    unit = read_unit(_own_value(tile, units_column(sensor)))
+    if unit is not None:
+        try:
+            check_unit(sensor, tile.images[sensor].bands, unit)
+        except ValueError as error:
+            raise ValueError(f"Tile {tile.row.id}, column {units_column(sensor)}: {error}") from error
+    return unit
+
+
+def _dated(tile: FoundTile, sensor: str) -> DatedTile:
+    """What rules ask of a tile: its date is the table's, the image's by its name, or by the names of its first file and folders."""
+    image, name = tile.images[sensor], tile.row.image_name(sensor)
+    said = _own_value(tile, f"date_{sensor}")
+    date = acquisition_time(name) if said is None else read_date(said, tile.row.id)
+    paths = [files.path for files in image.files]
+    return DatedTile(
+        tile.row.id, [*([name] if name else []), image.name, *paths], date or of_path(Path(paths[0]).parts).date
+    )
+
+
+def _with_level(image: TiffImage, level: str | None) -> TiffImage:
+    """The image with the level that the caller says, which is of optical sensors."""
+    return image._replace(level=level) if kind_of(image.sensor, image.bands) in ("s2", None) else image
 
 
 def _check_overlap(root: Path, tiles: Sequence[FoundTile], wrong: Wrong | None) -> None:
@@ -462,7 +523,7 @@ def _read_table(path: Path, names: SensorNames, wrong: Wrong | None) -> list[Fou
 
     known = {*_ID_COLUMNS, *_LABEL_COLUMNS, *_SNOW_COLUMNS, *_CLOUD_COLUMNS, "country", "split"}
     known |= {form for sensor in names.bands if sensor != TILE_SENSOR for form in (f"{sensor}_id", name_column(sensor))}
-    known |= {f"units_{sensor}" for sensor in names.bands}
+    known |= {units_column(sensor) for sensor in names.bands}
     if path.suffix.lower() != ".parquet":
         table = read_csv(path, is_known)
     else:
@@ -524,8 +585,12 @@ def _tile_of_row(
         for sensor in names.bands
         if (image := _image_of_row(row, sensor, names, folder, own.get(sensor, name)))
     }
-    units = {sensor: str(unit) for sensor in images if (unit := value(f"units_{sensor}")) is not None}
-    _check_said(units, None, names)
+    units = {sensor: unit for sensor in images if (unit := read_unit(value(units_column(sensor)))) is not None}
+    for sensor, unit in units.items():
+        try:
+            check_unit(sensor, names.bands[sensor], unit)
+        except ValueError as error:
+            raise ValueError(f"Tile {name}, column {units_column(sensor)} of {table}: {error}") from error
     images = {sensor: image._replace(unit=units.get(sensor)) for sensor, image in images.items()}
     if not images:
         raise ValueError(f"Tile {name} of {table} (row {line}) has no paths.")

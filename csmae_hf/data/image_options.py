@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from csmae_hf.data.unit_rules import parse_rule
 from image_checks_csmae import UNIT_NAMES
 
 Words = str | Sequence[str] | Mapping[str, Any] | None
@@ -11,10 +12,13 @@ Words = str | Sequence[str] | Mapping[str, Any] | None
 
 HELP: dict[str, str] = {
     "bands": "bands of files that do not name them, in the order of the file, such as s1=VV,VH; repeatable",
-    "units": "what pixels are in where the files do not say it, such as s2=dn+1000 or s1=linear; repeatable",
+    "units": "what pixels are in where the files do not say it, such as s2=dn+1000 or s1=linear; of some tiles, such as "
+    "'s2=dn+1000 from 2022-01-25' (from DATE, before DATE, of PATTERN; docs/units.md); repeatable",
     "level": "L1C to take Sentinel-2 Level-1C, which is refused otherwise",
     "sensors": "sensors to use, such as s1,s2 (default: all); others with their bands, such as thermal=T10,T11; repeatable",
     "pair": "what is a pair of images, where names differ in more than the sensor, such as 'ROIs*_{sensor}_*'; see docs/tiles.md",
+    "suspect": "what to do about images that look wrong by a guess: refuse them, leave them out, up to 1%% of all, or accept them as "
+    "they are",
 }
 """What each option is for, as `--help` says it."""
 
@@ -56,15 +60,24 @@ def read_bands(words: Words) -> dict[str, list[str]] | None:
     return said
 
 
-def read_units(words: Words) -> dict[str, str] | None:
-    """Read `--units s2=dn+1000`: by sensor a unit of `UNIT_NAMES`; None where nothing is said."""
-    example = f"such as s2=dn+1000 or s1=linear; units are {', '.join(UNIT_NAMES)}"
-    units = {}
-    for sensor, names in (_by_sensor("units", words, example) or {}).items():
-        unit = names[0].lower() if len(names) == 1 else ",".join(names)
-        if unit not in UNIT_NAMES:
-            raise ValueError(f"--units {sensor}{unit and '='}{unit}: expected {example}.")
-        units[sensor] = unit
+def read_units(words: Words) -> dict[str, str | list[str]] | None:
+    """Read `--units s2=dn+1000` and `--units "s2=dn+1000 from 2022-01-25"`: by sensor a unit of `UNIT_NAMES`, a rule as of
+    [`parse_rule`], or several; None where nothing is said."""
+    example = f"such as s2=dn+1000, s1=linear or 's2=dn+1000 from 2022-01-25'; units are {', '.join(UNIT_NAMES)}; rules: docs/units.md"
+    units: dict[str, str | list[str]] = {}
+    for sensor, texts in (_by_sensor("units", words, example, repeated=True) or {}).items():
+        said = []
+        for text in texts or [""]:
+            try:
+                rule = parse_rule(text)
+            except ValueError as error:
+                raise ValueError(f"--units {sensor}{text and '='}{text}: expected {example}. {error}") from error
+            if rule.unit not in UNIT_NAMES:
+                raise ValueError(f"--units {sensor}{text and '='}{text}: expected {example}.")
+            said.append(rule.unit + rule.text[len(rule.unit) :])
+        if sum(parse_rule(text).is_for_all for text in said) > 1:
+            raise ValueError(f"--units {sensor}={','.join(said)}: two units for all tiles; expected {example}.")
+        units[sensor] = said[0] if len(said) == 1 else said
     return units or None
 
 
@@ -74,8 +87,13 @@ def read_sensors(words: Words) -> dict[str, list[str] | None] | None:
     return None if said is None else {sensor: names or None for sensor, names in said.items()}
 
 
-def _by_sensor(option: str, words: Words, example: str, alone: bool = False) -> dict[str, list[str]] | None:
-    """Names by sensor, of words `SENSOR=NAME,NAME`; a new sensor may follow in the same word. `alone`: sensors may have no `=`."""
+def _by_sensor(
+    option: str, words: Words, example: str, alone: bool = False, repeated: bool = False
+) -> dict[str, list[str]] | None:
+    """Names by sensor, of words `SENSOR=NAME,NAME`; a new sensor may follow in the same word.
+
+    `alone`: sensors may have no `=`; `repeated`: they may come again, with more names.
+    """
     if words is None:
         return None
     if isinstance(words, str):
@@ -87,7 +105,7 @@ def _by_sensor(option: str, words: Words, example: str, alone: bool = False) -> 
         problem = ValueError(f"--{option} {word}: expected {example}.")
         if word.startswith("{"):  # a mapping in a YAML of arguments
             try:
-                found |= _by_sensor(option, json.loads(word), example, alone) or {}
+                found |= _by_sensor(option, json.loads(word), example, alone, repeated) or {}
             except (json.JSONDecodeError, TypeError, AttributeError) as error:
                 raise problem from error
             continue
@@ -103,9 +121,9 @@ def _by_sensor(option: str, words: Words, example: str, alone: bool = False) -> 
                 continue
             if not separator and not alone:
                 raise problem
-            if sensor in found:
+            if sensor in found and not repeated:
                 raise ValueError(f"--{option} {word}: {sensor} is there twice; expected each sensor once, {example}.")
-            found[sensor] = [name] if name else []
+            found[sensor] = [*found.get(sensor, []), *([name] if name else [])]
             names = found[sensor] if separator else None
     if not found:
         raise ValueError(f"--{option} says nothing; expected {example}.")

@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX
 from csmae_hf.data.find_tiles import TABLE_SUFFIXES, FoundTile, find_tiles
+from csmae_hf.data.suspects import Suspect, check_suspect, unit_remedy
+from csmae_hf.data.unit_rules import Units
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
@@ -144,11 +146,11 @@ def inspect_images(
     source: str | os.PathLike[str],
     *,
     bands: Mapping[str, Sequence[str]] | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Units | None = None,
     level: str | None = None,
     sensors: Mapping[str, Sequence[str] | None] | None = None,
     pair: str | None = None,
-    suspect: str = "refuse",
+    suspect: Suspect = "leave-out",
     limit: int = MOST_IMAGES,
 ) -> Inspection:
     """Say what image files are taken for, and all that is wrong with them.
@@ -160,7 +162,7 @@ def inspect_images(
         level: As of [`load_tiles`].
         sensors: As of [`load_tiles`].
         pair: As of [`load_tiles`].
-        suspect: "leave-out" or "accept" images that look wrong by a guess; else they are called suspect.
+        suspect: "accept" images that look wrong by a guess; else they are called suspect, for what is left out is to be seen here.
         limit: The most images to read, evenly spread.
 
     Returns:
@@ -171,6 +173,7 @@ def inspect_images(
         ValueError: If an argument cannot be meant.
         ImportError: If rasterio is missing.
     """
+    check_suspect(suspect)
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"No {path}: expected an LMDB, a folder or a table of image files, or an image file.")
@@ -196,7 +199,7 @@ def inspect_images(
     }
     _compare_bands(looks)
     for image, look in looks.items():
-        for report in _of_image(found.root, image, look, "left out" if suspect == "leave-out" else "suspect"):
+        for report in _of_image(found.root, image, look):
             _add(reports, report)
     taken = {str(file) for image in images for file in image.paths(found.root)}
     left = [] if single and images else [path] if single else list(_left(found.root, whole, taken))
@@ -362,10 +365,10 @@ def _tile_of(image: BandImage) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
     return part, size
 
 
-def _of_image(root: Path, image: TiffImage, look: _Look, if_suspect: str) -> Iterator[FileReport]:
-    """A report of each file of an image; `if_suspect`: the verdict where it looks wrong by a guess."""
+def _of_image(root: Path, image: TiffImage, look: _Look) -> Iterator[FileReport]:
+    """A report of each file of an image."""
     facts = look.facts
-    verdict = "refused" if look.problems else if_suspect if look.suspicions else "ok"
+    verdict = "refused" if look.problems else "suspect" if look.suspicions else "ok"
     reasons = [*look.problems, *look.suspicions]
     for path, order in image.paths(root).items():
         report = FileReport(_relative(path, root), image.sensor, [], verdict=verdict, reasons=list(reasons))
@@ -489,6 +492,8 @@ def format_inspection(found: Inspection) -> Iterator[str]:
             yield f"({numbers[kind]}) {where}: {reason}"
         else:
             yield f"({numbers[kind]}) {reason}" + (f" The same: {where}." if where else "")
+    if remedy := unit_remedy(reason for reports in kinds.values() for _, reason in reports):
+        yield remedy
     yield ""
     yield from _tiles(found)
     for problem in found.problems:

@@ -1,7 +1,6 @@
 """A data set by its place: an LMDB store, or a folder or table of image files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +9,10 @@ from datasets import Dataset
 from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet, stores_in
 from csmae_hf.data.evenly import evenly
-from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.store import DATA_FILE, is_lmdb_file
 from csmae_hf.data.tiles import load_tiles
-from image_checks_csmae import check_unit_name
+from csmae_hf.data.unit_rules import Units
+from csmae_hf.data.units import with_units
 
 ALL_TILES = "all"
 Missing = Literal["error", "drop"]
@@ -31,7 +30,7 @@ def load_data(
     bands: Mapping[str, Sequence[str]] | None = None,
     sensors: Mapping[str, Sequence[str] | None] | None = None,
     pair: str | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Units | None = None,
     level: str | None = None,
 ) -> Dataset:
     """Load a split of a data set.
@@ -74,18 +73,8 @@ def load_data(
         dataset = load_bigearthnet(
             path, name, subset=subset, metadata=metadata, splits=splits, sensors=sensors, missing=missing
         )
-        for sensor, unit in (units or {}).items():
-            dataset = _in_unit(dataset, sensor, unit)
+        dataset = with_units(dataset, units or {})
     return dataset if limit is None or limit >= len(dataset) else dataset.select(evenly(len(dataset), limit))
-
-
-def _in_unit(dataset: Dataset, sensor: str, unit: str) -> Dataset:
-    """The tiles of a store with the unit that the caller says the pixels of a sensor are in."""
-    feature = dataset.features.get(sensor)
-    if not isinstance(feature, Tile):
-        raise ValueError(f"units of {sensor!r}: the data have no such sensor, but {', '.join(dataset.column_names)}.")
-    check_unit_name(sensor, feature.bands, unit)
-    return dataset.cast_column(sensor, replace(feature, unit=unit))
 
 
 def holds_store(path: Path) -> bool:

@@ -3,9 +3,9 @@
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ from csmae_hf.bigearthnet import METADATA_NAME, PARTNER_SENSOR, REFERENCE_MAP_SU
 from csmae_hf.data.labels import parse_labels
 from csmae_hf.data.store import TileStore
 from csmae_hf.data.text_tables import read_csv, read_lines
-from csmae_hf.images.products import latitude_sign, parse_product, season
+from csmae_hf.images.products import latitude_sign, parse_product, parse_time, season
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,25 @@ def stand_in_key(sensor: str, tile: str) -> str:
 def acquisition_time(name: str | None) -> datetime | None:
     """Read when an image was taken (UTC) out of its name, as of [`parse_product`]; None where there is no name or no time in it."""
     return None if name is None or _STAND_IN.match(name) else parse_product(name).date
+
+
+def read_date(given: Any, tile: str) -> datetime:
+    """Read the time of acquisition (UTC, without a zone) that a table says, as a date, a time or their text."""
+    time: datetime | None
+    if isinstance(given, datetime):
+        time = given
+    elif isinstance(given, date):
+        time = datetime.combine(given, datetime.min.time())
+    else:
+        try:
+            time = datetime.fromisoformat(str(given).strip())
+        except ValueError:
+            time = parse_time(str(given))
+    if time is None:
+        raise ValueError(
+            f"Tile {tile} has the date {str(given)[:100]!r}; expected one such as 2017-06-13 or 2017-06-13T10:10:31."
+        )
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def season_of(time: datetime | None, names: Iterable[str | None], latitude: float | None = None) -> str | None:

@@ -12,11 +12,31 @@ import pyarrow as pa
 from datasets.features.features import register_feature
 
 from csmae_hf.data.store import TileStore
-from csmae_hf.images.geotiff import TiffFolder
+from csmae_hf.images.geotiff import TiffFolder, TiffImage
 from csmae_hf.images.image import BandImage, Facts
 
 TIFF_PREFIX = "tiff:"
 """Begins the store of a column whose keys are not those of an LMDB but of GeoTIFFs below the folder that follows."""
+
+UNIT_MARK = "#unit="
+"""Stands between a key of an LMDB and the unit that is said of this tile alone."""
+
+
+def key_in_unit(store: str, key: str, unit: str) -> str:
+    """The key of a column's tile with the unit that its pixels are said to be in."""
+    if store.startswith(TIFF_PREFIX):
+        return TiffImage.of_key(key)._replace(unit=unit).key
+    return f"{key.partition(UNIT_MARK)[0]}{UNIT_MARK}{unit}"
+
+
+def unit_of_key(store: str, key: str) -> str | None:
+    """The unit that a column's key says of its tile alone; None where it says none."""
+    return TiffImage.of_key(key).unit if store.startswith(TIFF_PREFIX) else key.partition(UNIT_MARK)[2] or None
+
+
+def files_of_key(store: str, key: str) -> list[str]:
+    """The files of a column's tile, relative to their folder; a `*` stands for the band. None where it lies in an LMDB."""
+    return [files.path for files in TiffImage.of_key(key).files] if store.startswith(TIFF_PREFIX) else []
 
 
 class TileBands:
@@ -30,20 +50,20 @@ class TileBands:
 
     Args:
         store: Folder of the LMDB.
-        key: The tile's key.
+        key: The tile's key, as the column stores it: perhaps with a unit, as of [`key_in_unit`].
         bands: Names of the bands, in order.
-        unit: Unit that the caller says the pixels are in; for an LMDB, which says nothing itself.
 
     Raises:
         TileNotFoundError: On looking, if the store has no such key.
         CorruptTileError: On looking, if the value is broken or lacks a band.
     """
 
-    def __init__(self, store: str, key: str, bands: Sequence[str], unit: str | None = None):
+    def __init__(self, store: str, key: str, bands: Sequence[str]):
         self.store = store
-        self.key = key
+        self.stored_key = key
+        self.key, _, unit = (key, "", "") if store.startswith(TIFF_PREFIX) else key.partition(UNIT_MARK)
         self._bands = tuple(bands)
-        self._unit = unit
+        self._unit = unit or None  # of an LMDB, which says nothing itself
         self._pixels: dict[str, np.ndarray[Any, Any]] | None = None
         self._facts: Facts | None = None
 
@@ -95,7 +115,16 @@ class TileBands:
         return (BandImage, (bands, self.facts)) if told else (dict, (bands,))
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
-        return np.array(self.key)
+        return np.array(self.stored_key)
+
+    @property
+    def said_unit(self) -> str | None:
+        """Unit that the key says, which is the caller's word; what the files say is not read."""
+        return unit_of_key(self.store, self.stored_key)
+
+    def in_unit(self, unit: str) -> "TileBands":
+        """The same bands, unread, with the unit that they are said to be in."""
+        return TileBands(self.store, key_in_unit(self.store, self.stored_key, unit), self._bands)
 
     def keys(self) -> tuple[str, ...]:
         """Name the bands, in order."""
@@ -163,7 +192,6 @@ class Tile:
         sensor: Whose bands these are.
         bands: Bands to give, in this order.
         decode: Whether to give bands; else the column gives keys.
-        unit: As of [`TileBands`].
         id: Unused; every feature of `datasets` has it.
     """
 
@@ -172,7 +200,6 @@ class Tile:
     bands: list[str]
     decode: bool = True
     id: str | None = field(default=None, repr=False)
-    unit: str | None = field(default=None, repr=False)
     dtype: ClassVar[str] = "dict"
     pa_type: ClassVar[Any] = pa.string()
     _type: str = field(default="CSMAETile", init=False, repr=False)
@@ -183,7 +210,7 @@ class Tile:
 
     def encode_example(self, value: Any) -> str:
         """Take what a row holds for this column, a key or the bands as this column gave them; a ValueError for pixels."""
-        key = value.key if isinstance(value, TileBands) else value
+        key = value.stored_key if isinstance(value, TileBands) else value
         if not isinstance(key, str):
             raise self._no_pixels(type(value).__name__)
         return str(key)
@@ -202,7 +229,7 @@ class Tile:
 
     def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Any:
         """Give the [`TileBands`] of a key; anything else is taken for bands already given, and given back."""
-        return TileBands(self.store, value, self.bands, self.unit) if isinstance(value, str) else value
+        return TileBands(self.store, value, self.bands) if isinstance(value, str) else value
 
 
 with warnings.catch_warnings():

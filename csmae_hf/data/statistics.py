@@ -1,6 +1,7 @@
 """Mean and standard deviation of every band of a dataset, as the model sees it: in one pass, by any number of processes."""
 
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,15 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from csmae_hf.data.collate import TileCollator
+from csmae_hf.data.collate import TileCollator, group_reasons, is_suspect
+from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY, Suspect, check_suspect
+from csmae_hf.data.units import pixel_columns
 from image_processing_csmae import CSMAEImageProcessor
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,30 @@ class Moments:
         return (self.squares / self.count).sqrt()
 
 
-def _moments_of(collator: TileCollator, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Moments]]:
-    """Rows to the moments of their images, in the process that loads them: nothing but a few numbers leaves it."""
-    return len(rows), {sensor: Moments.of(images) for sensor, images in collator(rows).items()}
+def _moments_of(
+    collator: TileCollator, leave_out: bool, rows: Sequence[Mapping[str, Any]]
+) -> tuple[int, dict[str, Moments], list[str]]:
+    """Rows to the moments of their images, in the process that loads them: nothing but a few numbers leaves it.
+
+    And why images that look wrong by a guess were left out, where they are to be.
+    """
+    suspects: list[str] = []
+    try:
+        images = collator(rows)
+    except ValueError as error:
+        if not leave_out or not is_suspect(error):
+            raise
+        good = []
+        for row in rows:
+            try:
+                collator([row])
+                good.append(row)
+            except ValueError as own:
+                if not is_suspect(own):
+                    raise
+                suspects.append(str(own))
+        images = collator(good) if good else {}
+    return len(rows), {sensor: Moments.of(pixels) for sensor, pixels in images.items()}, suspects
 
 
 def estimate_statistics(
@@ -65,6 +91,7 @@ def estimate_statistics(
     batch_size: int = 64,
     num_workers: int = 0,
     progress: bool = True,
+    suspect: Suspect = "leave-out",
 ) -> CSMAEImageProcessor:
     """Estimate mean and standard deviation of every band over a dataset, at the model's size, as the processor resamples.
 
@@ -75,13 +102,16 @@ def estimate_statistics(
         batch_size: Tiles worked on at once.
         num_workers: Processes that read and resample; 0 does it in this one.
         progress: Show a bar when it takes more than 2 seconds.
+        suspect: Whether tiles that look wrong by a guess are refused, left out, up to 1 % of all, or taken as they are.
 
     Returns:
         A processor like the one given, with the estimated statistics. Its `save_pretrained` writes them.
 
     Raises:
-        ValueError: If the dataset is empty or lacks a sensor, a tile is not what the processor takes, or a band does not vary.
+        ValueError: If the dataset is empty or lacks a sensor, a tile is not what the processor takes, a band does not vary, or too
+            many tiles look wrong by a guess.
     """
+    check_suspect(suspect)
     processor = processor or CSMAEImageProcessor()
     sensors = list(sensors or processor.sensors)
     lacking = [sensor for sensor in sensors if sensor not in processor.sensors or sensor not in dataset.column_names]
@@ -90,22 +120,31 @@ def estimate_statistics(
             f"Cannot estimate statistics of {', '.join(sensors)}: the dataset has {len(dataset)} tiles and the columns "
             f"{', '.join(dataset.column_names)}; the processor has the sensors {', '.join(processor.sensors)}."
         )
-    names = [name for name in ("id", *sensors) if name in dataset.column_names]
     zero, one = (dict.fromkeys(processor.band_mean, value) for value in (0.0, 1.0))
     resampling = CSMAEImageProcessor(  # and standardising nothing
         processor.sensors, processor.size, band_mean=zero, band_std=one, units=processor.units
     )
+    collator = TileCollator(resampling, sensors, suspect="accept" if suspect == "accept" else "refuse")
     loader: DataLoader[Any] = DataLoader(
-        dataset.select_columns(names),
+        dataset.select_columns(pixel_columns(dataset, sensors)),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=functools.partial(_moments_of, TileCollator(resampling, sensors)),
+        collate_fn=functools.partial(_moments_of, collator, suspect == "leave-out"),
     )
     sums: dict[str, Moments] = {}
+    suspects: list[str] = []
     with tqdm(total=len(dataset), desc="Statistics", unit="tile", delay=2, disable=not progress) as bar:
-        for count, moments in loader:
-            sums = {sensor: sums[sensor] + part if sums else part for sensor, part in moments.items()}
+        for count, moments, found in loader:
+            suspects += found
+            if len(suspects) > MAX_UNREADABLE_SHARE * len(dataset):
+                raise ValueError(
+                    f"{len(suspects)} or more of {len(dataset)} tiles look wrong by a guess:\n{group_reasons(suspects)}\n"
+                    f"{SUSPECT_REMEDY}."
+                )
+            sums = {sensor: sums[sensor] + part if sums else part for sensor, part in moments.items()} or sums
             bar.update(count)
+    if suspects:
+        logger.warning("%d of %d tiles are left out:\n%s", len(suspects), len(dataset), group_reasons(suspects))
     means, stds = dict(processor.band_mean), dict(processor.band_std)
     for sensor, moments in sums.items():
         bands = processor.sensors[sensor]

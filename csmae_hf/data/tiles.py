@@ -10,6 +10,7 @@ from datasets import Dataset
 from csmae_hf.data.dataset import to_dataset
 from csmae_hf.data.find_tiles import FoundTiles, find_tiles
 from csmae_hf.data.pixel_column import TIFF_PREFIX, Tile, TileBands, open_source
+from csmae_hf.data.unit_rules import Units
 from csmae_hf.images.geotiff import Footprint, TiffFolder
 from csmae_hf.images.names import in_order
 
@@ -24,7 +25,7 @@ def load_tiles(
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
     pair: str | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Units | None = None,
     level: str | None = None,
 ) -> Dataset:
     """Load image files (GeoTIFF, JPEG 2000) as a dataset with the columns of [`load_bigearthnet`]; pixels are read when they are
@@ -47,7 +48,8 @@ def load_tiles(
         pair: What of their names the images of a tile have in common, where names are not alike but for the sensor: a pattern such as
             `"ROIs*_{sensor}_*"`, with `{sensor}` for the sensor's name and `*` for the rest, of the file's name, or with a `/` of its
             path; or a regular expression with one group, looked for in the path.
-        units: By sensor, what the pixels are in ("db", "linear"; "dn", "dn+1000", "reflectance"), where the files do not say it.
+        units: By sensor, what the pixels are in ("db", "linear"; "dn", "dn+1000", "reflectance"), where the files do not say it: of
+            all tiles, or by rules such as "dn+1000 from 2022-01-25", one or a list; see [`parse_rule`].
         level: "L1C" to take Level-1C images, which are else refused.
 
     Returns:

@@ -9,7 +9,7 @@ Tiles that look wrong in a way that is a guess are left out likewise, refused, o
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from tqdm.auto import tqdm
 from csmae_hf.cpu import speed_up
 from csmae_hf.data.collate import TileCollator, group_reasons, is_suspect
 from csmae_hf.data.store import TileNotFoundError
+from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY, Suspect, check_suspect
+from csmae_hf.data.units import pixel_columns
 from csmae_hf.search.ids import ID
 
 logger = logging.getLogger(__name__)
@@ -27,14 +29,8 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
-MAX_UNREADABLE_SHARE = 0.01
-"""Share of the tiles that may be unreadable before embedding is given up, where the caller does not say otherwise."""
-
 UNREADABLE = (ValueError, TileNotFoundError)
 """What reading or processing a tile raises where the tile is at fault."""
-
-Suspect = Literal["refuse", "leave-out", "accept"]
-"""What is done with tiles that show a sign which is a guess."""
 
 Embeds = NDArray[np.float32]
 
@@ -125,9 +121,9 @@ def embed_tiles(
         unreadable.update(failed)
         if len(unreadable) > most_unreadable * total:
             raise ValueError(
-                f"{len(unreadable)} or more of {total} tiles cannot be used, more than {most_unreadable:.0%}. Mend them, or leave "
-                f"them out with dataset.select; guesses that are wrong end with suspect='accept' (--suspect accept). The first: "
-                f"{next(iter(unreadable.values()))}\nAll that were found:\n{group_reasons(list(unreadable.values()))}"
+                f"{len(unreadable)} or more of {total} tiles cannot be used, more than {most_unreadable:.0%}. "
+                f"{SUSPECT_REMEDY}. The first: {next(iter(unreadable.values()))}\nAll that were found:\n"
+                f"{group_reasons(list(unreadable.values()))}"
             )
         for sensor, values in found.items():
             if sensor not in embeds:
@@ -201,8 +197,7 @@ def embed_batches(
     Raises:
         ValueError: Also if `suspect` is none of these.
     """
-    if suspect not in get_args(Suspect):
-        raise ValueError(f"suspect={suspect!r}: expected one of {', '.join(get_args(Suspect))}.")
+    check_suspect(suspect)
     target = next(model.parameters()).device if device is None else torch.device(device)
     collate = TileCollator(processor, sensors, suspect="accept" if suspect == "accept" else None)
     source = _Batches(rows, batches, collate, isolate, refuse=suspect == "refuse")
@@ -298,7 +293,7 @@ def check_sensors(model: torch.nn.Module, columns: Sequence[str], sensors: Seque
 
 def columns_to_read(dataset: "Dataset", sensors: Sequence[str]) -> "Dataset":
     """A dataset without the columns that the loop needs not, so that no other sensor's pixels are read."""
-    return dataset.select_columns([name for name in (ID, *sensors) if name in dataset.column_names])
+    return dataset.select_columns(pixel_columns(dataset, sensors))
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from safetensors.numpy import save
 
 from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.store import data_file
+from csmae_hf.data.suspects import Suspect, unit_remedy
 from csmae_hf.embedding.embed import (
     UNREADABLE,
     Embeds,
-    Suspect,
     SuspectReason,
     check_sensors,
     columns_to_read,
@@ -132,9 +132,7 @@ def _describe(feature: Any) -> tuple[str, bool]:
     data = data_file(Path(feature.store))
     if not data.is_file():
         return f"{list(feature.bands)}", False
-    unit = getattr(feature, "unit", None)
-    said = f":{unit}" if unit else ""
-    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}{said}", True
+    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True
 
 
 def _pixels(bands: Any) -> bytes:
@@ -269,7 +267,8 @@ def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path, remedy:
         return
     listed = "\n".join(f"  {reason}" for reason in list(failed.values())[:10])
     more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
-    kinds = f"\nBy kind:\n{group_reasons(list(failed.values()))}" if len(failed) > 10 else ""
+    by_tile = unit_remedy(failed.values())
+    kinds = f"\nBy kind:\n{group_reasons(list(failed.values()))}" if len(failed) > 10 else by_tile and f"\n{by_tile}"
     raise UnusableTilesError(
         f"{len(failed)} of {n_tiles} tiles could not be embedded:\n{listed}{more}{kinds}\nThe other {n_tiles - len(failed)} were, and "
         f"are kept in {folder}. Repair or leave out these tiles and run again, or go on without them: {remedy}."

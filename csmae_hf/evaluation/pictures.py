@@ -11,6 +11,7 @@ from datasets import Dataset
 from csmae_hf.charts import bars, curves
 from csmae_hf.data.evenly import evenly
 from csmae_hf.data.labels import class_names, known_numbers
+from csmae_hf.data.units import tile_image
 from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.visualize import Image, QueryPicture, ResultPicture, abbreviate, draw_retrieval, save_figure, to_rgb
 
@@ -41,7 +42,7 @@ def take_examples(
 
     def tile(row: Mapping[str, Any], sensor: str, similarity: float = 1.0) -> ExampleTile:
         labels = [names[number] for number in known_numbers(row["labels"])]
-        return ExampleTile(str(row["id"]), to_rgb(row[sensor], sensor), labels, similarity)
+        return ExampleTile(str(row["id"]), to_rgb(tile_image(row, sensor), sensor), labels, similarity)
 
     examples = []
     for place in evenly(len(result.query_rows), queries).tolist():

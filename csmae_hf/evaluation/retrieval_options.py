@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from csmae_hf.data.image_options import HELP, Words
 from csmae_hf.data.load import Missing
+from csmae_hf.data.suspects import Suspect
 from csmae_hf.evaluation.alignment_choice import AUTO
 
 Text = str | None
@@ -30,10 +31,7 @@ class RetrievalOptions:
     unusable: Annotated[
         Literal["error", "skip"], "what to do about tiles that cannot be embedded, after all others were"
     ] = "error"
-    suspect: Annotated[
-        Literal["refuse", "leave-out", "accept"],
-        "what to do about tiles that look wrong in a way that is a guess, such as an offset; leave-out refuses more than 1%%",
-    ] = "leave-out"
+    suspect: Annotated[Suspect, HELP["suspect"]] = "leave-out"
     query_split: Annotated[str, "split of the queries, or 'all'"] = "validation"
     archive_split: Annotated[str, "split that is searched, or 'all'"] = "test"
     folds: Annotated[

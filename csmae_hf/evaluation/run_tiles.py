@@ -17,7 +17,8 @@ from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.evenly import evenly
 from csmae_hf.data.image_options import read_image_options, read_sensors
 from csmae_hf.data.load import ALL_TILES, split_name
-from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE, SuspectReason
+from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
+from csmae_hf.embedding.embed import SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
@@ -222,9 +223,7 @@ def collect_all(jobs: Sequence[Job], tiles: Tiles, options: RetrievalOptions) ->
     if options.unusable == "error":
         refuse_failed({name: why for name, why in reasons.items() if name not in suspects}, total, options.cache)
     if options.suspect == "refuse" or len(suspects) > MAX_UNREADABLE_SHARE * total:
-        most = f" (up to {MAX_UNREADABLE_SHARE:.0%} of the tiles)"
-        remedy = f"--suspect accept takes them as they are, --suspect leave-out goes on without them{most}"
-        refuse_failed(suspects, total, options.cache, remedy)
+        refuse_failed(suspects, total, options.cache, SUSPECT_REMEDY)
     if reasons:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"tiles": reasons}, indent=2, ensure_ascii=False) + "\n")

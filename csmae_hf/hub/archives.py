@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def for_publication(archive: Held) -> Held:
         replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
         alignment=archive.alignment,
         unreadable=archive.unreadable,
-        source={name: value for name, value in archive.source.items() if not os.path.isabs(str(value))},
+        source=_without_places(archive.source),
     )
     served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"} | {
         *archive.stored.indexes
@@ -87,6 +88,15 @@ def for_publication(archive: Held) -> Held:
     copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
     copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
     return copy
+
+
+def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a source, without folders of this machine."""
+    return {
+        name: [_without_places(added) for added in value] if name == "added" else value
+        for name, value in source.items()
+        if not os.path.isabs(str(value))
+    }
 
 
 def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any) -> Archive:

@@ -76,10 +76,9 @@ class DataArguments:
         ("error", "drop"),
     )
     suspect: str = option(
-        "refuse",
-        "What to do about tiles that look wrong in a way that is a guess (an offset, exchanged bands, ...). refuse: look at "
-        "1000 evenly spread tiles of each split, and refuse the data if more than 1 %% are suspect; leave-out: look at all, "
-        "and leave suspect ones out; accept: take them as they are.",
+        "leave-out",
+        HELP["suspect"]
+        + ". 1000 evenly spread tiles of each split are looked at, and all where one of them looks wrong.",
         ("refuse", "leave-out", "accept"),
     )
     bands: list[str] | None = option(None, HELP["bands"], action="extend")  # noqa: RUF009

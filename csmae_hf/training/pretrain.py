@@ -14,9 +14,11 @@ from transformers import TrainerCallback, set_seed
 from configuration_csmae import CSMAEConfig
 from csmae_hf.cpu import keep_freed_memory, speed_up
 from csmae_hf.data.collate import TileCollator, find_suspects, group_reasons
+from csmae_hf.data.evenly import evenly
 from csmae_hf.data.image_options import read_image_options
 from csmae_hf.data.load import Missing
-from csmae_hf.embedding.embed import MAX_UNREADABLE_SHARE
+from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
+from csmae_hf.data.units import pixel_columns
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
@@ -75,7 +77,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         if training_args.do_eval or training_args.eval_strategy != "no":
             evaluation = load_split(data_args, data_args.eval_split, data_args.max_eval_tiles)
             evaluation = look_at_tiles(evaluation, processor, data_args.suspect, "evaluation")
-    columns = ["id", *processor.sensors]  # labels stay behind: pre-training must not see them
+    columns = pixel_columns(train, processor.sensors)  # labels stay behind: pre-training must not see them
     whole = None if evaluation is None else tiles_with_all(evaluation, processor.sensors)  # others cannot be retrieved
     run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), whole)
     on_device = training_args.on_device_preprocessing
@@ -87,7 +89,9 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         model=model,
         args=training_args,
         train_dataset=run.train,
-        eval_dataset=evaluation.select_columns(columns) if evaluation is not None else None,
+        eval_dataset=None
+        if evaluation is None
+        else evaluation.select_columns(pixel_columns(evaluation, processor.sensors)),
         data_collator=TileCollator(  # what is only a guess was decided before: a run must not end at a tile by chance
             processor, native=on_device, with_ids=True, suspect="accept", fill_missing=lacks_images
         ),
@@ -120,10 +124,12 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
 def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, name: str) -> Dataset:
     """Make the guesses of a data set before it is used: look at evenly spread tiles, and say what was found.
 
+    Where none of those is suspect, the others are taken as they are; where some are, all are looked at.
+
     Args:
         tiles: The data set.
         processor: What looks at them.
-        suspect: "refuse", "leave-out" or "accept", as of [`DataArguments`].
+        suspect: "refuse", "leave-out" or "accept", as of [`Suspect`].
         name: What the data set is for, in messages.
 
     Returns:
@@ -132,27 +138,27 @@ def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, 
     Raises:
         ValueError: If certain signs speak against a tile, or guesses against more of the tiles than may be.
     """
-    looked = len(tiles) if suspect == "leave-out" else min(len(tiles), TILES_LOOKED_AT)
-    rows = [place * len(tiles) // looked for place in range(looked)]
     sensors = [sensor for sensor in processor.sensors if sensor in tiles.column_names]
-    suspects = find_suspects(processor, tiles.select_columns(["id", *sensors]), sensors, rows)
+    pixels = tiles.select_columns(pixel_columns(tiles, sensors))
+    rows = evenly(len(tiles), TILES_LOOKED_AT).tolist()
+    suspects = find_suspects(processor, pixels, sensors, rows)
     if not suspects:
-        logger.info("Looked at %d of %d %s tiles: none is suspect.", looked, len(tiles), name)
+        logger.info("Looked at %d of %d %s tiles: none is suspect.", len(rows), len(tiles), name)
         return tiles
+    if suspect == "leave-out" and len(suspects) <= MAX_UNREADABLE_SHARE * len(rows) and len(rows) < len(tiles):
+        rows = list(range(len(tiles)))
+        suspects = find_suspects(processor, pixels, sensors, rows)
     found = (
-        f"{len(suspects)} of {looked} {name} tiles that were looked at, of {len(tiles)} in all, are suspect:\n"
+        f"{len(suspects)} of {len(rows)} {name} tiles that were looked at, of {len(tiles)} in all, are suspect:\n"
         f"{group_reasons(list(suspects.values()))}"
     )
-    if suspect == "leave-out" and len(suspects) < len(tiles):
-        logger.warning("Left out: %s", found)
-        return tiles.select([row for row in rows if row not in suspects])
-    if suspect != "accept" and len(suspects) > MAX_UNREADABLE_SHARE * looked:
-        raise ValueError(
-            f"{found}\nMend them, or leave such tiles out (--suspect leave-out); where the guess is wrong, take them as they are "
-            "(--suspect accept)."
-        )
-    logger.warning("Taken as they are: %s", found)
-    return tiles
+    if suspect == "accept":
+        logger.warning("Taken as they are: %s", found)
+        return tiles
+    if suspect == "refuse" or len(suspects) > MAX_UNREADABLE_SHARE * len(rows):
+        raise ValueError(f"{found}\n{SUSPECT_REMEDY}.")
+    logger.warning("Left out: %s", found)
+    return tiles.select([row for row in rows if row not in suspects])
 
 
 def tiles_with_all(tiles: Dataset, sensors: Iterable[str]) -> Dataset:

@@ -108,7 +108,9 @@ def test_units_are_said_of_a_store_too(
     root: Path, tiles: Tiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "tiffs", tiles, s2=with_offset)
-    assert main(["encode", str(tmp_path / "tiffs"), str(tmp_path / "store"), "--workers", "0"]) == 0  # nobody says it
+    encode = ["encode", str(tmp_path / "tiffs"), str(tmp_path / "store"), "--workers", "0"]
+    assert main(encode) == 2  # nobody says it
+    assert main([*encode, "--suspect", "accept"]) == 0
     assert command_build(root, tmp_path / "store", tmp_path / "a", "--sensors", "s2") == 2
     remedy = typed(caplog.text, "units")
     assert command_build(root, tmp_path / "store", tmp_path / "a", *remedy, "--suspect", "accept") == 0
@@ -164,7 +166,7 @@ def test_a_suspect_tile_is_accepted_as_a_message_says(
     assert main(["search", str(tmp_path / "a"), "--query", str(folder / "t0"), "--sensor", "s1"]) == 2
     assert main(["search", str(tmp_path / "a"), "--query", str(folder / "t0"), "--sensor", "s1", *remedy]) == 0
     caplog.clear()
-    assert main(["encode", str(folder), str(tmp_path / "b"), "--workers", "0", "--suspect", "leave-out"]) == 1
+    assert main(["encode", str(folder), str(tmp_path / "b"), "--workers", "0", "--suspect", "leave-out"]) == 2
     assert "they are exchanged" in caplog.text
     assert main(["encode", str(folder), str(tmp_path / "b"), "--workers", "0", *remedy]) == 0
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from csmae_hf.commands.options import add_image_options
+from csmae_hf.commands.options import add_image_options, add_suspect
 from csmae_hf.data.image_options import HELP, read_bands, read_image_options, read_sensors, read_units
 
 
@@ -70,5 +70,7 @@ def test_an_unknown_level_is_refused_by_its_option() -> None:
 def test_commands_and_scripts_say_the_same_of_an_option() -> None:
     parser = argparse.ArgumentParser()
     add_image_options(parser)
+    add_suspect(parser)
     texts = {action.dest: action.help or "" for action in parser._actions if action.dest != "help"}
-    assert texts == HELP
+    assert texts.pop("suspect") == HELP["suspect"] + " (default: %(default)s)"
+    assert texts == {name: text for name, text in HELP.items() if name != "suspect"}

@@ -208,7 +208,7 @@ def test_what_is_done_with_suspect_images_is_said(tmp_path: Path) -> None:
     bands = {band: random_band(band) for band in S1_BANDS}
     write_tiff(tmp_path / "a_VV.tif", [bands["VV"] - 9])
     write_tiff(tmp_path / "a_VH.tif", [bands["VH"]])
-    for suspect, verdict in (("refuse", "suspect"), ("leave-out", "left out"), ("accept", "ok")):
+    for suspect, verdict in (("refuse", "suspect"), ("leave-out", "suspect"), ("accept", "ok")):
         found = inspect_images(tmp_path, suspect=suspect)
         assert found.counts == {verdict: 2}
         assert found.is_good == (suspect == "accept")

@@ -12,6 +12,7 @@ from archives import make_dataset, make_processor
 from tiny_runs import run_here
 
 from csmae_hf.sample.generate import generate_sample
+from csmae_hf.training import pretrain
 from csmae_hf.training import pretrain as pretrain_module
 from csmae_hf.training.pretrain import look_at_tiles, tiles_with_all
 from csmae_hf.training.trainer import CSMAETrainer
@@ -30,23 +31,32 @@ def mixed(count: int, share: float) -> datasets.Dataset:
 def test_a_mixed_data_set_is_refused_with_its_tiles(caplog: pytest.LogCaptureFixture) -> None:
     tiles, processor = mixed(20, 0.4), make_processor()
     with pytest.raises(
-        ValueError, match=r"8 of 20 training tiles .*\n  8 \(.*are exchanged[\s\S]*--suspect leave-out[\s\S]*accept"
+        ValueError, match=r"8 of 20 training tiles .*\n  8 \(.*are exchanged[\s\S]*--suspect accept[\s\S]*leave-out"
     ) as caught:
         look_at_tiles(tiles, processor, "refuse", "training")
     assert tiles["id"][2] in str(caught.value)
+    with pytest.raises(ValueError, match="8 of 20 training tiles"):  # far more than 1 %
+        look_at_tiles(tiles, processor, "leave-out", "training")
     with caplog.at_level(logging.INFO, logger="csmae_hf.training"):
         assert look_at_tiles(tiles, processor, "accept", "training") is tiles
         assert "Taken as they are: 8 of 20 training tiles" in caplog.text
-        left = look_at_tiles(tiles, processor, "leave-out", "training")
-    assert left["id"] == [name for place, name in enumerate(tiles["id"]) if place % 5 not in (2, 4)]
-    assert look_at_tiles(left, processor, "refuse", "training") is left
 
 
-def test_a_few_suspect_tiles_are_said_and_taken(caplog: pytest.LogCaptureFixture) -> None:
-    tiles = mixed(120, 1 / 120)
+def test_a_few_suspect_tiles_are_left_out_refused_or_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiles, processor = mixed(120, 1 / 120), make_processor()
     with caplog.at_level(logging.WARNING, logger="csmae_hf.training"):
-        assert look_at_tiles(tiles, make_processor(), "refuse", "training") is tiles
-    assert "Taken as they are: 1 of 120 training tiles" in caplog.text
+        left = look_at_tiles(tiles, processor, "leave-out", "training")
+        assert left["id"] == tiles["id"][:119]
+        assert "Left out: 1 of 120 training tiles" in caplog.text
+        assert look_at_tiles(left, processor, "refuse", "training") is left
+        with pytest.raises(ValueError, match="1 of 120 training tiles"):
+            look_at_tiles(tiles, processor, "refuse", "training")
+        # where one of those that are looked at is suspect, all are looked at
+        monkeypatch.setattr(pretrain, "TILES_LOOKED_AT", 100)
+        first = tiles.select([119, *range(119)])
+        assert len(look_at_tiles(first, processor, "leave-out", "training")) == 119
 
 
 def test_a_certain_sign_is_refused_before_the_first_step() -> None:
