@@ -18,6 +18,7 @@ from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_imag
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
 from csmae_hf.images.metadata_files import read_beside
+from csmae_hf.images.band_names import unknown_word
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.pairing import image_path
 from csmae_hf.images.raster import SUFFIXES, Raster, RasterError, describe
@@ -186,7 +187,7 @@ def inspect_images(
     images = list(
         dict.fromkeys([*(image for tile in found.tiles for image in tile.images.values()), *found.reference_maps])
     )
-    discovery = find_images(whole, names, {}) if whole.is_dir() else Discovery([], [], {}, {})
+    discovery = find_images(whole, names, {}) if whole.is_dir() else Discovery([], [], {}, {}, {})
     if single:
         images = [image for image in images if path.resolve() in image.paths(found.root)]
     looked = [images[place * len(images) // limit] for place in range(limit)] if len(images) > limit else images
@@ -434,6 +435,8 @@ def _of_other_file(root: Path, path: Path, discovery: Discovery, names: SensorNa
     layers = [layer for layer in raster.layers if not layer.alpha]
     if side or path.stem.endswith(REFERENCE_MAP_SUFFIX):
         report.reasons = [f"known, and no band ({side or 'reference map'})"]
+    elif file in discovery.unknown:
+        report.verdict, report.reasons = "refused", [f"{file}: {unknown_word(discovery.unknown[file])}"]
     elif product.sensor not in (None, "s1", "s2"):
         report.verdict = "refused"
         report.bands = [said.band] if said.band else []

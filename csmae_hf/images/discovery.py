@@ -38,6 +38,7 @@ class Discovery(NamedTuple):
         images: Sorted by sensor and name.
         ignored: Files that are of no sensor.
         sides: Files that are known to be no band, such as SCL, by what they are.
+        unknown: Files named after a band with a word beside it that is not known, by this word.
         others: Files of platforms that are not Sentinel-1 or -2, and which.
     """
 
@@ -45,6 +46,7 @@ class Discovery(NamedTuple):
     ignored: list[str]
     sides: dict[str, str]
     others: dict[str, str]
+    unknown: dict[str, str]
 
 
 Wrong = dict[str, list[str]]
@@ -66,7 +68,7 @@ def find_images(
     names = names or SensorNames()
     top = root.resolve().name
     safes: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}  # whose files lie in several folders
-    found, looked = Discovery([], [], {}, {}), 0
+    found, looked = Discovery([], [], {}, {}, {}), 0
     for directory, files in _walk(root):
         stacked: list[str] = []
         groups: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}
@@ -79,7 +81,9 @@ def find_images(
                 continue
             said = names.parse_stem(stem)
             if not isinstance(said, BandFile):
-                if said.layer:
+                if said.unknown:
+                    found.unknown[start + stem + suffix] = said.unknown
+                elif said.layer:
                     found.sides[start + stem + suffix] = said.layer
                 else:
                     stacked.append(stem + suffix)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
+from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band, parse_descriptions, unknown_word
 from csmae_hf.images.metadata_files import Beside, read_beside
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.products import Product, of_path, parse_product
@@ -131,7 +131,7 @@ def list_layers(raster: Raster, known: Iterable[str] = (), order: Sequence[str] 
     own = parse_band(raster.path.stem, known, file=True)
     if order is not None and len(order) == 1 and own.band == parse_band(order[0], known).band:
         order = None  # its name says the same
-    described = [parse_band(layer.description, known) for layer in raster.layers]
+    described = parse_descriptions((layer.description for layer in raster.layers), known)
     open_places = [place for place, layer in enumerate(raster.layers) if not layer.alpha]
     if len(open_places) == 1 and (own.band or own.layer):
         said = described[open_places[0]]
@@ -283,7 +283,7 @@ def make_image(
         if not raster.layers[layer.place].alpha
     ]
     paths = [raster.path for raster in rasters]
-    chosen = _choose(layers, wanted, sensor, series, paths)
+    chosen = _choose(layers, wanted, sensor, series, paths, besides)
     kind = kind_of(sensor, chosen)
     product = _one_product([layer.raster.path for layer in chosen.values()], sensor, kind)
     beside = read_beside(next(iter(chosen.values())).raster.path) if kind == "s2" else None
@@ -332,13 +332,23 @@ def make_image(
 
 
 def _choose(
-    layers: Sequence[Layer], wanted: Sequence[str] | None, sensor: str, series: str | None, paths: Sequence[Path]
+    layers: Sequence[Layer],
+    wanted: Sequence[str] | None,
+    sensor: str,
+    series: str | None,
+    paths: Sequence[Path],
+    besides: Iterable[str] = (),
 ) -> dict[str, Layer]:
     """The layer of each wanted band: of one image, and of several ground sizes that of the band's own."""
     where = _where(paths)
     named = [layer for layer in layers if layer.name.band]
+    unknown = next(
+        (f"of {layer.name.layer}, {unknown_word(layer.name.unknown)}" for layer in layers if layer.name.unknown), ""
+    )
+    others = [layer.name.layer for layer in layers if layer.name.layer]
     if not named:
-        others = [layer.name.layer for layer in layers if layer.name.layer]
+        if unknown:
+            raise RasterError(f"{where} holds no band that is known: {unknown}.")
         raise RasterError(
             f"{where} holds no band: {', '.join(others)}."
             if len(others) == len(layers)
@@ -373,8 +383,20 @@ def _choose(
             chosen[band] = found[0]
     lacking = [band for band in wanted if band not in chosen]
     if lacking or not chosen:
-        raise RasterError(_lacks(paths, lacking, sensor, list(dict.fromkeys(str(layer.name.band) for layer in named))))
+        has = list(dict.fromkeys(str(layer.name.band) for layer in named))
+        raise RasterError(_lacks(paths, lacking, sensor, has) + (f" And {unknown}." if unknown else ""))
+    _check_counted([layer.name for layer in chosen.values()], {*besides, *(str(layer.name.band) for layer in named)}, where)
     return chosen
+
+
+def _check_counted(names: Sequence[BandName], bands: Iterable[str], where: str) -> None:
+    """Refuse `Band 1`, `Band 2`, ... without a gap and without 8A: layers are counted so, whatever bands they are."""
+    bands = set(bands)
+    if any(name.counted for name in names) and bands == {f"B{number:02d}" for number in range(1, len(bands) + 1)}:
+        raise RasterError(
+            f"{where} is named Band 1 to Band {len(bands)}, which may be a count of layers in any order. Name them by what they are "
+            "(B02.tif), or give the bands in the order of a file: bands={'s2': [...]} in Python, --bands s2=NAME,NAME,..."
+        )
 
 
 def sorted_bands(bands: Iterable[str], sensor: str) -> list[str]:

@@ -104,6 +104,8 @@ class SensorNames:
             if band in self._sensors_of and self._plain_name(match["prefix"]):
                 return BandFile(match["prefix"], match["band"], "", str(band))
         said = parse_band(stem, file=True)
+        if said.unknown:
+            return said
         if said.band is None or said.band not in self._sensors_of:
             return said._replace(band=None, layer=said.layer if _is_side_file(stem, said) else None)
         for match in reversed(list(re.finditer(r"[A-Za-z0-9]+", stem))):
