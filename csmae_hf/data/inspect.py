@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX
 from csmae_hf.data.find_tiles import TABLE_SUFFIXES, FoundTile, find_tiles
+from csmae_hf.images.band_names import unknown_word
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
 from csmae_hf.images.metadata_files import read_beside
-from csmae_hf.images.band_names import unknown_word
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.pairing import image_path
 from csmae_hf.images.raster import SUFFIXES, Raster, RasterError, describe

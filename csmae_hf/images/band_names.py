@@ -1,7 +1,7 @@
 """Names of bands and layers as the field spells them: in a file's descriptions, in file names, in tables and archives of arrays.
 
-One table for every reader. A name is taken apart into words; one of them must be a band. What stands beside it must be known to leave
-the band what it is (a unit, a mean, a date): whatever is not in the lists may say that the layer is something made of bands, and is named.
+One table for every reader. A name is taken apart into words; one of them must be a band. What stands beside it must be known to
+leave the band what it is (a unit, a mean, a date): any other word may say that the layer is something made of bands, and is named.
 What is known to be no band (SCL, angles, a ratio, a count) is told from what is not known.
 """
 
@@ -78,10 +78,10 @@ intercept amplitudes residual residuals correlation hist equalized
 _DERIVED = frozenset(_DERIVED_WORDS.split())
 """Words beside a band that say that the layer is made of bands, and is none."""
 
-_NO_PLACE = frozenset(
-    """std stddev stdev variance zscore log10 norm normed normalized normalised standardized standardised scaled rescaled
-    stretched""".split()
-)
+_NO_PLACE_WORDS = """
+std stddev stdev variance zscore log10 norm normed normalized normalised standardized standardised scaled rescaled stretched
+"""
+_NO_PLACE = frozenset(_NO_PLACE_WORDS.split())
 """Words that say so right before the band in the name of a file too, where others may be of a place."""
 
 _MASKS = frozenset(["msk", "mask", "detfoo", "qualit", "quality", "classi", "angle", "lia", "incidence"])
@@ -182,8 +182,9 @@ def parse_band(name: str | None, known: Iterable[str] = (), *, file: bool = Fals
 def unknown_word(word: str) -> str:
     """Say what an unknown word beside a band means, and what to do."""
     return (
-        f"the word {word!r} beside a band is not known, so it may be something made of the band. If it is the band itself, take the word "
-        "out (of a file's name: put it before the band), or give the bands in the order of the file (--bands in a command, bands= in Python)"
+        f"the word {word!r} beside a band is not known, so it may be something made of the band. If it is the band itself, take the "
+        "word out (of a file's name: put it before the band), or give the bands in the order of the file (--bands in a command, "
+        "bands= in Python)"
     )
 
 
@@ -197,9 +198,7 @@ def parse_descriptions(descriptions: Iterable[str | None], known: Iterable[str] 
     said = [parse_band(text, known) for text in texts]
     small = [text.lower() for text in texts]
     if {"r", "g", "b"} <= set(small):
-        said = [
-            BandName(_LETTERS[text]) if text in _LETTERS else name for text, name in zip(small, said, strict=True)
-        ]
+        said = [BandName(_LETTERS[text]) if text in _LETTERS else name for text, name in zip(small, said, strict=True)]
     if "broadnir" in small:
         said = [BandName("B8A") if text == "nir" else name for text, name in zip(small, said, strict=True)]
     counted = [name.counted for name in said]

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band, parse_descriptions, unknown_word
+from csmae_hf.images.band_names import (
+    POLARISATIONS,
+    S2_BAND_NAMES,
+    BandName,
+    parse_band,
+    parse_descriptions,
+    unknown_word,
+)
 from csmae_hf.images.metadata_files import Beside, read_beside
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.products import Product, of_path, parse_product
@@ -385,7 +392,9 @@ def _choose(
     if lacking or not chosen:
         has = list(dict.fromkeys(str(layer.name.band) for layer in named))
         raise RasterError(_lacks(paths, lacking, sensor, has) + (f" And {unknown}." if unknown else ""))
-    _check_counted([layer.name for layer in chosen.values()], {*besides, *(str(layer.name.band) for layer in named)}, where)
+    _check_counted(
+        [layer.name for layer in chosen.values()], {*besides, *(str(layer.name.band) for layer in named)}, where
+    )
     return chosen
 
 

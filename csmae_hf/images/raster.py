@@ -66,6 +66,7 @@ class Declared(NamedTuple):
         scale: Factor to the physical value.
         offset: Added after the factor.
         alpha: Whether the layer is an alpha channel, and so a mask.
+        masked: Whether the file may say of some pixels that they are no measurement.
     """
 
     description: str | None
@@ -74,6 +75,7 @@ class Declared(NamedTuple):
     scale: float
     offset: float
     alpha: bool
+    masked: bool = False
 
 
 class Raster(NamedTuple):
@@ -176,16 +178,12 @@ def describe(path: str | Path) -> Raster:
 
 def described(path: Path, source: Any) -> Raster:
     """Say what an open file declares. See [`describe`]."""
+    # each is a walk over all layers, so it is asked for once
+    masked = [any(flag.name != "all_valid" for flag in flags) for flags in source.mask_flag_enums]
+    columns = (source.descriptions, source.dtypes, source.nodatavals, source.scales, source.offsets, source.colorinterp)
     layers = tuple(
-        Declared(
-            source.descriptions[place],
-            source.dtypes[place],
-            source.nodatavals[place],
-            float(source.scales[place]),
-            float(source.offsets[place]),
-            source.colorinterp[place].name == "alpha",
-        )
-        for place in range(source.count)
+        Declared(description, dtype, nodata, float(scale), float(offset), color.name == "alpha", mask)
+        for description, dtype, nodata, scale, offset, color, mask in zip(*columns, masked, strict=True)
     )
     return Raster(path, _grid(path, source), layers, dict(source.tags()))
 
@@ -211,7 +209,7 @@ def read_layer(source: Any, raster: Raster, place: int) -> tuple[Pixels, np.ndar
     except (import_rasterio().errors.RasterioError, OSError) as error:
         raise _unreadable(raster.path, error) from error
     mask = None
-    if not all(flag.name == "all_valid" for flag in source.mask_flag_enums[place]):
+    if raster.layers[place].masked:
         mask = source.read_masks(place + 1) == 0
         nodata = raster.layers[place].nodata
         if nodata is not None and not math.isnan(nodata):  # a mask beside it hides the value from read_masks
