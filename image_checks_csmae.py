@@ -152,12 +152,14 @@ class Images(NamedTuple):
         bands: Their bands.
         unit: Unit they were said to be in; None where nobody said one.
         places: Number by which messages call each, (B,).
+        sources: What images were given as, by this number.
     """
 
     sensor: str
     bands: Bands
     unit: str | None
     places: Sequence[int]
+    sources: Mapping[int, Any] = {}
 
     def of_unit(self, own: str) -> dict[str, BandPixels]:
         """Those bands that are standardised in a unit, "db" or "dn"."""
@@ -187,6 +189,7 @@ def check_images(
     *,
     suspect: str = "refuse",
     places: Sequence[int] | None = None,
+    sources: Mapping[int, Any] | None = None,
 ) -> None:
     """Refuse images that are not what they should be; see [`CSMAEImageProcessor`] for what is looked for, and its limits.
 
@@ -197,6 +200,7 @@ def check_images(
         size: Pixels of 10 m along the edge of a tile.
         suspect: "refuse", or "accept" images that show a sign which is a guess.
         places: Numbers by which messages call the images; default from 0.
+        sources: By these numbers, what images were given as: its `facts.no_data`, if it has any, says what its file declares.
 
     Raises:
         SuspectImageError: Where the sign is a guess; with the images, the sign and the remedy.
@@ -205,7 +209,7 @@ def check_images(
     bands = measure_bands(groups)
     check_sizes(sensor, bands, size)
     count = len(next(iter(groups.values())))
-    images = Images(sensor, bands, unit, range(count) if places is None else places)
+    images = Images(sensor, bands, unit, range(count) if places is None else places, sources or {})
     check_finite(images)
     check_units(images, size)
     check_no_data(images)
@@ -261,8 +265,11 @@ def check_finite(images: Images) -> None:
 
         def say(row: int, image: str, name: str = name, band: BandPixels = band) -> str:
             finite = band.pixels[row].isfinite()
+            facts = getattr(images.sources.get(images.places[row]), "facts", None)
+            declared = (getattr(facts, "no_data", None) or {}).get(name)
+            by = f" ({declared} of them are no-data, as its file says)" if declared else ""
             return (
-                f"{images.sensor} band {name} of {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite: "
+                f"{images.sensor} band {name} of {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite{by}: "
                 "fill or leave out such tiles, the model would spread them over the whole image"
             )
 

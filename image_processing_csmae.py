@@ -288,7 +288,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
                 unit = part.unit or said or self.units.get(sensor)
                 if unit is not None:
                     check_unit_name(sensor, names, unit)
-                parts.append(_Part(part.bands, part.length, unit, place))
+                parts.append(part._replace(unit=unit, first=place))
                 place += part.length
             collected[sensor] = parts
         return collected
@@ -304,7 +304,15 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         for unit, same in by_unit.items():
             groups = stack_bands([part.bands for part in same], sensor, names)
             places = [place for part in same for place in range(part.first, part.first + part.length)]
-            check_images(sensor, groups, unit, self.size, suspect=suspect, places=places)
+            check_images(
+                sensor,
+                groups,
+                unit,
+                self.size,
+                suspect=suspect,
+                places=places,
+                sources={part.first: part.source for part in same if part.source is not None},
+            )
             stacked.append(
                 {
                     key: convert_unit(pixels, unit) if key.split()[0] in BAND_UNIT else pixels
@@ -379,12 +387,14 @@ class _Part(NamedTuple):
         length: Number of images.
         unit: Unit they are in, where the image or somebody else says it.
         first: Place of the first in the call.
+        source: What was given, which may know more of itself.
     """
 
     bands: Mapping[str, Array]
     length: int
     unit: str | None = None
     first: int = 0
+    source: Any = None
 
 
 def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | None = None) -> list[_Part]:
@@ -437,7 +447,7 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
     if len(set(claims.values())) > 1:
         listed = ", ".join(f"{by} says {unit}" for by, unit in claims.items())
         raise ValueError(f"The bands of one {sensor} image are in several units: {listed}. Bring them into one.")
-    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None))]
+    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None), source=image)]
 
 
 def _read_path(

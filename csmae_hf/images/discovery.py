@@ -5,6 +5,7 @@ descriptions name them; such a file may hold several dates, or both sensors, and
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -229,9 +230,18 @@ def _grouped_image(
         pattern = f"{folder}{said.before}{'*' if spelled else ''}{said.after}{suffix}"
         by_pattern.setdefault(pattern, []).append(spelled or band)
     holder = directory if name else os.path.dirname(directory)
-    stem = name or os.path.basename(directory) or root.name
+    stem = name or _aws_name(directory) or os.path.basename(directory) or root.name
     patterns = tuple(BandFiles(pattern, tuple(spelled)) for pattern, spelled in sorted(by_pattern.items()))
     return TiffImage(names.without_sensor(stem) or os.path.basename(holder) or root.name, sensor, patterns)
+
+
+def _aws_name(directory: str) -> str:
+    """The name of an image by the folders of Sentinel-2 on AWS, `tiles/52/S/FA/2022/1/26/0`, of which the last is a mere count."""
+    match = re.search(r"(?:^|/)(\d{1,2})/([C-X])/([A-Z]{2})/(\d{4})/(\d{1,2})/(\d{1,2})/(\d{1,2})$", directory)
+    if match is None:
+        return ""
+    zone, latitude, square, year, month, day, number = match.groups()
+    return f"T{zone.zfill(2)}{latitude}{square}_{year}{month.zfill(2)}{day.zfill(2)}_{number}"
 
 
 def _check_path(path: Path) -> None:

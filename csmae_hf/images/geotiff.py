@@ -162,6 +162,19 @@ class TiffFolder:
             bands += names if kind_of(image.sensor) is None else sorted_bands(names, image.sensor)
         return in_order(dict.fromkeys(bands))
 
+    def latitude(self, key: str) -> float | None:
+        """Say at which latitude the middle of an image lies, degrees north; None where its first file does not say it."""
+        try:
+            grid = describe(next(iter(TiffImage.of_key(key).paths(self.path)))).grid
+        except RasterError:  # said when its pixels are looked at
+            return None
+        if grid.crs is None or grid.bounds is None:
+            return None
+        from rasterio.warp import transform
+
+        left, bottom, right, top = grid.bounds
+        return float(transform(grid.crs, "EPSG:4326", [(left + right) / 2], [(bottom + top) / 2])[1][0])
+
     def footprint(self, key: str) -> Footprint:
         """Say where an image lies, as its first file has it; a `RasterError` if that cannot be read."""
         grid = describe(next(iter(TiffImage.of_key(key).paths(self.path)))).grid

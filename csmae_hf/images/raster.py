@@ -42,10 +42,11 @@ class Grid(NamedTuple):
     Attributes:
         crs: Such as "EPSG:32633", or WKT; None where the file does not say.
         bounds: Least x, least y, greatest x, greatest y in `crs`; None without a place.
-        shape: Rows and columns.
+        shape: Rows and columns, north up.
         metres: Ground size of a pixel, x and y, at the middle of the image; None where it is not known.
         flip_rows: Whether the first row in the file is the southern one.
         flip_columns: Whether the first column in the file is the eastern one.
+        transposed: Whether the rows in the file run north to south, or south to north; the flips are those after exchanging both.
     """
 
     crs: str | None
@@ -54,6 +55,7 @@ class Grid(NamedTuple):
     metres: tuple[float, float] | None
     flip_rows: bool = False
     flip_columns: bool = False
+    transposed: bool = False
 
 
 class Declared(NamedTuple):
@@ -242,6 +244,8 @@ def refuse_scene(raster: Raster) -> None:
 
 
 def _north_up(pixels: Pixels, grid: Grid) -> Pixels:
+    if grid.transposed:
+        pixels = pixels.T
     if grid.flip_rows:
         pixels = pixels[::-1]
     if grid.flip_columns:
@@ -263,15 +267,19 @@ def _grid(path: Path, source: Any) -> Grid:
     name = system[0] if system else None
     if transform.is_identity:
         return Grid(name, None, shape, None)
-    if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
+    across, down = (transform.a, transform.e), (transform.b, transform.d)
+    transposed = max(map(abs, across)) <= 1e-6 * min(map(abs, down))  # turned by 90 degrees exactly
+    if transposed:
+        across, shape = down, (source.width, source.height)
+    elif abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
         raise RasterError(
             f"{path} is rotated against north (transform {tuple(transform)[:6]}). Warp it to a grid that is north up, "
             f"as gdalwarp does."
         )
     left, top = transform.c, transform.f
-    right, bottom = left + transform.a * source.width, top + transform.e * source.height
+    right, bottom = left + across[0] * shape[1], top + across[1] * shape[0]
     bounds = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
-    x, y = abs(transform.a), abs(transform.e)
+    x, y = abs(across[0]), abs(across[1])
     metres = None
     if system and system[1]:  # degrees: by the latitude in the middle
         latitude = math.radians((bounds[1] + bounds[3]) / 2)
@@ -281,4 +289,4 @@ def _grid(path: Path, source: Any) -> Grid:
         if name == "EPSG:3857":  # the metres of web maps are those of the ground at the equator alone
             shrunk = 1 / math.cosh((bounds[1] + bounds[3]) / 2 / _EARTH_RADIUS)
             metres = metres[0] * shrunk, metres[1] * shrunk
-    return Grid(name, bounds, shape, metres, transform.e > 0, transform.a < 0)
+    return Grid(name, bounds, shape, metres, across[1] > 0, across[0] < 0, transposed)
