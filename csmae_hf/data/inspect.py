@@ -21,7 +21,7 @@ from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, 
 from csmae_hf.images.metadata_files import read_beside
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.pairing import image_path
-from csmae_hf.images.raster import SUFFIXES, Raster, RasterError, describe
+from csmae_hf.images.raster import ARRAYS, SUFFIXES, Raster, RasterError, describe
 from image_checks_csmae import (
     BAND_UNIT,
     Images,
@@ -175,7 +175,7 @@ def inspect_images(
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"No {path}: expected an LMDB, a folder or a table of image files, or an image file.")
-    single = path.is_file() and path.suffix.lower() in SUFFIXES
+    single = path.is_file() and path.suffix.lower() in (*SUFFIXES, ARRAYS)
     if path.is_file() and not single and path.suffix.lower() not in TABLE_SUFFIXES:
         raise ValueError(
             f"{path} is neither a table ({', '.join(TABLE_SUFFIXES)}) nor an image file ({', '.join(SUFFIXES)})."
@@ -215,7 +215,9 @@ def inspect_images(
         if not known and not single:
             problems.append(message)
     others = (
-        Counter(file.suffix.lower() for file in _other_kinds(whole)) if whole.is_dir() and not single else Counter()
+        Counter(file.suffix.lower() for file in _other_kinds(whole, taken))
+        if whole.is_dir() and not single
+        else Counter()
     )
     if not reports and not problems and not others:
         raise FileNotFoundError(
@@ -244,8 +246,11 @@ def _left(root: Path, folder: Path, taken: set[str]) -> Iterator[Path]:
                 yield Path(path)
 
 
-def _other_kinds(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in OTHER_KINDS and path.is_file())
+def _other_kinds(folder: Path, taken: set[str]) -> Iterator[Path]:
+    """Files of kinds that may hold images, but for archives of arrays that are images."""
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in OTHER_KINDS and path.is_file() and str(path.resolve()) not in taken:
+            yield path
 
 
 def _add(reports: dict[str, FileReport], report: FileReport) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_NAME, REFERENCE_MAP_SUFFIX
+from csmae_hf.images.band_names import parse_descriptions
 from csmae_hf.images.geotiff import BandFiles, TiffImage
 from csmae_hf.images.image import Layer, list_layers, product_of, series_of
 from csmae_hf.images.names import BandFile, SensorNames
-from csmae_hf.images.raster import SUFFIXES, RasterError, describe
+from csmae_hf.images.raster import ARRAYS, SUFFIXES, RasterError, array_names, describe
 from image_checks_csmae import BAND_METRES
 
 REFERENCE_MAP = "reference_map"
@@ -80,6 +81,9 @@ def find_images(
                 whole = BandFiles(start + stem + suffix, (REFERENCE_MAP_NAME,))
                 found.images.append(TiffImage(stem, REFERENCE_MAP, (whole,)))
                 continue
+            if suffix.lower() == ARRAYS:
+                _add_arrays(found, root, start + stem + suffix, names)
+                continue
             said = names.parse_stem(stem)
             if not isinstance(said, BandFile):
                 if said.unknown:
@@ -100,6 +104,16 @@ def find_images(
     _add_grouped(found, root, safes, names, wrong)
     found.images.sort(key=lambda image: (image.sensor, image.name, image.files, image.series or ""))
     return found
+
+
+def _add_arrays(found: Discovery, root: Path, path: str, names: SensorNames) -> None:
+    """The images of an archive of arrays: of the sensors whose bands they are named after. Of other arrays nothing is said."""
+    bands = [name.band for name in parse_descriptions(array_names(root / path), names.others) if name.band]
+    top, stem = root.resolve().name, os.path.splitext(os.path.basename(path))[0]
+    for sensor in dict.fromkeys(names.sensor_of_band(band, path, top) for band in bands):
+        if sensor is not None:
+            name = names.without_sensor(stem) or os.path.basename(os.path.dirname(path)) or root.name
+            found.images.append(TiffImage(name, sensor, (BandFiles(path),)))
 
 
 def _add_grouped(
@@ -149,7 +163,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         names[:] = sorted(
             name for name in names if not name.startswith(".") and not leads_up(os.path.join(directory, name), real)
         )
-        found = [parts for file in sorted(files) if (parts := os.path.splitext(file))[1].lower() in SUFFIXES]
+        found = [parts for file in sorted(files) if (parts := os.path.splitext(file))[1].lower() in (*SUFFIXES, ARRAYS)]
         if found:
             relative = os.path.relpath(directory, root)
             yield "" if relative == "." else relative, found

@@ -24,7 +24,18 @@ from csmae_hf.images.band_names import (
 from csmae_hf.images.metadata_files import Beside, read_beside
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.products import Product, of_path, parse_product
-from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
+from csmae_hf.images.raster import (
+    ARRAYS,
+    Pixels,
+    Raster,
+    RasterError,
+    bands_of_arrays,
+    describe_arrays,
+    described,
+    open_raster,
+    read_arrays,
+    read_layer,
+)
 from image_checks_csmae import BAND_METRES, UNIT_NAMES
 
 NOTHING = Product()
@@ -236,6 +247,12 @@ def read_image(
         lacking = [band for band in wanted if band not in named]
         if all(given.get(path) for path in given) and given and lacking:
             raise RasterError(_lacks(given, lacking, sensor, list(dict.fromkeys(named))))
+    if any(path.suffix.lower() == ARRAYS for path in paths):
+        if len(paths) > 1:
+            raise RasterError(
+                f"{_where(paths)}: {paths[0].name} and others are given as one image; give one {ARRAYS} alone."
+            )
+        return image_of_arrays(read_arrays(paths[0]), wanted, sensor=sensor, said=said, path=paths[0])
     with ExitStack() as stack:
         sources = {path: stack.enter_context(open_raster(path)) for path in paths}
         rasters = [described(path, source) for path, source in sources.items()]
@@ -247,6 +264,41 @@ def read_image(
             return read_layer(sources[layer.raster.path], layer.raster, layer.place)
 
         return make_image(rasters, read, wanted, sensor=sensor, said=said, series=series, given=given, besides=named)
+
+
+def image_of_arrays(
+    arrays: Mapping[str, Any],
+    wanted: Sequence[str] | None,
+    *,
+    sensor: str,
+    said: Said | None = None,
+    path: str | os.PathLike[str] = "",
+) -> BandImage:
+    """Make one image of arrays by name, in whichever spelling and byte order.
+
+    Args:
+        arrays: The arrays.
+        wanted: As of [`read_image`].
+        sensor: As of [`read_image`].
+        said: As of [`read_image`].
+        path: Where they are from, for messages.
+
+    Returns:
+        As [`read_image`].
+
+    Raises:
+        RasterError: As [`read_image`], or if they are no bands.
+    """
+    where = Path(path or "the arrays")
+    held = {name: np.asarray(array) for name, array in arrays.items()}
+    pixels = list(bands_of_arrays(where, held).values())
+
+    def read(layer: Layer) -> tuple[Pixels, Any]:
+        array = pixels[layer.place]
+        mask = np.isnan(array) if array.dtype.kind == "f" else None
+        return array, mask if mask is not None and mask.any() else None
+
+    return make_image([describe_arrays(where, held)], read, wanted, sensor=sensor, said=said or Said())
 
 
 def _lacks(paths: Iterable[Path], lacking: Sequence[str], sensor: str, has: Sequence[str]) -> str:

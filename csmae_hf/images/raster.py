@@ -7,7 +7,8 @@ on the network, in the disguise of an image. rasterio is imported when the first
 import functools
 import math
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ import numpy as np
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 """Endings of image files."""
+
+ARRAYS = ".npz"
+"""Ending of archives of arrays, a band each by its name, which are read like images without a place."""
 
 _FIRST_BYTES = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
@@ -174,8 +178,59 @@ def describe(path: str | Path) -> Raster:
     Raises:
         RasterError: As [`open_raster`], or if its pixels are rotated against north.
     """
+    if Path(path).suffix.lower() == ARRAYS:
+        return describe_arrays(Path(path), read_arrays(path))
     with open_raster(path) as source:
         return described(Path(path), source)
+
+
+def read_arrays(path: str | Path) -> dict[str, Pixels]:
+    """Read the arrays of a `.npz` by name.
+
+    Raises:
+        RasterError: If it is no archive of arrays, or not there.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except FileNotFoundError as error:
+        raise RasterError(f"{path} is not there. Restore it, or list the folder anew.") from error
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise RasterError(f"{path} cannot be read as a .npz of bands: {error}") from error
+
+
+def array_names(path: str | Path) -> list[str]:
+    """List the names in a `.npz`, of which no array is read; none of one that cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            return list(opened.files)
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile):
+        return []
+
+
+def bands_of_arrays(where: Path, arrays: Mapping[str, Pixels]) -> dict[str, Pixels]:
+    """Those arrays that are (H, W), in the byte order of the machine.
+
+    Raises:
+        RasterError: If there is none, or one holds no numbers.
+    """
+    flat = {name: array for name, array in arrays.items() if array.ndim == 2}
+    wrong = next((name for name, array in flat.items() if array.dtype.kind not in "fiu"), None)
+    if wrong is not None:
+        raise RasterError(f"{where}: {wrong} is {arrays[wrong].dtype}; expected numbers.")
+    if not flat:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in arrays.items()) or "nothing"
+        raise RasterError(f"{where} holds {shapes}; expected an array (H, W) for each band, by its name.")
+    # torch and the kernels of numpy take the machine's byte order
+    return {name: np.ascontiguousarray(array, array.dtype.newbyteorder("=")) for name, array in flat.items()}
+
+
+def describe_arrays(where: Path, arrays: Mapping[str, Pixels]) -> Raster:
+    """Say of arrays what [`describe`] says of a file: their names are descriptions, and they have no place."""
+    flat = bands_of_arrays(where, arrays)
+    layers = tuple(Declared(name, str(array.dtype), None, 1.0, 0.0, False) for name, array in flat.items())
+    shape = max((array.shape for array in flat.values()), key=lambda shape: shape[0])
+    return Raster(where, Grid(None, None, (shape[0], shape[1]), None), layers, {})
 
 
 def described(path: Path, source: Any) -> Raster:

@@ -22,9 +22,9 @@ from csmae_hf.data.load import load_data
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.images.discovery import find_images
 from csmae_hf.images.geotiff import TiffFolder
-from csmae_hf.images.image import BandImage, Said
+from csmae_hf.images.image import BandImage, Said, image_of_arrays
 from csmae_hf.images.raster import RasterError
-from csmae_hf.images.readers import read_arrays, read_path
+from csmae_hf.images.readers import read_path
 
 S1 = ("VH", "VV")
 S2 = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -633,7 +633,7 @@ def test_archives_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match=r"broken\.npz cannot be read"):
         read_path(tmp_path / "broken.npz", S1, sensor="s1")
     with pytest.raises(RasterError, match="lacks VV of s1; it has VH"):
-        read_arrays({"VH": pixels("VH")}, S1, sensor="s1")
+        image_of_arrays({"VH": pixels("VH")}, S1, sensor="s1")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_path(tmp_path / "nowhere.tif", S1, sensor="s1")
 
