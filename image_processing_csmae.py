@@ -59,17 +59,19 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     does not depend on what is given with it. *Certain* signs are always refused: missing bands, wrong sizes (a 60 m band for a 10 m
     one), NaN and infinite values, 8-bit pixels (too small for these units), Sentinel-1 below -100 or above 70 dB or without any value
     below 0 (linear power), Sentinel-2 below 0, with nothing above 2 (reflectance 0-1) or 50 (percent), above 60,000 (integers that
-    wrapped) or at 65535, numbers whose bytes were exchanged, pixels that are standardised already, a band of zeros among others or
+    wrapped) or at 65535, numbers whose bytes were exchanged, pixels that are standardised already, a band of one value among others or
     the same pixels as two bands, and no-data: pixels at 0 in all Sentinel-2 bands, pixels at 0 in linear power, a border along which
     all Sentinel-1 bands stay at one value, a square of one value in all bands. *Guesses* have thresholds clear of all real tiles met
     here. A declared unit ends those of the unit: the +1000 offset of baseline 04.00 (hardly a pixel of any band below 900; needs a
-    visible and a short-wave infrared band), percent beside clouds, and numbers cut to 8 bits (0 to 255 with jumps). `suspect="accept"`
-    ends those of the bands too: VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
+    visible and a short-wave infrared band), percent beside clouds, numbers cut or stretched to 8 bits (0 to 255 with jumps, or with many
+    pixels at 255), reflectance x 1000 and x 65535 over land. `suspect="accept"` ends those of the bands too: VV and VH exchanged (VH
+    3 dB above VV), amplitude or shifted dB (a mean of VH above -11.5 dB), bands stretched by their own extremes, a band that is empty
+    in a part, near-infrared bands out of order (the means of B07, B08, B8A
     differ by half), and a 60 m band interpolated to 10 m (much smoother than most 10 m bands, or of repeated pixels).
 
     No sign tells the order of similar bands in a bare array (blue, green and red, say): pass a dict by band name wherever the
-    order is not beyond doubt. Nor are these seen: the offset in bands that lack a short-wave one or over thick cloud, VV and VH
-    exchanged over water, a 20 m band interpolated to 10 m.
+    order is not beyond doubt. Nor are these seen: the offset in bands that lack a short-wave one or over thick cloud, other scales,
+    amplitude, and VV and VH exchanged over water, a 20 m band interpolated to 10 m.
 
     Args:
         sensors: Bands by sensor, in the model's order. Default: the paper's Sentinel-1 and Sentinel-2.

@@ -95,6 +95,7 @@ backscatter sar c l2 l1 level l2f l2h ard msil2a msil1c msil1c sdr bestpixel ima
 nm um wavelength wavelengths central center centre resolution pixel pixels narrow broad vegetation near short wave shortwave infrared
 visible vis water vapour vapor pol polarisation polarization polarised polarized vertical horizontal
 terrain corrected flattened nought naught sentinelhub copernicus esa gee openeo stac
+decibel decibels orthorectified ellipsoid normlim sigma beta
 """
 _SAYS_NOTHING = frozenset(_SAYS_NOTHING_WORDS.split())
 """Words that leave a band what it is, and do not tell the images of a series apart."""
@@ -102,7 +103,7 @@ _SAYS_NOTHING = frozenset(_SAYS_NOTHING_WORDS.split())
 _TELLS_APART_WORDS = """
 winter spring summer fall autumn jan feb mar apr may jun jul aug sep sept oct nov dec january february march april june july august
 september october november december monday day month year date time dry wet rainy monsoon season annual yearly monthly weekly pre post
-before after event first last asc desc ascending descending orbit rel relative pass path row cycle quarter a b d e m s t v x y
+before after event first last asc desc des ascending descending orbit rel relative pass path row cycle quarter a b d e m s t v x y
 tile patch crop cropped clip clipped subset cut chip sample scene stack stacked merged merge reprojected reproj warped resampled resamp
 resample aligned coreg coregistered utm wgs wgs84 epsg tif tiff gtiff jp2 north south east west full final new orig original
 copy version cloudfree clear filled gapfilled masked ew sm wv slv mst ref slave master spk speckle despeckled filtered filt
@@ -119,6 +120,7 @@ _GENERIC = {"rededge": ("B05", "B06", "B07", "B8A"), "nir": ("B08", "B8A")}
 _LETTERS = {"r": "B04", "g": "B03", "b": "B02", "n": "B08"}
 """Bands as single letters, where one file has red, green and blue of them."""
 
+_COUNTED = {"nir_1": "B08", "nir_2": "B8A"}
 _BESIDE_NBAR = {"swir2": "B11", "swir3": "B12", "nir1": "B08", "nir2": "B8A"}
 """Bands as Digital Earth Australia counts them (`nbart_swir_2`)."""
 
@@ -139,6 +141,7 @@ class BandName(NamedTuple):
             (`B2_3`, `20180710T125311_B2`) and the images of a folder apart.
         unknown: A word beside a band that is not known to leave the band what it is (`B2_whitened`); "" where there is none.
         counted: The number of a layer that is called `Band 2` or the like, and may be a mere count; 0 for others.
+        level: "L1C", where the name says it.
     """
 
     band: str | None = None
@@ -150,6 +153,7 @@ class BandName(NamedTuple):
     rest: str = ""
     unknown: str = ""
     counted: int = 0
+    level: str | None = None
 
 
 def canonical_band(name: str | None, known: Iterable[str] = ()) -> str | None:
@@ -192,7 +196,8 @@ def parse_descriptions(descriptions: Iterable[str | None], known: Iterable[str] 
     """Read what the descriptions of a file's layers say, each as of [`parse_band`], and some of them by the others.
 
     `R`, `G`, `B` and `N` are bands where the file has red, green and blue of them. `NIR` beside `BROADNIR` is the narrow one, as FORCE
-    names them. `Band 1`, `Band 2`, ... counted from the first layer on are no names.
+    names them, and `swir_2` beside `swir_3` is B11, as Digital Earth Australia counts. `Band 1`, `Band 2`, ... counted from the first
+    layer on are no names.
     """
     texts, known = [(text or "").strip() for text in descriptions], tuple(known)
     said = [parse_band(text, known) for text in texts]
@@ -201,6 +206,13 @@ def parse_descriptions(descriptions: Iterable[str | None], known: Iterable[str] 
         said = [BandName(_LETTERS[text]) if text in _LETTERS else name for text, name in zip(small, said, strict=True)]
     if "broadnir" in small:
         said = [BandName("B8A") if text == "nir" else name for text, name in zip(small, said, strict=True)]
+    if {"nir_1", "nir_2", "red"} <= set(small):  # as Digital Earth Africa names them: no series, for red has no number
+        said = [BandName(_COUNTED[text]) if text in _COUNTED else name for text, name in zip(small, said, strict=True)]
+    if {"swir_2", "swir_3"} <= set(small):
+        said = [
+            BandName(_BESIDE_NBAR[text.replace("_", "")]) if text in ("swir_2", "swir_3") else name
+            for text, name in zip(small, said, strict=True)
+        ]
     counted = [name.counted for name in said]
     if any(counted) and all(number in (0, place) for place, number in enumerate(counted, start=1)):
         said = [BandName() if name.counted else name for name in said]
@@ -209,6 +221,11 @@ def parse_descriptions(descriptions: Iterable[str | None], known: Iterable[str] 
 
 @functools.lru_cache(maxsize=4096)  # descriptions, and the names in tables, are the same for all files
 def _parse(text: str, known: tuple[str, ...], file: bool) -> BandName:
+    text = re.sub(r"(?i)^band[\s_-]*\d{1,2}\s*[:=]\s*(?=\S)", "", text)  # `Band 1: B02`, of ENVI
+    if (
+        file
+    ):  # the mode of the acquisition before the band: `..._Sentinel-1_AWS-IW-VVVH_VV_(Raw)`, of the Copernicus Browser
+        text = re.sub(r"(?i)(?<![a-z0-9])(?:vv\+?vh|hh\+?hv)(?=[_-]+(?:vv|vh|hh|hv)(?![a-z]))", "dual", text)
     words = _words(text)
     own = {band.lower(): band for band in known}
     if text.lower() in own:
@@ -266,6 +283,7 @@ def _parse(text: str, known: tuple[str, ...], file: bool) -> BandName:
         "_".join(rest),
         "",
         int(counted[1]) if counted and not is_said and len(found) == 1 else 0,
+        "L1C" if not {"toa", "l1c", "msil1c"}.isdisjoint(words) else None,
     )
 
 
@@ -320,6 +338,8 @@ def _band_of_word(word: str) -> str | None:
 def _unit(words: Sequence[str]) -> str | None:
     for word, unit in (
         ("db", "db"),
+        ("decibel", "db"),
+        ("decibels", "db"),
         ("linear", "linear"),
         ("lin", "linear"),
         ("power", "linear"),

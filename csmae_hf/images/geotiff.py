@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csmae_hf.images.band_names import canonical_band
-from csmae_hf.images.image import BandImage, Said, kind_of, list_layers, read_image, sorted_bands
+from csmae_hf.images.image import BandImage, Said, kind_of, list_layers, read_image, sorted_bands, unnamed
 from csmae_hf.images.names import in_order
 from csmae_hf.images.raster import RasterError, describe, import_rasterio
 
@@ -154,11 +154,7 @@ class TiffFolder:
             layers = list_layers(describe(path), (*known, *expected), known or None)
             names = [layer.name.band for layer in layers if layer.name.band and image.series in (None, layer.name.rest)]
             if not names:
-                raise RasterError(
-                    f"{path} does not name its {len(layers)} bands, so which is which is not known. Give their names in the order "
-                    f"of the file: bands={{{image.sensor!r}: [...]}} in Python, --bands {image.sensor}=NAME,NAME,... on the "
-                    "command line."
-                )
+                raise RasterError(unnamed(path, layers, image.sensor))
             bands += names if kind_of(image.sensor) is None else sorted_bands(names, image.sensor)
         return in_order(dict.fromkeys(bands))
 

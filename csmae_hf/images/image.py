@@ -401,19 +401,8 @@ def _choose(
     """The layer of each wanted band: of one image, and of several ground sizes that of the band's own."""
     where = _where(paths)
     named = [layer for layer in layers if layer.name.band]
-    unknown = next(
-        (f"of {layer.name.layer}, {unknown_word(layer.name.unknown)}" for layer in layers if layer.name.unknown), ""
-    )
-    others = [layer.name.layer for layer in layers if layer.name.layer]
     if not named:
-        if unknown:
-            raise RasterError(f"{where} holds no band that is known: {unknown}.")
-        raise RasterError(
-            f"{where} holds no band: {', '.join(others)}."
-            if len(others) == len(layers)
-            else f"{where} does not name its {len(layers)} bands, so which is which is not known. Give their names in the "
-            f"order of the file: bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
-        )
+        raise RasterError(unnamed(where, layers, sensor))
     if wanted is None:
         wanted = sorted_bands(dict.fromkeys(str(layer.name.band) for layer in named), sensor)
     fitting = [layer for layer in named if layer.name.band in wanted]
@@ -443,7 +432,7 @@ def _choose(
     lacking = [band for band in wanted if band not in chosen]
     if lacking or not chosen:
         has = list(dict.fromkeys(str(layer.name.band) for layer in named))
-        raise RasterError(_lacks(paths, lacking, sensor, has) + (f" And {unknown}." if unknown else ""))
+        raise RasterError(_lacks(paths, lacking, sensor, has) + _unknown(layers, " And "))
     _check_counted(
         [layer.name for layer in chosen.values()], {*besides, *(str(layer.name.band) for layer in named)}, where
     )
@@ -458,6 +447,25 @@ def _check_counted(names: Sequence[BandName], bands: Iterable[str], where: str) 
             f"{where} is named Band 1 to Band {len(bands)}, which may be a count of layers in any order. Name them by what they are "
             "(B02.tif), or give the bands in the order of a file: bands={'s2': [...]} in Python, --bands s2=NAME,NAME,..."
         )
+
+
+def _unknown(layers: Iterable[Layer], start: str) -> str:
+    """What is to be said of the first name with an unknown word beside a band; nothing where there is none."""
+    names = (layer.name for layer in layers if layer.name.unknown)
+    return next((f"{start}of {name.layer}, {unknown_word(name.unknown)}." for name in names), "")
+
+
+def unnamed(where: object, layers: Sequence[Layer], sensor: str) -> str:
+    """Say that no layer of an image is a band, and what to do."""
+    others = [layer.name.layer for layer in layers if layer.name.layer]
+    if unknown := _unknown(layers, ""):
+        return f"{where} holds no band that is known: {unknown}"
+    if len(others) == len(layers):
+        return f"{where} holds no band: {', '.join(map(str, others))}."
+    return (
+        f"{where} does not name its {len(layers)} bands, so which is which is not known. Give their names in the "
+        f"order of the file: bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
+    )
 
 
 def sorted_bands(bands: Iterable[str], sensor: str) -> list[str]:
@@ -544,7 +552,13 @@ def _check_level(
 ) -> None:
     if kind != "s2":
         return
-    signs = {"its name": product.level, "its metadata": beside and beside.level, "its band B10": has_b10 and "L1C"}
+    described = next((layer.name.level for layer in chosen.values() if layer.name.level), None)
+    signs = {
+        "its name": product.level,
+        "its metadata": beside and beside.level,
+        "its band B10": has_b10 and "L1C",
+        "its descriptions": described,
+    }
     by, shown = next(((by, level) for by, level in signs.items() if level), ("", None))
     path = next(iter(chosen.values())).raster.path
     if said.level and shown and said.level != shown:
@@ -619,7 +633,10 @@ def _unit(
         unsaid = not (pair or layer.name.unit or said.unit or product.unit)
         if kind == "s1" and declared.dtype.startswith(("uint", "int")) and unsaid:
             claims.setdefault(f"the whole numbers of {layer.raster.path.name}", "amplitude")
-        if layer.name.raw or product.raw_export:
+        raw = layer.name.raw or product.raw_export
+        if raw and kind == "s1" and declared.dtype.startswith("float"):
+            claims[f"the name of {layer.raster.path.name}, a raw export of the Copernicus Browser"] = "linear"
+        elif raw and kind != "s1":
             if declared.dtype.startswith("float"):
                 claims[f"the name of {layer.raster.path.name}"] = "reflectance"
             else:  # 16 bits of reflectance 0 to 1, 8 bits likewise

@@ -156,9 +156,10 @@ class SensorNames:
 
     def without_sensor(self, stem: str) -> str:
         """Take from an image's name what only says its sensor, so that the images of a tile are named alike."""
-        stem = stem if parse_product(stem).platform else self._abbreviated(stem)
-        name = self._beginning.sub("", self._ending.sub("", stem))
-        return name if parse_product(name).platform else self._middle.sub("", name)
+        short = stem if parse_product(stem).platform else self._abbreviated(stem)
+        name = self._beginning.sub("", self._ending.sub("", short))
+        name = name if parse_product(name).platform else self._middle.sub("", name)
+        return stem if name == short else name
 
 
 def _is_side_file(stem: str, said: BandName) -> bool:
