@@ -44,6 +44,32 @@ INFRARED_OF_WATER = 0.4
 """Brightest infrared band over brightest visible band, as means: at most 0.22 in real water that has nothing above
 `BRIGHTEST_PERCENT`."""
 
+DARKEST_LAND, DARKEST_VISIBLE, BRIGHTER_INFRARED = 800, 180, 1.5
+"""Numbers are ten times too small where hardly a pixel is above the first, the brightest visible band below the second as a mean, and
+the infrared brighter by the third, as over plants and soil: there, 1 % of the pixels of any real tile are above 1,500."""
+
+BRIGHTEST_INFRARED, BRIGHTEST_SHORT_WAVE, BRIGHTEST_MEAN = 8000, 9000, 14_000
+"""Means that nature does not reach: of the infrared where the visible is much darker (real tiles: 3,044), of B11 (3,858; clouds
+5,000), of any band (7,831)."""
+
+BRIGHTEST_GROUND, ROUGHEST_GROUND = -11.5, 3.0
+"""Mean of VH, dB, above which backscatter is none: -14.6 in real tiles. Dense cities may be as bright, but the deviation within
+6 x 6 pixels, by its median, is greater there than the second (real tiles: 2.7 at most)."""
+
+EMPTY_PART, AS_BRIGHT_THERE, BRIGHT_THERE, GAP = 0.03, 0.6, 200, 30
+"""So large a share of a band at its least value is a hole where the neighbouring band is as bright there as elsewhere, by the second,
+and above the third: dark pixels that Sen2Cor clips at 1 are dark in the neighbouring band too (0.42 and 218 at most). Nor do they lie
+apart from all others of the band by the fourth."""
+
+NEIGHBOURS: dict[str, str] = {
+    "B02": "B03", "B03": "B04", "B04": "B03", "B05": "B06", "B06": "B07", "B07": "B8A", "B08": "B07", "B8A": "B07", "B11": "B12",
+    "B12": "B11",
+}  # fmt: skip
+"""Of each band one that sees the ground nearly alike."""
+
+LEAST_CONSTANT = 20
+"""A band of one value above this is none (digital numbers): over calm water all pixels may be 1, the least that Sen2Cor gives."""
+
 BRIGHTEST_NUMBER = 60_000
 """Digital numbers above this are none: integers that wrapped below 0 end at 65,535, real tiles at 16,224."""
 
@@ -126,12 +152,14 @@ class Images(NamedTuple):
         bands: Their bands.
         unit: Unit they were said to be in; None where nobody said one.
         places: Number by which messages call each, (B,).
+        sources: What images were given as, by this number.
     """
 
     sensor: str
     bands: Bands
     unit: str | None
     places: Sequence[int]
+    sources: Mapping[int, Any] = {}
 
     def of_unit(self, own: str) -> dict[str, BandPixels]:
         """Those bands that are standardised in a unit, "db" or "dn"."""
@@ -161,6 +189,7 @@ def check_images(
     *,
     suspect: str = "refuse",
     places: Sequence[int] | None = None,
+    sources: Mapping[int, Any] | None = None,
 ) -> None:
     """Refuse images that are not what they should be; see [`CSMAEImageProcessor`] for what is looked for, and its limits.
 
@@ -171,6 +200,7 @@ def check_images(
         size: Pixels of 10 m along the edge of a tile.
         suspect: "refuse", or "accept" images that show a sign which is a guess.
         places: Numbers by which messages call the images; default from 0.
+        sources: By these numbers, what images were given as: its `facts.no_data`, if it has any, says what its file declares.
 
     Raises:
         SuspectImageError: Where the sign is a guess; with the images, the sign and the remedy.
@@ -179,7 +209,7 @@ def check_images(
     bands = measure_bands(groups)
     check_sizes(sensor, bands, size)
     count = len(next(iter(groups.values())))
-    images = Images(sensor, bands, unit, range(count) if places is None else places)
+    images = Images(sensor, bands, unit, range(count) if places is None else places, sources or {})
     check_finite(images)
     check_units(images, size)
     check_no_data(images)
@@ -235,8 +265,11 @@ def check_finite(images: Images) -> None:
 
         def say(row: int, image: str, name: str = name, band: BandPixels = band) -> str:
             finite = band.pixels[row].isfinite()
+            facts = getattr(images.sources.get(images.places[row]), "facts", None)
+            declared = (getattr(facts, "no_data", None) or {}).get(name)
+            by = f" ({declared} of them are no-data, as its file says)" if declared else ""
             return (
-                f"{images.sensor} band {name} of {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite: "
+                f"{images.sensor} band {name} of {image} has {int((~finite).sum())} of {finite.numel()} values NaN or infinite{by}: "
                 "fill or leave out such tiles, the model would spread them over the whole image"
             )
 
@@ -337,7 +370,7 @@ def _radar_signs(
     yield (
         powerful,
         f"a band without any value below 0 is linear power, or empty; pass units={{{sensor!r}: 'linear'}} to convert "
-        f"(--units {sensor}=linear)",
+        f"(--units {sensor}=linear). Amplitude has to be squared before",
     )
     yield (
         high > STRONGEST_DB,
@@ -570,7 +603,7 @@ def _agrees(mask: np.ndarray, band: np.ndarray) -> bool:
 
 
 def check_copies(images: Images) -> None:
-    """Refuse a band of one value (of Sentinel-2: of zeros) among bands that vary, and a band that has the same pixels as another."""
+    """Refuse a band of one value (of Sentinel-2: above that of calm water) among bands that vary, and the same pixels as two bands."""
     sensor, bands = images.sensor, {name: band for name, band in images.bands.items() if name in BAND_UNIT}
     if len(bands) < 2:
         return
@@ -579,8 +612,10 @@ def check_copies(images: Images) -> None:
     if flat.any():
         for (name, band), same in zip(bands.items(), flat, strict=True):
             broken = same & ~flat.all(axis=0)
-            if BAND_UNIT[name] == "dn":  # over calm water all may be 1, the least that Sen2Cor gives
-                broken &= band.low == 0
+            if BAND_UNIT[name] == "dn":
+                numbers = np.float64(band.low) * (1e4 if images.unit == "reflectance" else 1)
+                with_offset = abs(numbers - OFFSET) <= LEAST_CONSTANT  # of calm water, whoever says so
+                broken &= (numbers == 0) | ((numbers > LEAST_CONSTANT) & ~with_offset)
             images.refuse(
                 broken,
                 lambda row, image, name=name, band=band: (  # type: ignore[misc]
@@ -594,7 +629,7 @@ def check_copies(images: Images) -> None:
         if not alike.any():
             continue
         for other, rows in zip(names[place + 1 :], alike, strict=True):
-            if rows.any() and bands[name].pixels.shape == bands[other].pixels.shape:
+            if rows.any():
                 for row in np.flatnonzero(rows):
                     rows[row] = _same_pixels(bands[name].pixels[row], bands[other].pixels[row])
                 images.refuse(
@@ -607,7 +642,11 @@ def check_copies(images: Images) -> None:
 
 def _same_pixels(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two bands (H, W) are equal, and it is no chance: over calm water nearly all pixels of several bands may be 1."""
-    first, second = _array(one), _array(other)
+    first, second = sorted((_array(one), _array(other)), key=len)
+    factor = len(second) // len(first)
+    if len(first) * factor != len(second):
+        return False
+    first = first.repeat(factor, axis=0).repeat(factor, axis=1)  # pixels repeated to the size of another band
     return bool((first == second).all() and (first != np.median(first)).mean() > 0.05)
 
 
@@ -638,11 +677,23 @@ def check_guesses(images: Images) -> None:
             f"If its values are right as they are, say so by units={{{sensor!r}: {own!r}}} (--units {sensor}={own})"
         )
         _refuse_suspects(
-            images, (*_offset_guess(sensor, optical), *_percent_guess(optical), *_overflow_guess(optical)), remedy
+            images,
+            (
+                *_overflow_guess(optical),
+                *_scale_guess(sensor, optical),  # before the offset, which such bright numbers seem to carry
+                *_offset_guess(sensor, optical),
+                *_percent_guess(optical),
+            ),
+            remedy,
         )
-    signs = [*_exchange_guess(radar, images.unit)]
+    signs = [*_radar_guesses(radar, images.unit)]
     if optical:
-        signs += [*_order_guess(optical, images.unit), *_coarse_guess(optical, images.unit)]
+        signs += [
+            *_stretch_guess(optical),
+            *_part_guess(optical, images.unit),
+            *_order_guess(optical, images.unit),
+            *_coarse_guess(optical, images.unit),
+        ]
     _refuse_suspects(images, signs, "If it is right as it is, take it by suspect='accept' (--suspect accept)")
 
 
@@ -652,16 +703,6 @@ def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: s
             wrong,
             lambda row, image, reason=reason: f"{images.sensor} {image} {reason}. {remedy}",  # type: ignore[misc]
             SuspectImageError,
-        )
-
-
-def _exchange_guess(radar: Bands, unit: str | None) -> Signs:
-    if "VV" in radar and "VH" in radar:
-        difference = _means(radar["VV"].pixels, unit) - _means(radar["VH"].pixels, unit)
-        yield (
-            difference < WEAKEST_VV,
-            f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
-            "band name, or bring them into order",
         )
 
 
@@ -701,6 +742,124 @@ def _percent_guess(optical: Bands) -> Signs:
         )
         wrong[rows] = second > INFRARED_OF_WATER * first
         yield wrong, f"is so dark, with a bright infrared, that it looks like {_PERCENT}"
+
+
+def _scale_guess(sensor: str, optical: Bands) -> Signs:
+    """Numbers as dark, or as bright, as no plants and no soil are: reflectance x 1000, stretched to 8 bits, or x 65535."""
+    high = np.max([band.high for band in optical.values()], axis=0)
+    visible = [optical[name].pixels for name in ("B02", "B03", "B04") if name in optical]
+    infrared = [optical[name].pixels for name in NEAR_INFRARED if name in optical]
+    stretched = high == 255  # the end of 8 bits, at many pixels
+    for row in np.flatnonzero(stretched):  # rare
+        stretched[row] = max((_array(band.pixels[row]) == 255).sum() for band in optical.values()) >= NO_DATA_PIXELS
+    yield (
+        stretched,
+        "ends at 255 with many pixels there: it was stretched to 8 bits to be looked at. Read the original numbers",
+    )
+    dark, bright = np.zeros(len(high), bool), np.zeros(len(high), bool)
+    if visible and infrared:
+        rough = (
+            _array(infrared[-1][:, ::24]).astype(np.float32).mean(axis=(1, 2))
+        )  # few lines say which are worth a look
+        for row in np.flatnonzero(
+            ((rough > DARKEST_NUMBERS) & (rough < DARKEST_LAND)) | (rough > BRIGHTEST_INFRARED / 2)
+        ):
+            first, second = (
+                max(float(_means(pixels[row : row + 1])[0]) for pixels in group) for group in (visible, infrared)
+            )
+            bright[row] = second > BRIGHTEST_INFRARED and first < 0.6 * second
+            if second > BRIGHTER_INFRARED * first and first < DARKEST_VISIBLE:
+                arrays = [_array(band.pixels[row])[::2, ::2] for band in optical.values()]
+                dark[row] = all((array > DARKEST_LAND).mean() <= 0.01 for array in arrays)
+        yield (
+            dark,
+            "is far darker than plants and soil are, by their bright infrared: its numbers look like reflectance x 1000, or smaller. "
+            "Multiply them (reflectance x 10000 is expected)",
+        )
+    for name, band in optical.items():
+        most = BRIGHTEST_SHORT_WAVE if name in ("B11", "B12") else BRIGHTEST_MEAN
+        possible = np.flatnonzero(band.high > most)
+        if len(possible):
+            bright[possible] |= _means(band.pixels[possible.tolist()]) > most
+    yield (
+        bright,
+        "is brighter than anything on the ground: its numbers look like reflectance x 65535, as 16-bit exports have it. Divide them "
+        f"by 65535 and pass units={{{sensor!r}: 'reflectance'}} (--units {sensor}=reflectance)",
+    )
+
+
+def _stretch_guess(optical: Bands) -> Signs:
+    """Bands that all run from the same number to the same: each was stretched by its own extremes, or they are copies."""
+    if len(optical) > 3:
+        lows, highs = (
+            np.array([getattr(band, end) for band in optical.values()], np.float64) for end in ("low", "high")
+        )
+        same = (lows == lows[0]).all(axis=0) & (highs == highs[0]).all(axis=0) & (lows[0] < highs[0])
+        yield (
+            same,
+            "runs between the same two numbers in every band: each was stretched by its own extremes, to be looked at",
+        )
+
+
+def _part_guess(optical: Bands, unit: str | None) -> Signs:
+    """A band that is at its least value in a part of the image where the neighbouring band is as bright as elsewhere."""
+    scale, offset = (1e4, 0) if unit == "reflectance" else (1, OFFSET if unit == "dn+1000" else 0)
+    for name, band in optical.items():
+        other = optical.get(NEIGHBOURS.get(name, ""))
+        if other is None or other.pixels.shape != band.pixels.shape:
+            continue
+        step = max(band.pixels.shape[1] // 5, 1)  # so few lines say enough of nearly all images
+        lines, beside = _array(band.pixels[:, 2::step]), _array(other.pixels[:, 2::step])
+        wrong = np.count_nonzero(lines == band.low[:, None, None], axis=(1, 2)) > EMPTY_PART / 4 * lines[0].size
+        wrong &= band.low < band.high
+        for row in np.flatnonzero(wrong):  # few
+            low = float(band.low[row])
+            wrong[row] = _is_empty_part(lines[row], beside[row], low, scale, offset, EMPTY_PART / 4) and _is_empty_part(
+                _array(band.pixels[row]), _array(other.pixels[row]), low, scale, offset, EMPTY_PART
+            )
+        yield (
+            wrong,
+            f"has a band {name} that stays at its least value in a part of the image, where its neighbour does not: that part is "
+            "empty. Read the band again, or leave out such tiles",
+        )
+
+
+def _is_empty_part(
+    pixels: np.ndarray, beside: np.ndarray, low: float, scale: float, offset: float, least: float
+) -> bool:
+    """Whether more than a share `least` of pixels (H, W) is at the least value, and neither they nor the neighbouring band say why."""
+    there = pixels == low
+    share = np.count_nonzero(there) / there.size
+    if not least < share < 1:
+        return False
+    if (float(pixels[~there].min()) - low) * scale > GAP:  # pixels that were clipped have others near them
+        return True
+    inside, outside = (float(beside[part].mean()) * scale - offset for part in (there, ~there))
+    return inside > max(BRIGHT_THERE, AS_BRIGHT_THERE * outside)
+
+
+def _radar_guesses(radar: Bands, unit: str | None) -> Signs:
+    """VH far brighter than the ground is, without the contrasts of a city; and VH brighter than VV."""
+    if "VH" not in radar:
+        return
+    mean = _means(radar["VH"].pixels, unit)
+    wrong = mean > BRIGHTEST_GROUND
+    for row in np.flatnonzero(wrong):  # rare
+        pixels = _array(convert_unit(radar["VH"].pixels[row], unit)).astype(np.float32)
+        edge = len(pixels) // 6 * 6
+        windows = pixels[:edge, :edge].reshape(edge // 6, 6, edge // 6, 6)
+        wrong[row] = edge and float(np.median(windows.std(axis=(1, 3)))) < ROUGHEST_GROUND
+    if "VV" in radar:
+        yield (
+            _means(radar["VV"].pixels, unit) - mean < WEAKEST_VV,
+            f"has VH brighter than VV by more than {-WEAKEST_VV:g} dB, which nature does not: they are exchanged. Pass a dict by "
+            "band name, or bring them into order",
+        )
+    yield (
+        wrong,
+        f"is brighter than the ground is (mean of VH above {BRIGHTEST_GROUND:g} dB): it looks like amplitude, which has to be squared "
+        "to be power, or like dB that were shifted or scaled. Bring it to linear power or dB",
+    )
 
 
 def _order_guess(optical: Bands, unit: str | None) -> Signs:

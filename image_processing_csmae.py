@@ -59,17 +59,19 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     does not depend on what is given with it. *Certain* signs are always refused: missing bands, wrong sizes (a 60 m band for a 10 m
     one), NaN and infinite values, 8-bit pixels (too small for these units), Sentinel-1 below -100 or above 70 dB or without any value
     below 0 (linear power), Sentinel-2 below 0, with nothing above 2 (reflectance 0-1) or 50 (percent), above 60,000 (integers that
-    wrapped) or at 65535, numbers whose bytes were exchanged, pixels that are standardised already, a band of zeros among others or
+    wrapped) or at 65535, numbers whose bytes were exchanged, pixels that are standardised already, a band of one value among others or
     the same pixels as two bands, and no-data: pixels at 0 in all Sentinel-2 bands, pixels at 0 in linear power, a border along which
     all Sentinel-1 bands stay at one value, a square of one value in all bands. *Guesses* have thresholds clear of all real tiles met
     here. A declared unit ends those of the unit: the +1000 offset of baseline 04.00 (hardly a pixel of any band below 900; needs a
-    visible and a short-wave infrared band), percent beside clouds, and numbers cut to 8 bits (0 to 255 with jumps). `suspect="accept"`
-    ends those of the bands too: VV and VH exchanged (VH 3 dB above VV), near-infrared bands out of order (the means of B07, B08, B8A
+    visible and a short-wave infrared band), percent beside clouds, numbers cut or stretched to 8 bits (0 to 255 with jumps, or many
+    pixels at 255), reflectance x 1000 and x 65535 over land. `suspect="accept"` ends those of the bands too: VV and VH exchanged (VH
+    3 dB above VV), amplitude or shifted dB (a mean of VH above -11.5 dB), bands stretched by their own extremes, a band that is empty
+    in a part, near-infrared bands out of order (the means of B07, B08, B8A
     differ by half), and a 60 m band interpolated to 10 m (much smoother than most 10 m bands, or of repeated pixels).
 
     No sign tells the order of similar bands in a bare array (blue, green and red, say): pass a dict by band name wherever the
-    order is not beyond doubt. Nor are these seen: the offset in bands that lack a short-wave one or over thick cloud, VV and VH
-    exchanged over water, a 20 m band interpolated to 10 m.
+    order is not beyond doubt. Nor are these seen: the offset in bands that lack a short-wave one or over thick cloud, other scales,
+    amplitude, and VV and VH exchanged over water, a 20 m band interpolated to 10 m.
 
     Args:
         sensors: Bands by sensor, in the model's order. Default: the paper's Sentinel-1 and Sentinel-2.
@@ -288,7 +290,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
                 unit = part.unit or said or self.units.get(sensor)
                 if unit is not None:
                     check_unit_name(sensor, names, unit)
-                parts.append(_Part(part.bands, part.length, unit, place))
+                parts.append(part._replace(unit=unit, first=place))
                 place += part.length
             collected[sensor] = parts
         return collected
@@ -304,7 +306,15 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         for unit, same in by_unit.items():
             groups = stack_bands([part.bands for part in same], sensor, names)
             places = [place for part in same for place in range(part.first, part.first + part.length)]
-            check_images(sensor, groups, unit, self.size, suspect=suspect, places=places)
+            check_images(
+                sensor,
+                groups,
+                unit,
+                self.size,
+                suspect=suspect,
+                places=places,
+                sources={part.first: part.source for part in same if part.source is not None},
+            )
             stacked.append(
                 {
                     key: convert_unit(pixels, unit) if key.split()[0] in BAND_UNIT else pixels
@@ -379,12 +389,14 @@ class _Part(NamedTuple):
         length: Number of images.
         unit: Unit they are in, where the image or somebody else says it.
         first: Place of the first in the call.
+        source: What was given, which may know more of itself.
     """
 
     bands: Mapping[str, Array]
     length: int
     unit: str | None = None
     first: int = 0
+    source: Any = None
 
 
 def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | None = None) -> list[_Part]:
@@ -437,7 +449,7 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
     if len(set(claims.values())) > 1:
         listed = ", ".join(f"{by} says {unit}" for by, unit in claims.items())
         raise ValueError(f"The bands of one {sensor} image are in several units: {listed}. Bring them into one.")
-    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None))]
+    return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None), source=image)]
 
 
 def _read_path(

@@ -256,7 +256,82 @@ def test_half_precision_is_judged_as_the_numbers_are(tiles: dict[str, list[Tile]
                 assert torch.equal(PROCESSOR(s1=stacked)["s1"], expected)
 
 
+@pytest.mark.parametrize(("value", "band"), [(500, "B05"), (37, "B02"), (10_000, "B12")])
+def test_a_band_of_one_value_among_good_ones_is_refused(tiles: dict[str, list[Tile]], value: int, band: str) -> None:
+    flat = [{**tile, band: np.full_like(tile[band], value)} for tile in tiles["s2"]]
+    assert missed("s2", flat, f"band {band} of image 0 is {value} everywhere") == []
+    reflectance = [each_band(tile, lambda pixels: pixels / np.float32(1e4)) for tile in flat[::10]]
+    assert missed("s2", reflectance, "everywhere, where its other bands vary", units={"s2": "reflectance"}) == []
+
+
+def test_a_band_repeated_to_the_size_of_another_is_the_same(tiles: dict[str, list[Tile]]) -> None:
+    land = [tile for tile in tiles["s2"] if tile["B08"].mean() > 1000 and len(tile["B8A"]) == 60]
+    twice = [{**tile, "B08": tile["B8A"].repeat(2, 0).repeat(2, 1)} for tile in land]
+    assert len(twice) > 50
+    assert missed("s2", twice, "bands B08 and B8A of image 0 have the same pixels") == []
+
+
 # Guesses, alone and in any company
+
+
+def is_land(tile: Tile) -> bool:
+    visible, infrared = (max(tile[band].mean() for band in bands) for bands in (("B02", "B03", "B04"), ("B07", "B8A")))
+    return bool(infrared > 1.6 * visible and infrared > 1500)
+
+
+SCALES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "reflectance x 1000": (lambda pixels: (pixels / 10).astype("u2"), "like reflectance x 1000"),
+    "reflectance x 65535": (
+        lambda pixels: np.clip(pixels * 6.5535, 0, 60_000).astype("u2"),
+        "like reflectance x 65535",
+    ),
+    "stretched to 8 bits": (lambda pixels: np.clip(pixels / 3000 * 255, 0, 255).astype("u2"), "8 bits"),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_land_in_another_scale_is_refused(tiles: dict[str, list[Tile]], scale: str) -> None:
+    change, message = SCALES[scale]
+    land = [each_band(tile, change) for tile in tiles["s2"] if is_land(tile)]
+    assert len(land) > 70
+    said = [verdict("s2", tile) for tile in land]
+    assert said.count("") <= 1  # clouds over half of it
+    assert np.mean([message in words for words in said]) > 0.9
+    assert [verdict("s2", tile, suspect="accept") for tile in land[::20] if message in verdict("s2", tile)] != []
+
+
+def test_bands_stretched_by_their_own_extremes_are_refused(tiles: dict[str, list[Tile]]) -> None:
+    stretched = [
+        each_band(tile, lambda p: ((p - p.min()) / max(float(p.max()) - p.min(), 1)).astype("f4"))
+        for tile in tiles["s2"]
+        if is_land(tile)
+    ]
+    said = "runs between the same two numbers in every band"
+    others = missed("s2", stretched, said, units={"s2": "reflectance"})
+    assert len(others) <= 2
+    assert all("no-data" in words for _, words in others)
+
+
+@pytest.mark.parametrize("least", [0, 1])
+@pytest.mark.parametrize("band", ["B02", "B04", "B05", "B11"])
+def test_a_band_that_is_empty_in_a_part_is_refused(tiles: dict[str, list[Tile]], band: str, least: int) -> None:
+    land = [tile for tile in tiles["s2"] if is_land(tile)]
+    for area in ((slice(0, 60), slice(0, 120)), (slice(0, 120), slice(30, 54))):
+        half = [filled(tile, least, *area, bands=[band]) for tile in land]
+        # but for few, parts of which lie in shadow that Sen2Cor clips at 1
+        assert len(missed("s2", half, f"has a band {band} that stays at its least value in a part")) <= 4
+
+
+def test_amplitude_and_shifted_decibels_are_refused(tiles: dict[str, list[Tile]]) -> None:
+    """Over land; the amplitude of calm water is as bright as the power of land."""
+    land = [tile for tile in tiles["s1"] if tile["VH"].mean() > -21]
+    assert len(land) > 90
+    amplitude = [each_band(tile, lambda pixels: np.float32(10) ** (pixels / 20)) for tile in land]
+    assert missed("s1", amplitude, "it looks like amplitude, which has to be squared", units={"s1": "linear"}) == []
+    assert missed("s1", amplitude, "Amplitude has to be squared before") == []
+    shifted = [each_band(tile, lambda pixels: pixels + 10) for tile in land]
+    assert missed("s1", shifted, "dB that were shifted or scaled") == []
+    assert missed("s1", shifted[::10], "dB that were shifted or scaled", units={"s1": "db"}) == []
 
 
 def with_offset(tile: Tile) -> Tile:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from csmae_hf.data.metadata import (
     TileRow,
     acquisition_time,
     name_column,
+    names_a_tile,
     own_columns,
     read_date,
     read_v1_store_rows,
@@ -293,6 +294,7 @@ def to_dataset(
     pixels: Mapping[str, tuple[Tile, Sequence[str | None]]],
     classes: Sequence[str] | None = None,
     without: Iterable[str] = (),
+    latitude_of: Callable[[int], float | None] | None = None,
 ) -> Dataset:
     """Lay rows out as the columns of [`load_bigearthnet`], and after them the other columns of the tables that list the tiles.
 
@@ -301,6 +303,7 @@ def to_dataset(
         pixels: By sensor, the feature and the keys, None for no image.
         classes: Names of the classes; default those of the rows, as of [`classes_of`].
         without: Other columns to leave out.
+        latitude_of: Gives where a tile lies, by its row: asked where only that tells the season. None where nothing does.
     """
     sensors = list(dict.fromkeys([*(SENSORS if SENSORS.keys() & pixels.keys() else ()), *pixels]))
     images = [sensor for sensor in sensors if sensor != TILE_SENSOR]
@@ -318,7 +321,11 @@ def to_dataset(
             said = told[f"date_{sensor}"][number]
             dates[sensor].append(acquisition_time(row.image_name(sensor)) if said is None else read_date(said, row.id))
         time = dates[TILE_SENSOR if TILE_SENSOR in dates else sensors[0]][number]
-        seasons.append(told["season"][number] or season_of(time, (row.id, *row.names.values()), latitudes[number]))
+        names, latitude = (row.id, *row.names.values()), latitudes[number]
+        season = told["season"][number]
+        if season is None and time and latitude is None and latitude_of and not names_a_tile(names):
+            latitude = latitude_of(number)
+        seasons.append(season or season_of(time, names, latitude))
     classes = classes_of((row.id, row.labels) for row in rows) if classes is None else classes
     pixels = {
         sensor: (feature, _in_units(rows, sensor, feature, keys, own[units_column(sensor)].to_pylist()))

@@ -40,7 +40,7 @@ from csmae_hf.data.unit_rules import (
     units_by_rules,
     units_column,
 )
-from csmae_hf.images.band_names import parse_band
+from csmae_hf.images.band_names import parse_band, unknown_word
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
 from csmae_hf.images.image import kind_of
@@ -417,6 +417,9 @@ def _left_out(discovery: Discovery) -> str:
     if discovery.sides:
         kinds = ", ".join(sorted(set(discovery.sides.values())))
         parts.append(f" {len(discovery.sides)} files are no bands ({kinds}) and are left out.")
+    if discovery.unknown:
+        path, word = next(iter(discovery.unknown.items()))
+        parts.append(f" {len(discovery.unknown)} files are left out, {path} for one: {unknown_word(word)}.")
     if discovery.others:
         path, platform = next(iter(discovery.others.items()))
         parts.append(

@@ -16,13 +16,14 @@ from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX
 from csmae_hf.data.find_tiles import TABLE_SUFFIXES, FoundTile, find_tiles
 from csmae_hf.data.suspects import Suspect, check_suspect, unit_remedy
 from csmae_hf.data.unit_rules import Units
+from csmae_hf.images.band_names import unknown_word
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
 from csmae_hf.images.metadata_files import read_beside
 from csmae_hf.images.names import SensorNames, in_order
 from csmae_hf.images.pairing import image_path
-from csmae_hf.images.raster import SUFFIXES, Raster, RasterError, describe
+from csmae_hf.images.raster import ARRAYS, SUFFIXES, Raster, RasterError, describe
 from image_checks_csmae import (
     BAND_UNIT,
     Images,
@@ -177,7 +178,7 @@ def inspect_images(
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"No {path}: expected an LMDB, a folder or a table of image files, or an image file.")
-    single = path.is_file() and path.suffix.lower() in SUFFIXES
+    single = path.is_file() and path.suffix.lower() in (*SUFFIXES, ARRAYS)
     if path.is_file() and not single and path.suffix.lower() not in TABLE_SUFFIXES:
         raise ValueError(
             f"{path} is neither a table ({', '.join(TABLE_SUFFIXES)}) nor an image file ({', '.join(SUFFIXES)})."
@@ -189,7 +190,7 @@ def inspect_images(
     images = list(
         dict.fromkeys([*(image for tile in found.tiles for image in tile.images.values()), *found.reference_maps])
     )
-    discovery = find_images(whole, names, {}) if whole.is_dir() else Discovery([], [], {}, {})
+    discovery = find_images(whole, names, {}) if whole.is_dir() else Discovery([], [], {}, {}, {})
     if single:
         images = [image for image in images if path.resolve() in image.paths(found.root)]
     looked = [images[place * len(images) // limit] for place in range(limit)] if len(images) > limit else images
@@ -217,7 +218,9 @@ def inspect_images(
         if not known and not single:
             problems.append(message)
     others = (
-        Counter(file.suffix.lower() for file in _other_kinds(whole)) if whole.is_dir() and not single else Counter()
+        Counter(file.suffix.lower() for file in _other_kinds(whole, taken))
+        if whole.is_dir() and not single
+        else Counter()
     )
     if not reports and not problems and not others:
         raise FileNotFoundError(
@@ -246,8 +249,11 @@ def _left(root: Path, folder: Path, taken: set[str]) -> Iterator[Path]:
                 yield Path(path)
 
 
-def _other_kinds(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in OTHER_KINDS and path.is_file())
+def _other_kinds(folder: Path, taken: set[str]) -> Iterator[Path]:
+    """Files of kinds that may hold images, but for archives of arrays that are images."""
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in OTHER_KINDS and path.is_file() and str(path.resolve()) not in taken:
+            yield path
 
 
 def _add(reports: dict[str, FileReport], report: FileReport) -> None:
@@ -437,6 +443,8 @@ def _of_other_file(root: Path, path: Path, discovery: Discovery, names: SensorNa
     layers = [layer for layer in raster.layers if not layer.alpha]
     if side or path.stem.endswith(REFERENCE_MAP_SUFFIX):
         report.reasons = [f"known, and no band ({side or 'reference map'})"]
+    elif file in discovery.unknown:
+        report.verdict, report.reasons = "refused", [f"{file}: {unknown_word(discovery.unknown[file])}"]
     elif product.sensor not in (None, "s1", "s2"):
         report.verdict = "refused"
         report.bands = [said.band] if said.band else []

@@ -65,9 +65,14 @@ def season_of(time: datetime | None, names: Iterable[str | None], latitude: floa
     if time is None:
         return None
     if latitude is None:
-        tile = next((tile for name in names if name and (tile := parse_product(name).tile)), None)
+        tile = names_a_tile(names)
         latitude = None if tile is None else latitude_sign(tile)
     return season(time, latitude)
+
+
+def names_a_tile(names: Iterable[str | None]) -> str | None:
+    """Give the MGRS tile that the first of several names says; None where none does."""
+    return next((tile for name in names if name and (tile := parse_product(name).tile)), None)
 
 
 class TileRow(NamedTuple):

@@ -80,7 +80,12 @@ def load_tiles(
         )
         for sensor, names in columns.items()
     }
-    return to_dataset([tile.row for tile in found.tiles], pixels)
+    folder = TiffFolder(found.root)
+
+    def latitude_of(number: int) -> float | None:
+        return folder.latitude(next(iter(found.tiles[number].images.values())).key)
+
+    return to_dataset([tile.row for tile in found.tiles], pixels, latitude_of=latitude_of)
 
 
 def check_asked(found: FoundTiles, sensors: Mapping[str, Any] | None) -> None:

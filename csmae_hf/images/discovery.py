@@ -5,16 +5,18 @@ descriptions name them; such a file may hold several dates, or both sensors, and
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from csmae_hf.bigearthnet import REFERENCE_MAP_NAME, REFERENCE_MAP_SUFFIX
+from csmae_hf.images.band_names import parse_descriptions
 from csmae_hf.images.geotiff import BandFiles, TiffImage
 from csmae_hf.images.image import Layer, list_layers, product_of, series_of
 from csmae_hf.images.names import BandFile, SensorNames
-from csmae_hf.images.raster import SUFFIXES, RasterError, describe
+from csmae_hf.images.raster import ARRAYS, SUFFIXES, RasterError, array_names, describe
 from image_checks_csmae import BAND_METRES
 
 REFERENCE_MAP = "reference_map"
@@ -38,6 +40,7 @@ class Discovery(NamedTuple):
         images: Sorted by sensor and name.
         ignored: Files that are of no sensor.
         sides: Files that are known to be no band, such as SCL, by what they are.
+        unknown: Files named after a band with a word beside it that is not known, by this word.
         others: Files of platforms that are not Sentinel-1 or -2, and which.
     """
 
@@ -45,6 +48,7 @@ class Discovery(NamedTuple):
     ignored: list[str]
     sides: dict[str, str]
     others: dict[str, str]
+    unknown: dict[str, str]
 
 
 Wrong = dict[str, list[str]]
@@ -66,7 +70,7 @@ def find_images(
     names = names or SensorNames()
     top = root.resolve().name
     safes: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}  # whose files lie in several folders
-    found, looked = Discovery([], [], {}, {}), 0
+    found, looked = Discovery([], [], {}, {}, {}), 0
     for directory, files in _walk(root):
         stacked: list[str] = []
         groups: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}
@@ -77,9 +81,14 @@ def find_images(
                 whole = BandFiles(start + stem + suffix, (REFERENCE_MAP_NAME,))
                 found.images.append(TiffImage(stem, REFERENCE_MAP, (whole,)))
                 continue
+            if suffix.lower() == ARRAYS:
+                _add_arrays(found, root, start + stem + suffix, names)
+                continue
             said = names.parse_stem(stem)
             if not isinstance(said, BandFile):
-                if said.layer:
+                if said.unknown:
+                    found.unknown[start + stem + suffix] = said.unknown
+                elif said.layer:
                     found.sides[start + stem + suffix] = said.layer
                 else:
                     stacked.append(stem + suffix)
@@ -95,6 +104,16 @@ def find_images(
     _add_grouped(found, root, safes, names, wrong)
     found.images.sort(key=lambda image: (image.sensor, image.name, image.files, image.series or ""))
     return found
+
+
+def _add_arrays(found: Discovery, root: Path, path: str, names: SensorNames) -> None:
+    """The images of an archive of arrays: of the sensors whose bands they are named after. Of other arrays nothing is said."""
+    bands = [name.band for name in parse_descriptions(array_names(root / path), names.others) if name.band]
+    top, stem = root.resolve().name, os.path.splitext(os.path.basename(path))[0]
+    for sensor in dict.fromkeys(names.sensor_of_band(band, path, top) for band in bands):
+        if sensor is not None:
+            name = names.without_sensor(stem) or os.path.basename(os.path.dirname(path)) or root.name
+            found.images.append(TiffImage(name, sensor, (BandFiles(path),)))
 
 
 def _add_grouped(
@@ -144,7 +163,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         names[:] = sorted(
             name for name in names if not name.startswith(".") and not leads_up(os.path.join(directory, name), real)
         )
-        found = [parts for file in sorted(files) if (parts := os.path.splitext(file))[1].lower() in SUFFIXES]
+        found = [parts for file in sorted(files) if (parts := os.path.splitext(file))[1].lower() in (*SUFFIXES, ARRAYS)]
         if found:
             relative = os.path.relpath(directory, root)
             yield "" if relative == "." else relative, found
@@ -225,9 +244,18 @@ def _grouped_image(
         pattern = f"{folder}{said.before}{'*' if spelled else ''}{said.after}{suffix}"
         by_pattern.setdefault(pattern, []).append(spelled or band)
     holder = directory if name else os.path.dirname(directory)
-    stem = name or os.path.basename(directory) or root.name
+    stem = name or _aws_name(directory) or os.path.basename(directory) or root.name
     patterns = tuple(BandFiles(pattern, tuple(spelled)) for pattern, spelled in sorted(by_pattern.items()))
     return TiffImage(names.without_sensor(stem) or os.path.basename(holder) or root.name, sensor, patterns)
+
+
+def _aws_name(directory: str) -> str:
+    """The name of an image by the folders of Sentinel-2 on AWS, `tiles/52/S/FA/2022/1/26/0`, of which the last is a mere count."""
+    match = re.search(r"(?:^|/)(\d{1,2})/([C-X])/([A-Z]{2})/(\d{4})/(\d{1,2})/(\d{1,2})/(\d{1,2})$", directory)
+    if match is None:
+        return ""
+    zone, latitude, square, year, month, day, number = match.groups()
+    return f"T{zone.zfill(2)}{latitude}{square}_{year}{month.zfill(2)}{day.zfill(2)}_{number}"
 
 
 def _check_path(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csmae_hf.images.band_names import canonical_band
-from csmae_hf.images.image import BandImage, Said, kind_of, list_layers, read_image, sorted_bands
+from csmae_hf.images.image import BandImage, Said, kind_of, list_layers, read_image, sorted_bands, unnamed
 from csmae_hf.images.names import in_order
 from csmae_hf.images.raster import RasterError, describe, import_rasterio
 
@@ -154,13 +154,22 @@ class TiffFolder:
             layers = list_layers(describe(path), (*known, *expected), known or None)
             names = [layer.name.band for layer in layers if layer.name.band and image.series in (None, layer.name.rest)]
             if not names:
-                raise RasterError(
-                    f"{path} does not name its {len(layers)} bands, so which is which is not known. Give their names in the order "
-                    f"of the file: bands={{{image.sensor!r}: [...]}} in Python, --bands {image.sensor}=NAME,NAME,... on the "
-                    "command line."
-                )
+                raise RasterError(unnamed(path, layers, image.sensor))
             bands += names if kind_of(image.sensor) is None else sorted_bands(names, image.sensor)
         return in_order(dict.fromkeys(bands))
+
+    def latitude(self, key: str) -> float | None:
+        """Say at which latitude the middle of an image lies, degrees north; None where its first file does not say it."""
+        try:
+            grid = describe(next(iter(TiffImage.of_key(key).paths(self.path)))).grid
+        except RasterError:  # said when its pixels are looked at
+            return None
+        if grid.crs is None or grid.bounds is None:
+            return None
+        from rasterio.warp import transform
+
+        left, bottom, right, top = grid.bounds
+        return float(transform(grid.crs, "EPSG:4326", [(left + right) / 2], [(bottom + top) / 2])[1][0])
 
     def footprint(self, key: str) -> Footprint:
         """Say where an image lies, as its first file has it; a `RasterError` if that cannot be read."""

@@ -13,11 +13,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csmae_hf.images.band_names import POLARISATIONS, S2_BAND_NAMES, BandName, parse_band
+from csmae_hf.images.band_names import (
+    POLARISATIONS,
+    S2_BAND_NAMES,
+    BandName,
+    parse_band,
+    parse_descriptions,
+    unknown_word,
+)
 from csmae_hf.images.metadata_files import Beside, read_beside
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.products import Product, of_path, parse_product
-from csmae_hf.images.raster import Pixels, Raster, RasterError, described, open_raster, read_layer
+from csmae_hf.images.raster import (
+    ARRAYS,
+    Pixels,
+    Raster,
+    RasterError,
+    bands_of_arrays,
+    describe_arrays,
+    described,
+    open_raster,
+    read_arrays,
+    read_layer,
+)
 from image_checks_csmae import BAND_METRES, UNIT_NAMES
 
 NOTHING = Product()
@@ -131,7 +149,7 @@ def list_layers(raster: Raster, known: Iterable[str] = (), order: Sequence[str] 
     own = parse_band(raster.path.stem, known, file=True)
     if order is not None and len(order) == 1 and own.band == parse_band(order[0], known).band:
         order = None  # its name says the same
-    described = [parse_band(layer.description, known) for layer in raster.layers]
+    described = parse_descriptions((layer.description for layer in raster.layers), known)
     open_places = [place for place, layer in enumerate(raster.layers) if not layer.alpha]
     if len(open_places) == 1 and (own.band or own.layer):
         said = described[open_places[0]]
@@ -229,6 +247,12 @@ def read_image(
         lacking = [band for band in wanted if band not in named]
         if all(given.get(path) for path in given) and given and lacking:
             raise RasterError(_lacks(given, lacking, sensor, list(dict.fromkeys(named))))
+    if any(path.suffix.lower() == ARRAYS for path in paths):
+        if len(paths) > 1:
+            raise RasterError(
+                f"{_where(paths)}: {paths[0].name} and others are given as one image; give one {ARRAYS} alone."
+            )
+        return image_of_arrays(read_arrays(paths[0]), wanted, sensor=sensor, said=said, path=paths[0])
     with ExitStack() as stack:
         sources = {path: stack.enter_context(open_raster(path)) for path in paths}
         rasters = [described(path, source) for path, source in sources.items()]
@@ -240,6 +264,41 @@ def read_image(
             return read_layer(sources[layer.raster.path], layer.raster, layer.place)
 
         return make_image(rasters, read, wanted, sensor=sensor, said=said, series=series, given=given, besides=named)
+
+
+def image_of_arrays(
+    arrays: Mapping[str, Any],
+    wanted: Sequence[str] | None,
+    *,
+    sensor: str,
+    said: Said | None = None,
+    path: str | os.PathLike[str] = "",
+) -> BandImage:
+    """Make one image of arrays by name, in whichever spelling and byte order.
+
+    Args:
+        arrays: The arrays.
+        wanted: As of [`read_image`].
+        sensor: As of [`read_image`].
+        said: As of [`read_image`].
+        path: Where they are from, for messages.
+
+    Returns:
+        As [`read_image`].
+
+    Raises:
+        RasterError: As [`read_image`], or if they are no bands.
+    """
+    where = Path(path or "the arrays")
+    held = {name: np.asarray(array) for name, array in arrays.items()}
+    pixels = list(bands_of_arrays(where, held).values())
+
+    def read(layer: Layer) -> tuple[Pixels, Any]:
+        array = pixels[layer.place]
+        mask = np.isnan(array) if array.dtype.kind == "f" else None
+        return array, mask if mask is not None and mask.any() else None
+
+    return make_image([describe_arrays(where, held)], read, wanted, sensor=sensor, said=said or Said())
 
 
 def _lacks(paths: Iterable[Path], lacking: Sequence[str], sensor: str, has: Sequence[str]) -> str:
@@ -283,7 +342,7 @@ def make_image(
         if not raster.layers[layer.place].alpha
     ]
     paths = [raster.path for raster in rasters]
-    chosen = _choose(layers, wanted, sensor, series, paths)
+    chosen = _choose(layers, wanted, sensor, series, paths, besides)
     kind = kind_of(sensor, chosen)
     product = _one_product([layer.raster.path for layer in chosen.values()], sensor, kind)
     beside = read_beside(next(iter(chosen.values())).raster.path) if kind == "s2" else None
@@ -332,19 +391,18 @@ def make_image(
 
 
 def _choose(
-    layers: Sequence[Layer], wanted: Sequence[str] | None, sensor: str, series: str | None, paths: Sequence[Path]
+    layers: Sequence[Layer],
+    wanted: Sequence[str] | None,
+    sensor: str,
+    series: str | None,
+    paths: Sequence[Path],
+    besides: Iterable[str] = (),
 ) -> dict[str, Layer]:
     """The layer of each wanted band: of one image, and of several ground sizes that of the band's own."""
     where = _where(paths)
     named = [layer for layer in layers if layer.name.band]
     if not named:
-        others = [layer.name.layer for layer in layers if layer.name.layer]
-        raise RasterError(
-            f"{where} holds no band: {', '.join(others)}."
-            if len(others) == len(layers)
-            else f"{where} does not name its {len(layers)} bands, so which is which is not known. Give their names in the "
-            f"order of the file: bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
-        )
+        raise RasterError(unnamed(where, layers, sensor))
     if wanted is None:
         wanted = sorted_bands(dict.fromkeys(str(layer.name.band) for layer in named), sensor)
     fitting = [layer for layer in named if layer.name.band in wanted]
@@ -373,8 +431,41 @@ def _choose(
             chosen[band] = found[0]
     lacking = [band for band in wanted if band not in chosen]
     if lacking or not chosen:
-        raise RasterError(_lacks(paths, lacking, sensor, list(dict.fromkeys(str(layer.name.band) for layer in named))))
+        has = list(dict.fromkeys(str(layer.name.band) for layer in named))
+        raise RasterError(_lacks(paths, lacking, sensor, has) + _unknown(layers, " And "))
+    _check_counted(
+        [layer.name for layer in chosen.values()], {*besides, *(str(layer.name.band) for layer in named)}, where
+    )
     return chosen
+
+
+def _check_counted(names: Sequence[BandName], bands: Iterable[str], where: str) -> None:
+    """Refuse `Band 1`, `Band 2`, ... without a gap and without 8A: layers are counted so, whatever bands they are."""
+    bands = set(bands)
+    if any(name.counted for name in names) and bands == {f"B{number:02d}" for number in range(1, len(bands) + 1)}:
+        raise RasterError(
+            f"{where} is named Band 1 to Band {len(bands)}, which may be a count of layers in any order. Name them by what they are "
+            "(B02.tif), or give the bands in the order of a file: bands={'s2': [...]} in Python, --bands s2=NAME,NAME,..."
+        )
+
+
+def _unknown(layers: Iterable[Layer], start: str) -> str:
+    """What is to be said of the first name with an unknown word beside a band; nothing where there is none."""
+    names = (layer.name for layer in layers if layer.name.unknown)
+    return next((f"{start}of {name.layer}, {unknown_word(name.unknown)}." for name in names), "")
+
+
+def unnamed(where: object, layers: Sequence[Layer], sensor: str) -> str:
+    """Say that no layer of an image is a band, and what to do."""
+    others = [layer.name.layer for layer in layers if layer.name.layer]
+    if unknown := _unknown(layers, ""):
+        return f"{where} holds no band that is known: {unknown}"
+    if len(others) == len(layers):
+        return f"{where} holds no band: {', '.join(map(str, others))}."
+    return (
+        f"{where} does not name its {len(layers)} bands, so which is which is not known. Give their names in the "
+        f"order of the file: bands={{{sensor!r}: [...]}} in Python, --bands {sensor}=NAME,NAME,... on the command line."
+    )
 
 
 def sorted_bands(bands: Iterable[str], sensor: str) -> list[str]:
@@ -461,7 +552,13 @@ def _check_level(
 ) -> None:
     if kind != "s2":
         return
-    signs = {"its name": product.level, "its metadata": beside and beside.level, "its band B10": has_b10 and "L1C"}
+    described = next((layer.name.level for layer in chosen.values() if layer.name.level), None)
+    signs = {
+        "its name": product.level,
+        "its metadata": beside and beside.level,
+        "its band B10": has_b10 and "L1C",
+        "its descriptions": described,
+    }
     by, shown = next(((by, level) for by, level in signs.items() if level), ("", None))
     path = next(iter(chosen.values())).raster.path
     if said.level and shown and said.level != shown:
@@ -536,7 +633,10 @@ def _unit(
         unsaid = not (pair or layer.name.unit or said.unit or product.unit)
         if kind == "s1" and declared.dtype.startswith(("uint", "int")) and unsaid:
             claims.setdefault(f"the whole numbers of {layer.raster.path.name}", "amplitude")
-        if layer.name.raw or product.raw_export:
+        raw = layer.name.raw or product.raw_export
+        if raw and kind == "s1" and declared.dtype.startswith("float"):
+            claims[f"the name of {layer.raster.path.name}, a raw export of the Copernicus Browser"] = "linear"
+        elif raw and kind != "s1":
             if declared.dtype.startswith("float"):
                 claims[f"the name of {layer.raster.path.name}"] = "reflectance"
             else:  # 16 bits of reflectance 0 to 1, 8 bits likewise

@@ -16,6 +16,10 @@ _ORDER = {band: place for place, band in enumerate(band for bands in _KNOWN.valu
 _PLAIN = re.compile(r"(?P<prefix>(?:.*[_.\-])?)(?P<band>(?i:B\d{1,2}A?|VV|VH))")
 _LEVELS = "rtc|grd|l1c|l2a|hand|weak"  # what follows a sensor's name in data sets' names (S1Hand: Sen1Floods11)
 _NO_IMAGE = re.compile(r"label|mask|lulc|landcover")
+_LABEL_WORDS = frozenset(
+    ["label", "labels", "mask", "masks", "lulc", "landcover", "annotation", "annotations", "gt", "groundtruth"]
+)
+_SPELLED_OUT = re.compile(r"(?<![a-z0-9])sen(?:tinel)?[-_ ]?([12])(?=[a-d]?(?![a-z0-9]))", re.IGNORECASE)
 
 
 def in_order(bands: Collection[str]) -> tuple[str, ...]:
@@ -104,12 +108,17 @@ class SensorNames:
             if band in self._sensors_of and self._plain_name(match["prefix"]):
                 return BandFile(match["prefix"], match["band"], "", str(band))
         said = parse_band(stem, file=True)
+        if said.unknown:
+            return said
         if said.band is None or said.band not in self._sensors_of:
             return said._replace(band=None, layer=said.layer if _is_side_file(stem, said) else None)
-        for match in reversed(list(re.finditer(r"[A-Za-z0-9]+", stem))):
-            if canonical_band(match[0]) == said.band:
-                return BandFile(stem[: match.start()], match[0], stem[match.end() :], said.band, said.metres)
-        return BandFile(stem, "", "", said.band, said.metres)  # a name of several words, such as red_edge_1
+        words = list(re.finditer(r"[A-Za-z0-9]+", stem))
+        for length in (1, 2, 3):  # names of several words, such as red_edge_1 and Band_2
+            for place in reversed(range(len(words) - length + 1)):
+                start, end = words[place].start(), words[place + length - 1].end()
+                if canonical_band(stem[start:end]) == said.band:
+                    return BandFile(stem[:start], stem[start:end], stem[end:], said.band, said.metres)
+        return BandFile(stem, "", "", said.band, said.metres)
 
     @staticmethod
     def _says_band(prefix: str) -> bool:
@@ -128,8 +137,10 @@ class SensorNames:
 
         A part that names two (`pairs_s1s2`) says nothing of an image; what is called a label map or a mask is of none.
         """
-        for part in reversed(Path(path).parts):
+        for part in map(self._abbreviated, reversed(Path(path).parts)):
             found: set[str] = set()
+            if not _LABEL_WORDS.isdisjoint(re.split(r"[^a-z0-9]+", part.lower())):
+                return None
             for match in self._in_name.finditer(part):
                 sensor, rest = match[1].lower(), match[2].lower()
                 if _NO_IMAGE.search(rest):
@@ -139,10 +150,16 @@ class SensorNames:
                 return next(name for name in self.bands if name.lower() in found)
         return None
 
+    def _abbreviated(self, text: str) -> str:
+        """A name with `s1` for `sen1`, `sentinel-1` and the like, where no declared sensor is called so."""
+        return text if any(map(_SPELLED_OUT.search, self.bands)) else _SPELLED_OUT.sub(r"s\1", text)
+
     def without_sensor(self, stem: str) -> str:
         """Take from an image's name what only says its sensor, so that the images of a tile are named alike."""
-        name = self._beginning.sub("", self._ending.sub("", stem))
-        return name if parse_product(name).platform else self._middle.sub("", name)
+        short = stem if parse_product(stem).platform else self._abbreviated(stem)
+        name = self._beginning.sub("", self._ending.sub("", short))
+        name = name if parse_product(name).platform else self._middle.sub("", name)
+        return stem if name == short else name
 
 
 def _is_side_file(stem: str, said: BandName) -> bool:

@@ -7,7 +7,8 @@ on the network, in the disguise of an image. rasterio is imported when the first
 import functools
 import math
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ import numpy as np
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 """Endings of image files."""
+
+ARRAYS = ".npz"
+"""Ending of archives of arrays, a band each by its name, which are read like images without a place."""
 
 _FIRST_BYTES = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
@@ -42,10 +46,11 @@ class Grid(NamedTuple):
     Attributes:
         crs: Such as "EPSG:32633", or WKT; None where the file does not say.
         bounds: Least x, least y, greatest x, greatest y in `crs`; None without a place.
-        shape: Rows and columns.
+        shape: Rows and columns, north up.
         metres: Ground size of a pixel, x and y, at the middle of the image; None where it is not known.
         flip_rows: Whether the first row in the file is the southern one.
         flip_columns: Whether the first column in the file is the eastern one.
+        transposed: Whether the rows in the file run north to south, or south to north; the flips are those after exchanging both.
     """
 
     crs: str | None
@@ -54,6 +59,7 @@ class Grid(NamedTuple):
     metres: tuple[float, float] | None
     flip_rows: bool = False
     flip_columns: bool = False
+    transposed: bool = False
 
 
 class Declared(NamedTuple):
@@ -66,6 +72,7 @@ class Declared(NamedTuple):
         scale: Factor to the physical value.
         offset: Added after the factor.
         alpha: Whether the layer is an alpha channel, and so a mask.
+        masked: Whether the file may say of some pixels that they are no measurement.
     """
 
     description: str | None
@@ -74,6 +81,7 @@ class Declared(NamedTuple):
     scale: float
     offset: float
     alpha: bool
+    masked: bool = False
 
 
 class Raster(NamedTuple):
@@ -170,22 +178,69 @@ def describe(path: str | Path) -> Raster:
     Raises:
         RasterError: As [`open_raster`], or if its pixels are rotated against north.
     """
+    if Path(path).suffix.lower() == ARRAYS:
+        return describe_arrays(Path(path), read_arrays(path))
     with open_raster(path) as source:
         return described(Path(path), source)
 
 
+def read_arrays(path: str | Path) -> dict[str, Pixels]:
+    """Read the arrays of a `.npz` by name.
+
+    Raises:
+        RasterError: If it is no archive of arrays, or not there.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except FileNotFoundError as error:
+        raise RasterError(f"{path} is not there. Restore it, or list the folder anew.") from error
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise RasterError(f"{path} cannot be read as a .npz of bands: {error}") from error
+
+
+def array_names(path: str | Path) -> list[str]:
+    """List the names in a `.npz`, of which no array is read; none of one that cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            return list(opened.files)
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile):
+        return []
+
+
+def bands_of_arrays(where: Path, arrays: Mapping[str, Pixels]) -> dict[str, Pixels]:
+    """Those arrays that are (H, W), in the byte order of the machine.
+
+    Raises:
+        RasterError: If there is none, or one holds no numbers.
+    """
+    flat = {name: array for name, array in arrays.items() if array.ndim == 2}
+    wrong = next((name for name, array in flat.items() if array.dtype.kind not in "fiu"), None)
+    if wrong is not None:
+        raise RasterError(f"{where}: {wrong} is {arrays[wrong].dtype}; expected numbers.")
+    if not flat:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in arrays.items()) or "nothing"
+        raise RasterError(f"{where} holds {shapes}; expected an array (H, W) for each band, by its name.")
+    # torch and the kernels of numpy take the machine's byte order
+    return {name: np.ascontiguousarray(array, array.dtype.newbyteorder("=")) for name, array in flat.items()}
+
+
+def describe_arrays(where: Path, arrays: Mapping[str, Pixels]) -> Raster:
+    """Say of arrays what [`describe`] says of a file: their names are descriptions, and they have no place."""
+    flat = bands_of_arrays(where, arrays)
+    layers = tuple(Declared(name, str(array.dtype), None, 1.0, 0.0, False) for name, array in flat.items())
+    shape = max((array.shape for array in flat.values()), key=lambda shape: shape[0])
+    return Raster(where, Grid(None, None, (shape[0], shape[1]), None), layers, {})
+
+
 def described(path: Path, source: Any) -> Raster:
     """Say what an open file declares. See [`describe`]."""
+    # each is a walk over all layers, so it is asked for once
+    masked = [any(flag.name != "all_valid" for flag in flags) for flags in source.mask_flag_enums]
+    columns = (source.descriptions, source.dtypes, source.nodatavals, source.scales, source.offsets, source.colorinterp)
     layers = tuple(
-        Declared(
-            source.descriptions[place],
-            source.dtypes[place],
-            source.nodatavals[place],
-            float(source.scales[place]),
-            float(source.offsets[place]),
-            source.colorinterp[place].name == "alpha",
-        )
-        for place in range(source.count)
+        Declared(description, dtype, nodata, float(scale), float(offset), color.name == "alpha", mask)
+        for description, dtype, nodata, scale, offset, color, mask in zip(*columns, masked, strict=True)
     )
     return Raster(path, _grid(path, source), layers, dict(source.tags()))
 
@@ -211,7 +266,7 @@ def read_layer(source: Any, raster: Raster, place: int) -> tuple[Pixels, np.ndar
     except (import_rasterio().errors.RasterioError, OSError) as error:
         raise _unreadable(raster.path, error) from error
     mask = None
-    if not all(flag.name == "all_valid" for flag in source.mask_flag_enums[place]):
+    if raster.layers[place].masked:
         mask = source.read_masks(place + 1) == 0
         nodata = raster.layers[place].nodata
         if nodata is not None and not math.isnan(nodata):  # a mask beside it hides the value from read_masks
@@ -244,6 +299,8 @@ def refuse_scene(raster: Raster) -> None:
 
 
 def _north_up(pixels: Pixels, grid: Grid) -> Pixels:
+    if grid.transposed:
+        pixels = pixels.T
     if grid.flip_rows:
         pixels = pixels[::-1]
     if grid.flip_columns:
@@ -265,15 +322,19 @@ def _grid(path: Path, source: Any) -> Grid:
     name = system[0] if system else None
     if transform.is_identity:
         return Grid(name, None, shape, None)
-    if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
+    across, down = (transform.a, transform.e), (transform.b, transform.d)
+    transposed = max(map(abs, across)) <= 1e-6 * min(map(abs, down))  # turned by 90 degrees exactly
+    if transposed:
+        across, shape = down, (source.width, source.height)
+    elif abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
         raise RasterError(
             f"{path} is rotated against north (transform {tuple(transform)[:6]}). Warp it to a grid that is north up, "
             f"as gdalwarp does."
         )
     left, top = transform.c, transform.f
-    right, bottom = left + transform.a * source.width, top + transform.e * source.height
+    right, bottom = left + across[0] * shape[1], top + across[1] * shape[0]
     bounds = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
-    x, y = abs(transform.a), abs(transform.e)
+    x, y = abs(across[0]), abs(across[1])
     metres = None
     if system and system[1]:  # degrees: by the latitude in the middle
         latitude = math.radians((bounds[1] + bounds[3]) / 2)
@@ -283,4 +344,4 @@ def _grid(path: Path, source: Any) -> Grid:
         if name == "EPSG:3857":  # the metres of web maps are those of the ground at the equator alone
             shrunk = 1 / math.cosh((bounds[1] + bounds[3]) / 2 / _EARTH_RADIUS)
             metres = metres[0] * shrunk, metres[1] * shrunk
-    return Grid(name, bounds, shape, metres, transform.e > 0, transform.a < 0)
+    return Grid(name, bounds, shape, metres, across[1] > 0, across[0] < 0, transposed)

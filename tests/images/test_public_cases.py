@@ -22,9 +22,10 @@ from csmae_hf.data.load import load_data
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.images.discovery import find_images
 from csmae_hf.images.geotiff import TiffFolder
-from csmae_hf.images.image import BandImage, Said
+from csmae_hf.images.image import BandImage, Said, image_of_arrays
 from csmae_hf.images.raster import RasterError
-from csmae_hf.images.readers import read_arrays, read_path
+from csmae_hf.images.readers import read_path
+from image_processing_csmae import CSMAEImageProcessor
 
 S1 = ("VH", "VV")
 S2 = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -405,6 +406,111 @@ def test_stac_items_say_the_offset_where_they_can_be_trusted(
     assert same(row["s2"], S2)
 
 
+# Words beside a band
+
+
+@readers
+def test_a_word_beside_a_band_that_nobody_knows_is_refused_by_name(tmp_path: Path, read: Callable) -> None:
+    path = write(tmp_path / "x_s2.tif", [pixels(band) for band in S2], [f"{band}_whitened" for band in S2])
+    with pytest.raises(ValueError, match=r"'whitened' beside a band is not known.*--bands"):
+        read(path, S2, "s2")
+    said = Said(bands=S2)
+    assert same(read_path(path, S2, sensor="s2", said=said), S2)
+    write_bands(tmp_path / "files", "x_{}_whitened.tif", S2)
+    with pytest.raises(ValueError, match=r"'whitened' beside a band"):
+        read(tmp_path / "files", S2, "s2")
+
+
+@readers
+def test_layers_made_of_bands_beside_the_bands_are_left_out(tmp_path: Path, read: Callable) -> None:
+    names = [name for band in S2 for name in (f"{band}_stdDev", f"{band}_mean", f"{band}_whitened")]
+    layers = [layer for band in S2 for layer in (pixels(band, 1), pixels(band), pixels(band, 2))]
+    assert same(read(write(tmp_path / "x_s2.tif", layers, names), S2, "s2"), S2)
+
+
+@readers
+def test_bands_that_are_merely_counted_are_refused(tmp_path: Path, read: Callable) -> None:
+    for number in range(1, 5):
+        write(tmp_path / "count" / f"Band_{number}.tif", [pixels(f"B0{number}")])
+        if number > 1:
+            write(tmp_path / "named" / f"x_Band_{number}.tif", [pixels(f"B0{number}")])
+    with pytest.raises(ValueError, match="Band 1 to Band 4, which may be a count of layers"):
+        dict(read(tmp_path / "count", ("B02", "B03"), "s2").items())
+    assert same(read(tmp_path / "named", ("B02", "B03", "B04"), "s2"), ("B02", "B03", "B04"))
+
+
+@readers
+def test_top_of_atmosphere_by_the_descriptions_is_level_1c(tmp_path: Path, read: Callable) -> None:
+    path = write(tmp_path / "x_s2.tif", [pixels(band) for band in S2], [f"{band}_TOA" for band in S2])
+    with pytest.raises(ValueError, match=r"Level-1C \(top of atmosphere\) by its descriptions"):
+        dict(read(path, S2, "s2").items())
+
+
+def test_raw_radar_exports_of_the_copernicus_browser_are_linear(tmp_path: Path) -> None:
+    name = "2023-01-10-00_00_2023-01-10-23_59_Sentinel-1_AWS-IW-VVVH_{}_(Raw).tiff"
+    for band in S1:
+        write(tmp_path / name.format(band), [np.float32(10) ** (pixels(band) / 10)])
+    assert read_path(tmp_path, S1, sensor="s1").unit == "linear"
+    assert load_tiles(tmp_path)[0]["s1"].unit == "linear"
+
+
+# Layouts
+
+
+def test_labels_beside_the_images_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "s2/p1.tif", [pixels(band) for band in S2], S2)
+    for folder in ("labels_s2", "s2_mask", "s2/labels"):
+        write(tmp_path / folder / "p1.tif", [pixels("B02", 3)])
+    (row,) = load_tiles(tmp_path)
+    assert same(row["s2"], S2)
+    assert "3 TIFFs are of no sensor and are left alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("s1", "s2", "name"),
+    [("7_sen1", "7_sen2", "7"), ("sentinel1/a", "sentinel2/a", "a"), ("a_Sentinel-1", "a_Sentinel-2", "a")],
+)
+def test_sensors_may_be_spelled_out(tmp_path: Path, s1: str, s2: str, name: str) -> None:
+    write(tmp_path / f"{s1}.tif", [pixels(band) for band in S1], S1)
+    write(tmp_path / f"{s2}.tif", [pixels(band) for band in S2], S2)
+    (row,) = load_tiles(tmp_path)
+    assert row["id"] == name
+    assert same(row["s1"], S1)
+    assert same(row["s2"], S2)
+
+
+def test_images_of_aws_are_named_by_their_folders(tmp_path: Path) -> None:
+    bands = ("B02", "B03", "B04", "B08")
+    for day, seed in (("1/26", 0), ("2/5", 1)):
+        write_bands(tmp_path / f"tiles/52/S/FA/2022/{day}/0/R10m", "{}.tif", bands, seed)
+    first, second = load_tiles(tmp_path)
+    assert (first["id"], second["id"]) == ("T52SFA_20220126_0", "T52SFA_20220205_0")
+    assert same(first["s2"], bands)
+    assert same(second["s2"], bands, 1)
+
+
+def test_archives_of_arrays_are_tiles(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        np.savez(tmp_path / f"{name}_s1.npz", **{band: pixels(band, seed) for band in S1})
+        np.savez(tmp_path / f"{name}_s2.npz", **{band.lower(): pixels(band, seed) for band in S2}, scl=pixels("B02"))
+    np.savez(tmp_path / "embeds.npz", x=np.zeros((3, 3)))
+    rows = load_tiles(tmp_path)
+    assert rows["id"] == ["a", "b"]
+    for seed, row in enumerate(rows):
+        assert same(row["s1"], S1, seed)
+        assert same(row["s2"], S2, seed)
+        assert same(read_path(tmp_path / f"{row['id']}_s2.npz", S2, sensor="s2"), S2, seed)
+
+
+@pytest.mark.parametrize(
+    ("crs", "top", "season"), [("EPSG:32759", 5_000_000, "Spring"), ("EPSG:32633", TOP, "Fall"), (None, 0, "Fall")]
+)
+def test_the_season_is_that_of_the_place(tmp_path: Path, crs: str | None, top: float, season: str) -> None:
+    place = {"crs": crs, "transform": rasterio.Affine(10, 0, LEFT, 0, -10, top)} if crs else {"crs": None}
+    write_bands(tmp_path, "x_20191015_{}.tif", S2, **place)
+    assert load_tiles(tmp_path)["season"] == [season]
+
+
 # What files declare
 
 
@@ -421,6 +527,18 @@ def test_no_data_inside_a_tile_is_no_data_and_is_not_stored(tmp_path: Path, valu
     (failure,) = report.failures
     assert "1600 pixels of VV are no data" in failure.reason
     assert report.written == 0
+
+
+def test_the_processor_says_how_many_pixels_the_file_declares_as_no_data(tmp_path: Path) -> None:
+    for band in S2:
+        layer = pixels(band)
+        layer[:3] = 7
+        write(tmp_path / f"x_{band}.tif", [layer], nodata=7 if band == "B03" else None)
+    for image in (tmp_path, load_tiles(tmp_path)[0]["s2"]):
+        with pytest.raises(
+            ValueError, match=r"B03 of image 0 has 360 of 14400 .* \(360 of them are no-data, as its file"
+        ):
+            CSMAEImageProcessor()(s2=image)
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("uint16", 1), ("int16", 32767), ("uint16", 0)])
@@ -580,6 +698,25 @@ def test_pixels_of_another_size_are_refused_with_it(tmp_path: Path, read: Callab
         read(tmp_path, S2, "s2")["B02"]
 
 
+@readers
+@pytest.mark.parametrize(
+    ("transform", "turn"),
+    [
+        (rasterio.Affine(0, 10, LEFT, -10, 0, TOP), np.transpose),
+        (rasterio.Affine(0, -10, LEFT + 1200, -10, 0, TOP), np.rot90),
+        (rasterio.Affine(0, 10, LEFT, 10, 0, TOP - 1200), lambda layer: np.rot90(layer, -1)),
+    ],
+)
+def test_an_image_turned_by_90_degrees_is_turned_back(
+    tmp_path: Path, read: Callable, transform: rasterio.Affine, turn: Callable
+) -> None:
+    for band in S2:
+        write(tmp_path / f"x_{band}.tif", [np.ascontiguousarray(turn(pixels(band)))], transform=transform)
+    image = read(tmp_path, S2, "s2")
+    assert same(image, S2)
+    assert image.facts.bounds == (LEFT, TOP - 1200, LEFT + 1200, TOP)
+
+
 # Products
 
 
@@ -633,7 +770,7 @@ def test_archives_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match=r"broken\.npz cannot be read"):
         read_path(tmp_path / "broken.npz", S1, sensor="s1")
     with pytest.raises(RasterError, match="lacks VV of s1; it has VH"):
-        read_arrays({"VH": pixels("VH")}, S1, sensor="s1")
+        image_of_arrays({"VH": pixels("VH")}, S1, sensor="s1")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_path(tmp_path / "nowhere.tif", S1, sensor="s1")
 
