@@ -47,6 +47,7 @@ class RetrievalOptions:
         "none, center, whiten or procrustes, or several with commas between: the best on validation tiles is used; auto compares all",
     ] = AUTO
     alignment_pairs: Annotated[int, "the most training tiles that alignments are fitted on"] = 4096
+    trust_remote_code: Annotated[bool, "run the code that a model of another kind brings along; read it first"] = False
     probe: Annotated[bool, "also classify with a linear probe and k-NN on frozen embeds (needs the extra `probe`)"] = (
         False
     )

@@ -109,11 +109,11 @@ def embed_all(models: Sequence[str], tiles: Tiles, options: RetrievalOptions, st
     """
     jobs = []
     for name in models:
-        model, processor = load_encoder(name)
+        model, processor = load_encoder(name, trust_remote_code=options.trust_remote_code)
         jobs.append(_embed_model(name, model, processor, tiles, options, state))
     if options.untrained:
         set_seed(options.seed)
-        random_model = AutoModel.from_config(model.config)
+        random_model = AutoModel.from_config(model.config, trust_remote_code=options.trust_remote_code)
         jobs.append(_embed_model(UNTRAINED, random_model, processor, tiles, options, state))
     return jobs
 
