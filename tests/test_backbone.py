@@ -141,6 +141,50 @@ def test_some_bands_and_auto_backbone_from_a_config(folder: Path) -> None:
     assert made.out_features == ["stage1"]
 
 
+ON_DISK = {
+    "csmae.embeddings": "cpu",
+    "csmae.positions": "cpu",
+    "csmae.fc_norm": "cpu",
+    "csmae.multi_sensor_encoders": "disk",
+    "csmae.cross_sensor_encoder": "disk",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"dtype": torch.bfloat16}, torch.bfloat16),
+        ({"dtype": "float16"}, torch.float16),
+        ({"torch_dtype": torch.float64}, torch.float64),
+        ({"dtype": "auto", "low_cpu_mem_usage": True}, torch.float32),
+        ({"device_map": "auto"}, torch.float32),
+        ({"device_map": {"": "cpu"}, "attn_implementation": "eager"}, torch.float32),
+        ({"device_map": ON_DISK}, torch.float32),
+    ],
+)
+def test_precision_and_placement_are_as_asked_for(
+    folder: Path, tmp_path: Path, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    images = draw_images(tiny_config())
+    with torch.no_grad():
+        expected = CSMAEBackbone.from_pretrained(folder)(**images).feature_maps[0]
+        backbone = CSMAEBackbone.from_pretrained(folder, **options, offload_folder=tmp_path)
+        found = backbone(**images).feature_maps[0]
+    assert found.dtype is dtype
+    torch.testing.assert_close(found.float(), expected, atol=0.1 if dtype.itemsize == 2 else 1e-5, rtol=1e-2)
+    with torch.device("meta"):
+        assert all(one.is_meta for one in CSMAEBackbone(backbone.config).parameters())
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+def test_attentions_are_given_where_asked_for(folder: Path, attention: str) -> None:
+    backbone = CSMAEBackbone.from_pretrained(folder, attn_implementation=attention)
+    outputs = backbone(**draw_images(backbone.config, batch=2), output_attentions=True)
+    for weights in outputs.attentions.values():
+        assert [tuple(one.shape) for one in weights] == [(2, 2, 17, 17)] * 2
+        torch.testing.assert_close(weights[0].sum(-1), torch.ones(2, 2, 17))
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
