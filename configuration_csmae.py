@@ -236,7 +236,7 @@ class CSMAEConfig(BackboneConfigMixin, PreTrainedConfig):
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         if untold and __package__:
-            config.custom_pipelines = {task: config.custom_pipelines[task] for task in config._tasks[:1]}
+            config.custom_pipelines = {task: config.custom_pipelines[task] for task in config.pipeline_tasks[:1]}
         return loaded
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,11 +246,11 @@ class CSMAEConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("out_features", "out_indices"):
             if fields[name] is None:
                 del fields[name]
-        fields["custom_pipelines"] = {task: copy.deepcopy(_PIPELINES[task]) for task in self._tasks}
+        fields["custom_pipelines"] = {task: copy.deepcopy(_PIPELINES[task]) for task in self.pipeline_tasks}
         return fields
 
     @property
-    def _tasks(self) -> list[str]:
+    def pipeline_tasks(self) -> list[str]:
         """Tasks of `pipeline` that the class of the model can do, its own first."""
         is_classifier = "CSMAEForImageClassification" in (self.architectures or [])
         return ["image-classification", "image-feature-extraction"][0 if is_classifier else 1 :]
@@ -400,16 +400,16 @@ class CSMAEPushMixin(PushToHubMixin):
             if is_form:
                 with open(path, "w", encoding="utf-8") as file:
                     owner: Any = getattr(self, "config", self)  # a model has its sensors in its configuration
-                    file.write(short_card(owner.sensors))
+                    file.write(short_card(owner.sensors, *getattr(owner, "pipeline_tasks", ())[:1]))
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
-def short_card(sensors: Mapping[str, Sequence[str]]) -> str:
-    """Write README.md of a model of which only the bands by sensor are known; `csmae push` writes a full one."""
+def short_card(sensors: Mapping[str, Sequence[str]], task: str = "image-feature-extraction") -> str:
+    """Write README.md of a model of which only the bands by sensor and its task are known; `csmae push` writes a full one."""
     bands = "\n".join(f"* {sensor}: {', '.join(names)}" for sensor, names in sensors.items())
     return f"""---
 library_name: transformers
-pipeline_tag: image-feature-extraction
+pipeline_tag: {task}
 tags:
 - csmae
 - remote-sensing

@@ -224,17 +224,24 @@ def _of_mapping(image: Any, sensors: Mapping[str, Sequence[str]], sensor: str | 
         if sensor not in named:
             raise ValueError(f"There is no image of {sensor}, only of {', '.join(named)}.")
         return {sensor: named[sensor]}
-    # a row of a dataset has labels and names, too; only an image may not be passed over
-    others = [
-        name
-        for name in names
-        if name not in sensors and (hasattr(image[name], "keys") or getattr(image[name], "ndim", 0) > 1)
-    ]
+    # a row of a dataset has labels and places, too; only an image may not be passed over
+    others = [name for name in names if name not in sensors and _is_image(image[name])]
     if others:
         raise ValueError(
             f"Unknown sensor {', '.join(map(repr, others))}: this model has {', '.join(sensors)}. Leave it out, or say sensor=..."
         )
     return named
+
+
+def _is_image(value: Any) -> bool:
+    """Whether something in a row is the image of a sensor: (C, H, W), or bands by name."""
+    if not hasattr(value, "keys"):
+        return getattr(value, "ndim", 0) > 2
+    bands = [value[name] for name in value.keys()]  # noqa: SIM118 (any mapping, also one that is not registered as such)
+    return any(
+        getattr(band, "ndim", 0) > 1 or (isinstance(band, list) and isinstance(next(iter(band), None), list))
+        for band in bands
+    )
 
 
 def _of_path(path: str | os.PathLike[str], sensors: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def test_all_forms_of_an_input_give_the_same_features(
                 "s1": None,
                 "id": "a",
                 "labels": [1],
+                "at": {"lat": 1.0, "names": []},
             },
             {},
         ),
