@@ -52,6 +52,8 @@ class _BandsPipeline(_Pipeline):
             inputs = list(inputs)
         elif hasattr(inputs, "column_names"):  # of the datasets library; one that streams has no length
             inputs = _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
+        if isinstance(inputs, list) and not inputs:  # `Pipeline` looks at the first
+            return []
         return super().__call__(inputs, **kwargs)
 
     def get_iterator(

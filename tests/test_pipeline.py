@@ -143,6 +143,7 @@ def test_many_inputs_in_any_container(
         (tile for tile in tiles),
         KeyDataset([{"image": tile} for tile in tiles], "image"),  # type: ignore[arg-type]
     ]
+    assert pipe([], batch_size=batch_size) == pipe((), batch_size=batch_size) == []
     for container in containers:
         found = list(pipe(container, pool=True, batch_size=batch_size))
         for sensor in TWO_SENSORS:
