@@ -1,5 +1,6 @@
 """CSMAE model configuration: sensors as data, the four variants by name or by explicit fields."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import PushToHubMixin
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     # class a configuration class, so a second folder of the same name would otherwise run the first one's code.
     from .image_processing_csmae import CSMAEImageProcessor as CSMAEImageProcessor
     from .modeling_csmae import CSMAEModel as CSMAEModel
+    from .pipeline_csmae import CSMAEImageFeatureExtractionPipeline as CSMAEImageFeatureExtractionPipeline
 
 DEFAULT_SENSORS: dict[str, list[str]] = {
     "s1": ["VH", "VV"],
@@ -50,9 +53,23 @@ AUTO_MAP: dict[str, str] = {
     "AutoModel": "modeling_csmae.CSMAEModel",
     "AutoModelForPreTraining": "modeling_csmae.CSMAEForPreTraining",
     "AutoModelForImageClassification": "modeling_csmae.CSMAEForImageClassification",
+    "AutoBackbone": "modeling_csmae.CSMAEBackbone",
 }
 """The class each Auto class finds in a published repository. Every config carries the whole map: Transformers alone
 would write the saved class's own entry and hide the others."""
+
+_PIPELINES: dict[str, dict[str, Any]] = {
+    "image-classification": {
+        "impl": "pipeline_csmae.CSMAEImageClassificationPipeline",
+        "pt": ["AutoModelForImageClassification"],
+        "type": "image",
+    },
+    "image-feature-extraction": {
+        "impl": "pipeline_csmae.CSMAEImageFeatureExtractionPipeline",
+        "pt": ["AutoModel"],
+        "type": "image",
+    },
+}
 
 TOOL_ARGUMENTS: frozenset[str] = frozenset().union(
     ["num_items_in_batch", "return_loss", "skip_logits"],  # the Trainer
@@ -63,13 +80,14 @@ TOOL_ARGUMENTS: frozenset[str] = frozenset().union(
 
 RESERVED_SENSOR_NAMES: frozenset[str] = TOOL_ARGUMENTS.union(
     ["self", "noise", "loss", "losses", "embeds", "kwargs", "mask_ratio", "visible_patches", "present"],
+    ["pixel_values"],
     ["interpolate_pos_encoding", "output_predictions", "return_tensors", "units", "device", "suspect"],
 )
 """Names that `forward` and the processor use themselves, so that no sensor can have them."""
 
 
 @strict
-class CSMAEConfig(PreTrainedConfig):
+class CSMAEConfig(BackboneConfigMixin, PreTrainedConfig):
     """Configuration of a cross-sensor masked autoencoder (Hackstein et al., arXiv 2401.07782).
 
     The default is CSMAE-SESD with a ViT-Base encoder on Sentinel-1 and Sentinel-2. [`CSMAEConfig.for_variant`] builds any
@@ -111,6 +129,9 @@ class CSMAEConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the encoder's LayerNorms.
         decoder_layer_norm_eps: Epsilon of the decoder's LayerNorms.
         initializer_range: Standard deviation of CLS and mask tokens at initialisation.
+        out_features: Of [`CSMAEBackbone`], the stages whose maps it gives, by name: `"stem"` (the embedded patches),
+            `"stage1"` and so on (after each block that a sensor's tokens pass). Default the last.
+        out_indices: The same by number, 0 for the stem.
 
     Raises:
         ValueError: If the fields contradict each other; the message names them.
@@ -166,7 +187,14 @@ class CSMAEConfig(PreTrainedConfig):
         if self.decoder_intermediate_size is None:
             self.decoder_intermediate_size = 4 * self.decoder_hidden_size
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        kwargs.pop("custom_pipelines", None)
+        if __package__:  # a repository's code: `pipeline` finds there what the package registers
+            kwargs["custom_pipelines"] = copy.deepcopy(_PIPELINES)  # `pipeline` writes into it
+        out_features, out_indices = kwargs.pop("out_features", None), kwargs.pop("out_indices", None)
+        self._out_features, self._out_indices = None, None
         super().__post_init__(**kwargs)
+        if out_features is not None or out_indices is not None:
+            self.set_output_features_output_indices(out_features, out_indices)
         self.validate_architecture()  # here too: what `strict` itself runs arrives wrapped, and is no ValueError
 
     @classmethod
@@ -200,11 +228,33 @@ class CSMAEConfig(PreTrainedConfig):
         }
         return cls(**{**fields, **overrides})
 
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> Any:
+        """Load as `PreTrainedConfig.from_pretrained` does. `pipeline` without a task is offered one: the one of the saved class."""
+        untold = kwargs.get("_from_pipeline", "") is None
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if untold and __package__:
+            config.custom_pipelines = {task: config.custom_pipelines[task] for task in config.pipeline_tasks[:1]}
+        return loaded
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; what a class of model tells the Trainer to leave out of predictions is none of them."""
         fields = super().to_dict()
         fields.pop("keys_to_ignore_at_inference", None)
+        for name in ("out_features", "out_indices"):
+            if fields[name] is None:
+                del fields[name]
+        fields["custom_pipelines"] = {task: copy.deepcopy(_PIPELINES[task]) for task in self.pipeline_tasks}
         return fields
+
+    @property
+    def pipeline_tasks(self) -> list[str]:
+        """Tasks of `pipeline` that the class of the model can do, its own first."""
+        is_classifier = "CSMAEForImageClassification" in (self.architectures or [])
+        return ["image-classification", "image-feature-extraction"][0 if is_classifier else 1 :]
 
     @property
     def variant(self) -> str:
@@ -225,6 +275,11 @@ class CSMAEConfig(PreTrainedConfig):
             f"num_hidden_layers={value} does not say which blocks are shared: set multi_sensor_encoder_depth and "
             "cross_sensor_encoder_depth, whose sum it is."
         )
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the maps that a backbone can give: of the embedded patches, and of each block that a sensor's tokens pass."""
+        return ["stem", *(f"stage{number}" for number in range(1, self.num_hidden_layers + 1))]
 
     @property
     def num_patches(self) -> int:
@@ -346,16 +401,16 @@ class CSMAEPushMixin(PushToHubMixin):
             if is_form:
                 with open(path, "w", encoding="utf-8") as file:
                     owner: Any = getattr(self, "config", self)  # a model has its sensors in its configuration
-                    file.write(short_card(owner.sensors))
+                    file.write(short_card(owner.sensors, *getattr(owner, "pipeline_tasks", ())[:1]))
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
-def short_card(sensors: Mapping[str, Sequence[str]]) -> str:
-    """Write README.md of a model of which only the bands by sensor are known; `csmae push` writes a full one."""
+def short_card(sensors: Mapping[str, Sequence[str]], task: str = "image-feature-extraction") -> str:
+    """Write README.md of a model of which only the bands by sensor and its task are known; `csmae push` writes a full one."""
     bands = "\n".join(f"* {sensor}: {', '.join(names)}" for sensor, names in sensors.items())
     return f"""---
 library_name: transformers
-pipeline_tag: image-feature-extraction
+pipeline_tag: {task}
 tags:
 - csmae
 - remote-sensing

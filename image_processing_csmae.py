@@ -43,6 +43,10 @@ BAND_MEAN: dict[str, float] = {band: mean for band, (mean, _) in _STATISTICS.ite
 BAND_STD: dict[str, float] = {band: std for band, (_, std) in _STATISTICS.items()}
 """Standard deviation of each band, in the units of `BAND_MEAN`."""
 
+_SETTINGS = ("sensors", "size", "band_mean", "band_std", "transpose", "units", "suspect")
+_BOOKKEEPING = {"auto_map", "feature_extractor_type", "image_processor_type", "model_input_names", "processor_class"}
+"""What Transformers writes into `preprocessor_config.json` beside the settings."""
+
 Array = np.ndarray | torch.Tensor
 Bands = Mapping[str, Any] | Sequence[Any] | np.ndarray | torch.Tensor | str | PathLike
 Native = dict[str, dict[str, torch.Tensor]]
@@ -75,7 +79,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
 
     Args:
         sensors: Bands by sensor, in the model's order. Default: the paper's Sentinel-1 and Sentinel-2.
-        size: Height and width of the output, pixels of 10 m.
+        size: Height and width of the output, pixels of 10 m; `{"height": 120, "width": 120}` is taken for 120.
         band_mean: Mean by band. Default: BigEarthNet-MM v1.
         band_std: Standard deviation by band. Default: BigEarthNet-MM v1.
         transpose: Swap rows and columns of every image, which is how the original's reader fed its published weights.
@@ -85,7 +89,8 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
             "accept" them as they are.
 
     Raises:
-        ValueError: If a band lacks statistics, its standard deviation is not above 0, or a unit or band name is unusable.
+        ValueError: If a band lacks statistics, its standard deviation is not above 0, a unit or band name is unusable, the size is not
+            that of a square, or there is no such setting.
 
     Example:
         >>> processor = CSMAEImageProcessor()
@@ -99,7 +104,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     def __init__(
         self,
         sensors: Mapping[str, Sequence[str]] | None = None,
-        size: int = 120,
+        size: int | Mapping[str, int] = 120,
         band_mean: Mapping[str, float] | None = None,
         band_std: Mapping[str, float] | None = None,
         transpose: bool = False,
@@ -107,9 +112,15 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
         suspect: str = "refuse",
         **kwargs: Any,
     ):
+        unknown = sorted(kwargs.keys() - _BOOKKEEPING)
+        if unknown:
+            raise ValueError(
+                f"CSMAEImageProcessor has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}. Every image is resampled to "
+                "size x size pixels and standardised by band_mean and band_std."
+            )
         super().__init__(**kwargs)
         self.sensors = {sensor: list(bands) for sensor, bands in (sensors or DEFAULT_SENSORS).items()}
-        self.size = size
+        self.size = _square(size)
         used = list(dict.fromkeys(band for bands in self.sensors.values() for band in bands))
         means, stds = {**BAND_MEAN, **(band_mean or {})}, {**BAND_STD, **(band_std or {})}
         unknown = [band for band in used if band not in means or band not in stds]
@@ -138,8 +149,8 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build from a saved configuration, whose fields `kwargs` may override: `from_pretrained(folder, sensors=...)`."""
-        fields = ("sensors", "size", "band_mean", "band_std", "transpose", "units", "suspect")
-        overrides = {name: kwargs.pop(name) for name in fields if name in kwargs}
+        # image_size is the model's name for it, which the constructor refuses by name
+        overrides = {name: kwargs.pop(name) for name in (*_SETTINGS, "image_size") if name in kwargs}
         settings = {**image_processor_dict, **overrides}
         if "units" not in overrides:  # of a sensor that was left out by `sensors`, the unit means nothing
             units, sensors = settings.get("units") or {}, settings.get("sensors") or DEFAULT_SENSORS
@@ -416,7 +427,7 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
             raise ValueError(f"{sensor} is an empty list: pass at least one image.")
         return [part for image in value for part in collect_images(image, sensor, bands, said)]
     if isinstance(value, (str, PathLike)):
-        value = _read_path(value, bands, sensor, said)
+        value = read_bands(value, bands, sensor, said)
     if not hasattr(value, "keys"):
         array = _as_array(value)
         if array.ndim not in (3, 4) or array.shape[-3] != len(bands):
@@ -436,7 +447,7 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
     for band in bands:
         pixels = image[band]
         if type(pixels) is not np.ndarray and isinstance(pixels, (str, PathLike)):
-            read = _read_path(pixels, [band], sensor, said, (band,))
+            read = read_bands(pixels, [band], sensor, said, (band,))
             if read.unit is not None:
                 claims[str(pixels)] = read.unit
             pixels = read[band]
@@ -452,10 +463,22 @@ def collect_images(value: Bands, sensor: str, bands: Sequence[str], said: str | 
     return [_Part(arrays, lengths[bands[0]], next(iter(claims.values()), None), source=image)]
 
 
-def _read_path(
-    path: Any, wanted: Sequence[str], sensor: str, unit: str | None, bands: tuple[str, ...] | None = None
+def read_bands(
+    path: Any, wanted: Sequence[str], sensor: str, unit: str | None = None, bands: tuple[str, ...] | None = None
 ) -> Any:
-    """Bands of an image file, or of a folder of one image's files, by name, with the `unit` that they say."""
+    """Read bands of an image file, or of a folder of one image's files, by name, with the `unit` that they say.
+
+    Args:
+        path: The file or folder.
+        wanted: The bands to return, in order.
+        sensor: Whose image it is.
+        unit: What the caller says that it is in.
+        bands: What the caller says that its layers are.
+
+    Raises:
+        ImportError: If csmae-hf, whose door for image files this goes through, or its extra for them is not installed.
+        ValueError: If it is no image, or lacks a band.
+    """
     try:
         from csmae_hf.images.image import Said
         from csmae_hf.images.readers import read_path
@@ -465,6 +488,18 @@ def _read_path(
             "pass a dict of bands."
         ) from error
     return read_path(path, list(wanted), sensor=sensor, said=Said(unit=unit, bands=bands))
+
+
+def _square(size: Any) -> int:
+    """The edge of an output of this size, as a number or as Transformers' dict of height and width."""
+    edge = size
+    if isinstance(size, Mapping):
+        edge = size["height"] if set(size) == {"height", "width"} and size["height"] == size["width"] else None
+    if isinstance(edge, bool) or not isinstance(edge, (int, np.integer)) or edge < 1:
+        raise ValueError(
+            f"size={size!r}: expected a number of pixels such as 120, or a square, {{'height': 120, 'width': 120}}."
+        )
+    return int(edge)
 
 
 def _check_suspect(suspect: str) -> str:

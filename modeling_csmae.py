@@ -25,7 +25,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -128,6 +130,26 @@ class CSMAEForImageClassificationOutput(ModelOutput):
     embeds: dict[str, torch.Tensor] | None = None
     hidden_states: Layers | None = None
     attentions: Layers | None = None
+    present: dict[str, torch.Tensor] | None = None
+
+
+@dataclass
+class CSMAEBackboneOutput(BackboneOutput):
+    """Feature maps of each place.
+
+    Args:
+        feature_maps: One for each of `out_features`, (B, D, H / P, W / P): of the one sensor given, or the mean over the sensors
+            that a sample has, so that a head takes any of them.
+        sensor_feature_maps: The same of each sensor, by its name; zeros where it is absent.
+        hidden_states: As in [`CSMAEModelOutput`].
+        attentions: As in [`CSMAEModelOutput`].
+        present: As in [`CSMAEModelOutput`].
+    """
+
+    feature_maps: tuple[torch.Tensor, ...] | None = None  # type: ignore[assignment]
+    sensor_feature_maps: Layers | None = None
+    hidden_states: Layers | None = None  # type: ignore[assignment]
+    attentions: Layers | None = None  # type: ignore[assignment]
     present: dict[str, torch.Tensor] | None = None
 
 
@@ -1327,7 +1349,7 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.classifier(self._mean(encoded.embeds, encoded.present or {}))
+        logits = self.classifier(mean_over_sensors(encoded.embeds, encoded.present or {}))
         loss = None
         if labels is not None:
             labels = self._fit_labels(labels, logits)
@@ -1340,19 +1362,6 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
             attentions=encoded.attentions,
             present=encoded.present,
         )
-
-    def _mean(self, embeds: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean (B, D) of the embeds that each sample has."""
-        _require_same_length(embeds)
-        total = torch.stack(list(embeds.values())).sum(dim=0)
-        if not present:
-            return total / len(embeds)
-        everywhere = torch.ones(total.shape[0], dtype=torch.bool, device=total.device)
-        counts = torch.stack([present.get(sensor, everywhere) for sensor in embeds]).sum(dim=0)
-        if not counts.all():
-            empty = (counts == 0).nonzero().flatten().tolist()
-            raise ValueError(f"Samples {empty} of the batch have no image of any sensor: leave them out.")
-        return total / counts.unsqueeze(1)
 
     def _fit_labels(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Find the problem that labels pose, where the configuration names none, check their shape, and give them its type."""
@@ -1381,6 +1390,132 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
         return labels.to(logits.device, torch.float).reshape(logits.shape)
 
 
+class CSMAEBackbone(BackboneMixin, CSMAEPreTrainedModel):
+    """CSMAE's encoders as the backbone of a dense head, such as segmentation: feature maps instead of embeds. Masks nothing.
+
+    A map is the tokens of the patches as a block leaves them, before any LayerNorm after it, the CLS token left out. All stages have
+    the width and the resolution of the encoder; `config.out_features` or `config.out_indices` choose some of `config.stage_names`.
+
+    Args:
+        config: The configuration.
+
+    Example:
+        >>> config = CSMAEConfig.for_variant("sesd", size="tiny", out_indices=[3, 6, 9, 12])
+        >>> backbone = CSMAEBackbone(config).eval()
+        >>> [tuple(feature_map.shape) for feature_map in backbone(s2=torch.zeros(1, 10, 120, 120)).feature_maps]
+        [(1, 192, 8, 8), (1, 192, 8, 8), (1, 192, 8, 8), (1, 192, 8, 8)]
+    """
+
+    main_input_name = "pixel_values"
+    _keys_to_ignore_on_load_unexpected = [r"^decoders\.", r"^classifier\."]  # noqa: RUF012
+
+    def __init__(self, config: CSMAEConfig):
+        if config.out_features is None:
+            config.set_output_features_output_indices(None, None)  # the last stage
+        super().__init__(config)
+        self.csmae = CSMAEModel(config)
+        # what comes after the blocks is in no map: data-parallel training waits for the gradient of every other parameter
+        self.csmae.cross_sensor_encoder.layernorm.requires_grad_(False)
+        self.csmae.fc_norm.requires_grad_(False)
+        self.num_features = [config.hidden_size] * len(config.stage_names)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        s1: torch.Tensor | None = None,
+        s2: torch.Tensor | None = None,
+        present: Mapping[str, torch.Tensor] | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **images: torch.Tensor,
+    ) -> CSMAEBackboneOutput:
+        """Give the feature maps of images of any non-empty subset of the sensors.
+
+        Args:
+            pixel_values: (B, bands of all sensors, H, W), the images of all sensors stacked in the order of `config.sensors`: how a
+                head that knows no sensors, such as UperNet's, calls its backbone. For one sensor of several, load the backbone with
+                `sensors=`, or pass the images by name.
+            s1: (B, C, H, W) standardised images of the sensor s1.
+            s2: (B, C, H, W) standardised images of the same B places by the sensor s2.
+            present: (B,) bool by sensor, False where a sample has no image of it; the mean is over those it has.
+            interpolate_pos_encoding: Accept any size that is a multiple of the patch.
+            output_attentions: Return the encoder's attention weights.
+            output_hidden_states: Return the encoder's tokens before the first and after each block.
+            **images: Images of any further sensor, by its name in `config.sensors`.
+
+        Returns:
+            The maps, for all sensors given together and for each.
+
+        Raises:
+            ValueError: If `pixel_values` has another number of bands or comes with images by name, a sample has no sensor at all, or
+                as [`CSMAEModel`].
+        """
+        given = {name: image for name, image in {"s1": s1, "s2": s2, **images}.items() if image is not None}
+        if pixel_values is not None:
+            given |= self._split_sensors(pixel_values, given)
+        encoded = self.csmae(
+            **given,
+            present=present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=True,
+            return_dict=True,
+        )
+        patch, maps = self.config.patch_size, {}
+        for sensor, states in encoded.hidden_states.items():
+            height, width = given[sensor].shape[2:]
+            chosen = (states[index][:, 1:].transpose(1, 2) for index in self.out_indices)  # (B, D, L)
+            maps[sensor] = tuple(state.unflatten(2, (height // patch, width // patch)) for state in chosen)
+        places = range(len(self.out_indices))
+        means = (
+            mean_over_sensors({sensor: maps[sensor][place] for sensor in maps}, encoded.present or {})
+            for place in places
+        )
+        want_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return CSMAEBackboneOutput(
+            feature_maps=tuple(means),
+            sensor_feature_maps=maps,
+            hidden_states=encoded.hidden_states if want_states else None,
+            attentions=encoded.attentions,
+            present=encoded.present,
+        )
+
+    def _split_sensors(self, pixels: torch.Tensor, given: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The images of each sensor, of all stacked along their bands."""
+        sensors = self.config.sensors
+        counts = [len(bands) for bands in sensors.values()]
+        named = [name for name in given if name in sensors]
+        if named or pixels.ndim != 4 or pixels.shape[1] != sum(counts):
+            also = f" beside {', '.join(named)}" if named else ""
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixels.shape)}{also}: expected (batch, {sum(counts)}, height, width) alone, "
+                f"with the bands of {_describe(sensors)}, in this order. Pass images of some sensors by name, such as "
+                f"{next(iter(sensors))}=..."
+            )
+        return dict(zip(sensors, pixels.split(counts, dim=1), strict=True))
+
+
+def mean_over_sensors(values: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Mean (B, ...) of what each sample has: values (B, ...) by sensor, zeros where `present`, (B,) bool by sensor, is False.
+
+    Raises:
+        ValueError: If a sample has no sensor at all, or the sensors differ in samples.
+    """
+    _require_same_length(values)
+    total = torch.stack(list(values.values())).sum(dim=0)
+    if not present:
+        return total / len(values)
+    everywhere = torch.ones(total.shape[0], dtype=torch.bool, device=total.device)
+    counts = torch.stack([present.get(sensor, everywhere) for sensor in values]).sum(dim=0)
+    if not counts.all():
+        empty = (counts == 0).nonzero().flatten().tolist()
+        raise ValueError(f"Samples {empty} of the batch have no image of any sensor: leave them out.")
+    return total / counts.reshape(-1, *[1] * (total.ndim - 1))
+
+
 def _require_same_length(batches: Mapping[str, torch.Tensor]) -> None:
     sizes = {sensor: batch.shape[0] for sensor, batch in batches.items()}
     if len(set(sizes.values())) > 1:
@@ -1407,8 +1542,11 @@ def _same_length(tokens: Mapping[str, torch.Tensor]) -> list[list[str]]:
 CSMAEModel.register_for_auto_class("AutoModel")
 CSMAEForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 CSMAEForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+CSMAEBackbone.register_for_auto_class("AutoBackbone")
 
 __all__ = [
+    "CSMAEBackbone",
+    "CSMAEBackboneOutput",
     "CSMAEForImageClassification",
     "CSMAEForImageClassificationOutput",
     "CSMAEForPreTraining",

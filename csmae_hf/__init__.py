@@ -8,15 +8,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from configuration_csmae import CSMAEConfig
-from csmae_hf.registration import register_all
+from csmae_hf.registration import register_all, register_pipelines
 
 if TYPE_CHECKING:
     from image_processing_csmae import CSMAEImageProcessor
-    from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
+    from modeling_csmae import CSMAEBackbone, CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "CSMAEBackbone": "modeling_csmae",
     "CSMAEForImageClassification": "modeling_csmae",
     "CSMAEForPreTraining": "modeling_csmae",
     "CSMAEImageProcessor": "image_processing_csmae",
@@ -30,6 +31,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    register_pipelines()  # costs nothing after what the line before imports
     return value
 
 
@@ -38,6 +40,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CSMAEBackbone",
     "CSMAEConfig",
     "CSMAEForImageClassification",
     "CSMAEForPreTraining",

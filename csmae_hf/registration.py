@@ -1,12 +1,19 @@
-"""Registers the classes with Transformers' Auto classes as Transformers does its own: by name, imported when first used.
+"""Registers all classes with Transformers, as it does its own: by name, imported when first used.
 
 Importing the models and the processor takes longer than everything else together, and `AutoModel.register` wants the class itself.
 """
 
 import importlib
 import sys
+from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from configuration_csmae import CSMAEConfig
@@ -15,7 +22,7 @@ _AUTO = "transformers.models.auto"
 
 
 def register_all() -> None:
-    """Let the Auto classes find the configuration, the models and the image processor, in whatever order all are imported."""
+    """Let the Auto classes and `pipeline` find all classes, in whatever order all are imported."""
     AutoConfig.register("csmae", CSMAEConfig, exist_ok=True)
     CONFIG_MAPPING_NAMES["csmae"] = "CSMAEConfig"
     # where Transformers looks for the classes of a model type; this package imports each when it is asked for
@@ -24,6 +31,7 @@ def register_all() -> None:
         (AutoModel, "CSMAEModel"),
         (AutoModelForPreTraining, "CSMAEForPreTraining"),
         (AutoModelForImageClassification, "CSMAEForImageClassification"),
+        (AutoBackbone, "CSMAEBackbone"),
     ):
         auto_class._model_mapping._model_mapping["csmae"] = name
         auto_class._model_mapping._reverse_config_mapping["CSMAEConfig"] = "csmae"
@@ -34,3 +42,45 @@ def register_all() -> None:
     names["csmae"] = {"pil": "CSMAEImageProcessor"}
     if processors := sys.modules.get(f"{_AUTO}.image_processing_auto"):  # it has been imported already
         processors.IMAGE_PROCESSOR_MAPPING._reverse_config_mapping["CSMAEConfig"] = "csmae"
+    # where `pipeline`, which is imported by then, asks a repository for pipelines of its own
+    CSMAEConfig.custom_pipelines = property(_custom_pipelines)  # type: ignore[attr-defined]
+
+
+def register_pipelines() -> None:
+    """Let `pipeline` make this package's pipelines for its models. `register_pipeline` would take the tasks away from all others."""
+    tasks = importlib.import_module("transformers.pipelines").PIPELINE_REGISTRY.supported_tasks
+    for task, name in (
+        ("image-feature-extraction", "CSMAEImageFeatureExtractionPipeline"),
+        ("image-classification", "CSMAEImageClassificationPipeline"),
+    ):
+        if not isinstance(tasks[task]["impl"], _PipelineByModel):
+            tasks[task] = {**tasks[task], "impl": _PipelineByModel(name, tasks[task]["impl"])}
+
+
+def _custom_pipelines(config: CSMAEConfig) -> dict[str, Any]:
+    """No pipelines of the folder's own code, which would have to be trusted: those of this package do the same."""
+    register_pipelines()
+    return {}
+
+
+class _PipelineByModel:
+    """Stands in the place of a class of pipeline: makes this package's for its models, and what was there for all others."""
+
+    _load_video_processor = False  # of a video no task here is, and to look for one asks whether to trust the folder
+
+    def __init__(self, name: str, stock: Any):
+        self.name, self.stock = name, stock
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._stock_class(), attribute)
+
+    def __call__(self, *, model: Any, **arguments: Any) -> Any:
+        is_ours = getattr(getattr(model, "config", None), "model_type", None) == CSMAEConfig.model_type
+        kind = getattr(importlib.import_module("pipeline_csmae"), self.name) if is_ours else self._stock_class()
+        return kind(model=model, **arguments)
+
+    def _stock_class(self) -> Any:
+        if not isinstance(self.stock, str):
+            return self.stock
+        module, _, name = self.stock.rpartition(".")
+        return getattr(importlib.import_module(module), name)

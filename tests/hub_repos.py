@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".npy", ".npz", ".parquet", ".faiss", ".tar", ".zip", ".png")
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
@@ -97,6 +99,9 @@ class Repo:
 
     def summary(self, commit: Commit, blobs: bool = False) -> dict[str, Any]:
         """What the info and list endpoints say."""
+        readme = commit.files.get("README.md")
+        header = re.match(r"---\n(.*?)\n---\n", ((readme and readme.data) or b"").decode(), re.DOTALL)
+        card = yaml.safe_load(header[1]) if header else {}
         siblings: list[dict[str, Any]] = []
         for path, blob in sorted(commit.files.items()):
             sibling: dict[str, Any] = {"rfilename": path}
@@ -120,6 +125,7 @@ class Repo:
             "likes": 0,
             "tags": [],
             "siblings": siblings,
+            **{name: card[name] for name in ("pipeline_tag", "library_name") if name in card},
         }
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 ALLOWED = ("torch", "transformers", "pillow")
-PROJECT = ("csmae_hf", "configuration_csmae", "modeling_csmae", "image_processing_csmae", "image_checks_csmae")
+PROJECT = (
+    "csmae_hf",
+    "configuration_csmae",
+    "modeling_csmae",
+    "image_processing_csmae",
+    "image_checks_csmae",
+    "pipeline_csmae",
+)
 
 
 def required(names: tuple[str, ...]) -> set[str]:

@@ -253,6 +253,7 @@ def test_saved_config_names_the_class_of_every_auto_class(tmp_path: Path) -> Non
         "AutoModel": "modeling_csmae.CSMAEModel",
         "AutoModelForPreTraining": "modeling_csmae.CSMAEForPreTraining",
         "AutoModelForImageClassification": "modeling_csmae.CSMAEForImageClassification",
+        "AutoBackbone": "modeling_csmae.CSMAEBackbone",
     }
 
 

@@ -551,3 +551,31 @@ def test_geotiffs_are_read_by_their_paths(processor: CSMAEImageProcessor, shared
         with rasterio.open(path) as source:
             pixels[band] = source.read(1)
     assert torch.equal(processor(s1=paths)["s1"], processor(s1=pixels)["s1"])
+
+
+@pytest.mark.parametrize("size", [24, np.int64(24), {"height": 24, "width": 24}])
+def test_a_size_is_a_number_or_a_square(size: Any, tmp_path: Path) -> None:
+    processor = CSMAEImageProcessor(size=size)
+    assert processor.size == 24
+    processor.save_pretrained(tmp_path)
+    assert CSMAEImageProcessor.from_pretrained(tmp_path).size == 24
+    assert CSMAEImageProcessor.from_pretrained(tmp_path, size={"height": 12, "width": 12}).size == 12
+
+
+@pytest.mark.parametrize(
+    "size", [{"height": 24, "width": 12}, {"shortest_edge": 24}, {}, (24, 24), 24.0, "24", True, 0, -1, None]
+)
+def test_a_size_that_is_no_square_is_refused_by_name(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"size=.*expected a number of pixels such as 120, or a square, \{'height'"):
+        CSMAEImageProcessor(size=size)
+
+
+@pytest.mark.parametrize("name", ["image_size", "do_resize", "do_normalize", "image_mean", "resample", "crop_size"])
+def test_settings_of_other_processors_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no setting {name}; it has sensors, size"):
+        CSMAEImageProcessor(**{name: 1})
+    CSMAEImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"no setting {name}"):
+        CSMAEImageProcessor.from_pretrained(tmp_path, **{name: 1})
+    with pytest.raises(ValueError, match=f"Unknown sensor '{name}'"):
+        CSMAEImageProcessor()(**{name: np.zeros((10, 120, 120))})

@@ -18,12 +18,18 @@ from configuration_csmae import CSMAEConfig
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
-CODE = ("configuration_csmae.py", "image_checks_csmae.py", "image_processing_csmae.py", "modeling_csmae.py")
+CODE = (
+    "configuration_csmae.py",
+    "image_checks_csmae.py",
+    "image_processing_csmae.py",
+    "modeling_csmae.py",
+    "pipeline_csmae.py",
+)
 
 CHILD = '''
 import sys
 
-PROJECT = {"csmae_hf", "configuration_csmae", "modeling_csmae", "image_processing_csmae", "image_checks_csmae"}
+PROJECT = {"csmae_hf", "configuration_csmae", "modeling_csmae", "image_processing_csmae", "image_checks_csmae", "pipeline_csmae"}
 
 
 class Blocker:
@@ -214,22 +220,79 @@ def test_without_trust_nothing_is_loaded(published: Published, auto_class: str) 
 TWO_FOLDERS = (
     CHILD[: CHILD.index("import importlib")]
     + """
-from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
+from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining, pipeline
 
 for folder in sys.argv[1:]:
-    for auto in (AutoModel, AutoModelForPreTraining, AutoImageProcessor):
-        loaded = auto.from_pretrained(folder, trust_remote_code=True)
-        print(getattr(sys.modules[type(loaded).__module__], "EDITION", "first"))
+    loaded = [auto.from_pretrained(folder, trust_remote_code=True) for auto in (AutoModel, AutoModelForPreTraining)]
+    pipe = pipeline("image-feature-extraction", model=folder, trust_remote_code=True)
+    for one in (*loaded, AutoImageProcessor.from_pretrained(folder, trust_remote_code=True), pipe, pipe.model):
+        print(getattr(sys.modules[type(one).__module__], "EDITION", "first"))
 """
 )
 
 
-def test_two_folders_of_one_name_each_run_their_own_code(published: Published, tmp_path: Path) -> None:
-    """Transformers keeps one model class a configuration class, whose own file is the same in both."""
-    first, second = tmp_path / "first" / "checkpoint", tmp_path / "second" / "checkpoint"
-    shutil.copytree(published.folder, first)
-    shutil.copytree(published.folder, second)
-    for name in ("modeling_csmae.py", "image_processing_csmae.py"):
-        with (second / name).open("a") as file:
-            file.write("\nEDITION = 'second'\n")
-    assert run_as_stranger(TWO_FOLDERS, tmp_path, str(first), str(second)).split() == ["first"] * 3 + ["second"] * 3
+def test_folders_of_one_name_each_run_their_own_code(published: Published, tmp_path: Path) -> None:
+    """Transformers keeps one model class a configuration class, whose own file is the same in all."""
+    folders = [tmp_path / name / "checkpoint" for name in ("first", "second", "third")]
+    for folder in folders:
+        shutil.copytree(published.folder, folder)
+        for name in ("modeling_csmae.py", "image_processing_csmae.py", "pipeline_csmae.py"):
+            with (folder / name).open("a") as file:
+                file.write(f"\nEDITION = {folder.parent.name!r}\n")
+    places = [*folders, folders[0]]
+    expected = [folder.parent.name for folder in places for _ in range(5)]
+    assert run_as_stranger(TWO_FOLDERS, tmp_path, *map(str, places)).split() == expected
+
+
+PIPELINES = (
+    CHILD[: CHILD.index("import importlib")]
+    + """
+import json
+import numpy as np
+import torch
+from PIL import Image
+from transformers import pipeline
+
+folder, tiles, out = sys.argv[1:]
+with np.load(tiles) as stored:
+    tile = {band: stored[band] for band in stored.files}
+report = {}
+pipe = pipeline("image-feature-extraction", model=folder, trust_remote_code=True, device="cpu")
+report["class"] = [type(pipe).__name__, type(pipe).__module__.split(".")[0]]
+report["embeds"] = pipe(tile, pool=True)
+report["tokens"] = list(np.shape(pipe({"s2": tile})))
+report["batched"] = [pipe([{"s2": tile}] * 3, batch_size=2, pool=True), pipe(iter_ for iter_ in [{"s2": tile}]).__class__.__name__]
+half = pipeline(model=folder, trust_remote_code=True, dtype=torch.bfloat16)
+report["untold"] = [type(half).__name__, str(half(tile, pool=True, return_tensors=True)["s1"].dtype)]
+report["refused"] = {}
+for name, image in {"path": "tile.tif", "jpg": "a/b.JPG", "url": "https://x.org/a.tif", "pil": Image.new("RGB", (8, 8))}.items():
+    try:
+        pipe(image)
+    except (ValueError, ImportError) as error:
+        report["refused"][name] = f"{type(error).__name__}: {error}"
+pipe.model.save_pretrained(out)
+report["saved"] = json.load(open(out + "/config.json"))["custom_pipelines"]
+print(json.dumps(report))
+"""
+)
+
+
+def test_pipelines_take_bands_at_a_strangers(published: Published, tmp_path: Path) -> None:
+    np.savez(tmp_path / "tile.npz", **draw_tile())  # type: ignore[arg-type]
+    paths = str(published.folder), str(tmp_path / "tile.npz"), str(tmp_path / "saved")
+    report = json.loads(run_as_stranger(PIPELINES, tmp_path, *paths).splitlines()[-1])
+    assert report["class"] == ["CSMAEImageFeatureExtractionPipeline", "transformers_modules"]
+    with torch.no_grad():
+        expected = published.model.csmae(**published.pixels).embeds
+    assert list(report["embeds"]) == ["s1", "s2"]
+    for sensor, embeds in report["embeds"].items():
+        np.testing.assert_allclose(embeds, expected[sensor].numpy(), atol=1e-6)
+    assert report["tokens"] == [1, 1 + published.model.config.num_patches, 32]
+    np.testing.assert_allclose(report["batched"][0], expected["s2"].numpy()[None].repeat(3, 0), atol=1e-5)
+    assert report["untold"] == ["CSMAEImageFeatureExtractionPipeline", "torch.bfloat16"]
+    assert "pip install 'csmae-hf[geo]'" in report["refused"].pop("path")
+    assert set(report["refused"]) == {"jpg", "url", "pil"}
+    for message in report["refused"].values():
+        assert message.startswith("ValueError")
+        assert "s2: B02, B03" in message, "it says what to give"
+    assert report["saved"]["image-feature-extraction"]["pt"] == ["AutoModel"], "Transformers writes classes into it"

@@ -23,8 +23,10 @@ def random_band(band: str, seed: int = 0) -> np.ndarray:
     return rng.integers(1, 9999, shape, dtype=np.uint16)
 
 
-def write_tiff(path: Path, arrays: Sequence[np.ndarray], names: Sequence[str] | None = None) -> Path:
-    """Write arrays of one size as the bands of a GeoTIFF in UTM zone 33N."""
+def write_tiff(
+    path: Path, arrays: Sequence[np.ndarray], names: Sequence[str] | None = None, *, metres: float = 1200
+) -> Path:
+    """Write arrays of one size as the bands of a GeoTIFF in UTM zone 33N, so many metres wide."""
     import rasterio
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def write_tiff(path: Path, arrays: Sequence[np.ndarray], names: Sequence[str] | 
         count=len(arrays),
         dtype=arrays[0].dtype,
         crs="EPSG:32633",
-        transform=rasterio.Affine(1200 / width, 0, 404400, 0, -1200 / height, 5342400),
+        transform=rasterio.Affine(metres / width, 0, 404400, 0, -metres / height, 5342400),
     ) as target:
         target.write(np.stack(arrays))
         for number, name in enumerate(names or (), start=1):

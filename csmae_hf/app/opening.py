@@ -53,6 +53,7 @@ def open_explorer(
     notice: str = "",
     said: Mapping[str, Any] | None = None,
     suspect: Suspect = "refuse",
+    trust_remote_code: bool = False,
 ) -> Explorer:
     """Open an archive with all that the page shows of it; without tiles there are no pictures, which it says.
 
@@ -65,14 +66,15 @@ def open_explorer(
         notice: A sentence that stands above everything.
         said: What is said of image files, uploads and those at `data`: `bands`, `units`, `level`, `sensors`, `pair` of [`load_data`].
         suspect: What is done with uploads that show a sign which is a guess; one alone is not left out, but refused.
+        trust_remote_code: Whether to run the code that a model of another kind brings along.
 
     Raises:
         FileNotFoundError: If there is no archive, or not what was named.
         ValueError: As of `Archive.load`, or if the results are none.
     """
-    options: dict[str, Any] = {"index": index, "verify": False}
+    options: dict[str, Any] = {"index": index, "verify": False, "trust_remote_code": trust_remote_code}
     if model:
-        options["model"], options["processor"] = load_encoder(model)
+        options["model"], options["processor"] = load_encoder(model, trust_remote_code=trust_remote_code)
     remote = archive.removeprefix("hub:")
     opened = pull_archive(remote, **options) if remote != archive else Archive.load(remote, **options)
     sources: list[dict[str, Any]] = opened.sources

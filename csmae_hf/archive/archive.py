@@ -339,6 +339,7 @@ class Archive(Held):
         processor: Any = None,
         verify: bool = True,
         index: bool = True,
+        trust_remote_code: bool = False,
         token: str = "",
         uri: str = "",
     ) -> "Archive":
@@ -350,6 +351,7 @@ class Archive(Held):
             processor: Its processor.
             verify: Whether to read all files once to check their hashes; their sizes are checked anyway.
             index: Whether to open the archive's indexes; else search is exact.
+            trust_remote_code: Whether the model that the archive names may bring code of its own, which then runs here.
             token: Of a Milvus server, where the archive's index is one.
             uri: Of the Milvus to use, where the archive's index is one; default the environment's CSMAE_MILVUS_URI. What the archive
                 itself names is used where it is a file in its own folder; nothing else is connected to.
@@ -365,6 +367,7 @@ class Archive(Held):
         if (model is None) != (processor is None):
             raise ValueError("A model needs its processor, and a processor its model: give both or neither.")
         archive = open_archive(cls, path, verify=verify, index=index, token=token, uri=uri)
+        archive.trust_remote_code = trust_remote_code
         if model is not None:
             archive.use_model(model, processor)
         return archive

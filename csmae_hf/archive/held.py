@@ -74,6 +74,7 @@ class Held:
         self.recall: list[Recall] = []
         self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
         self.stored = Stored()
+        self.trust_remote_code = False  # whether the model may bring code of its own, where it is loaded by its name
         self._model, self._processor = model, processor
         self._rows = TileRows()
 
@@ -140,7 +141,9 @@ class Held:
                     "This archive does not know the name of its model: pass model= and processor= to Archive.load."
                 )
             try:
-                model, processor = load_encoder(identity.model, identity.revision)
+                model, processor = load_encoder(
+                    identity.model, identity.revision, trust_remote_code=self.trust_remote_code
+                )
             except FileNotFoundError as error:
                 raise FileNotFoundError(
                     f"The archive's model {identity.described} is neither a folder nor on the Hub: pass model= and processor= "

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from csmae_hf.embedding.embed import embed_images
 from csmae_hf.images.image import BandImage, Facts, Said
 from csmae_hf.images.readers import read_path
 from csmae_hf.search.feedback import refine
-from csmae_hf.search.vectors import IntArray
+from csmae_hf.search.vectors import IntArray, numpy_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,8 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
 def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None, suspect: Suspect = "refuse") -> Queries:
     """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of images. A file is read once, here."""
     said = said or Said()
+    if isinstance(query, (list, tuple)) and len(query) and all(isinstance(value, Real) for value in query):
+        query = np.array(query, dtype=np.float64)  # one embed, as another language or a JSON file has it
     items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
@@ -135,7 +138,7 @@ def _of_values(held: Held, item: Any, sensor: str, name: str, unit: str | None, 
     """Queries of an image, a batch of images, or embeds; `unit`: of images, where somebody says it."""
     names, images, embeds = [name], [item], None
     if not hasattr(item, "keys"):
-        array = item.detach().cpu().numpy() if isinstance(item, torch.Tensor) else np.asanyarray(item)
+        array = numpy_array(item)
         several = array if array.ndim in (2, 4) else array[None]
         names = [f"{name} [{number}]" for number in range(len(several))] if len(several) > 1 else [name]
         images = list(several)

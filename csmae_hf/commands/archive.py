@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_image_options, add_model, add_suspect, image_options, model_options, say
+from .options import add_image_options, add_model, add_suspect, add_trust, image_options, model_options, say
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
     build.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
     build.add_argument("--alignment", type=Path, metavar="FILE", help="alignment of the sensors, as of Alignment.save")
+    add_trust(build)
     _add_tile_options(build)
     _add_index_options(build)
     build.set_defaults(act=run_build)
@@ -89,7 +90,7 @@ def run_build(arguments: argparse.Namespace) -> None:
     from csmae_hf.embedding.encoder import load_encoder
 
     refuse_loss(arguments.out, arguments.overwrite)
-    model, processor = load_encoder(arguments.model)
+    model, processor = load_encoder(arguments.model, trust_remote_code=arguments.trust_remote_code)
     dataset, read, embedding = _tiles(arguments)
     archive = Archive.build(
         model,
@@ -109,7 +110,7 @@ def run_add(arguments: argparse.Namespace) -> None:
     """Add tiles to an archive."""
     from csmae_hf.archive.archive import Archive
 
-    archive = Archive.load(arguments.archive, **model_options(arguments.model))
+    archive = Archive.load(arguments.archive, **model_options(arguments))
     dataset, read, embedding = _tiles(arguments)
     archive.add(dataset, source=_source(arguments, read), **embedding)
     archive.save(arguments.archive)

@@ -40,13 +40,23 @@ def add_archive(parser: argparse.ArgumentParser, **options: Any) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add `--model`, for an archive."""
     parser.add_argument("--model", help="folder or Hub name of the model, where it is not where the archive says")
+    add_trust(parser)
 
 
-def model_options(name: str | None) -> dict[str, Any]:
-    """What an archive is opened with where `--model` names its model."""
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust-remote-code`, in Transformers' spelling, too."""
+    text = "run the code that a model of another kind brings along; read it first"
+    parser.add_argument("--trust-remote-code", "--trust_remote_code", action="store_true", help=text)
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What an archive is opened with, of the options of `add_model`."""
     from csmae_hf.embedding.encoder import load_encoder
 
-    return dict(zip(("model", "processor"), load_encoder(name), strict=True)) if name else {}
+    trust = {"trust_remote_code": arguments.trust_remote_code}
+    if not arguments.model:
+        return trust
+    return trust | dict(zip(("model", "processor"), load_encoder(arguments.model, **trust), strict=True))
 
 
 def add_image_options(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     from csmae_hf.archive.export import PICTURES, write_hits
     from csmae_hf.hub.archives import pull_archive
 
-    options = {"index": not arguments.exact, **model_options(arguments.model)}
+    options = {"index": not arguments.exact, **model_options(arguments)}
     remote = arguments.archive.removeprefix("hub:")
     archive = pull_archive(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
     if not arguments.query and not arguments.like:

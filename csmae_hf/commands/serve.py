@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         from csmae_hf.app.opening import open_explorer
 
-        options: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "data", "results")}
+        options: dict[str, Any] = {
+            name: getattr(arguments, name) for name in ("model", "data", "results", "trust_remote_code")
+        }
         options |= {"said": image_options(arguments), "suspect": arguments.suspect}
         explorer = open_explorer(arguments.archive, index=not arguments.exact, **options)
     try:

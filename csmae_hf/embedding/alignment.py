@@ -29,6 +29,7 @@ from safetensors.numpy import save
 
 from csmae_hf.files import write_atomically
 from csmae_hf.search.nearest import unit_vectors
+from csmae_hf.search.vectors import numpy_array
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class Alignment:
             ValueError: The alignment does not know the sensor, the width is another, or embeds are zero or not finite.
         """
         if self.method == "none":
-            return np.asarray(embeds, dtype=np.float32)
+            return numpy_array(embeds).astype(np.float32, copy=False)
         if sensor not in self.means:
             raise ValueError(
                 f"This alignment ({self.method}) was fitted for {', '.join(self.means)}, not for {sensor!r}: fit it on pairs with it."

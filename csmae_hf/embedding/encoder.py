@@ -7,23 +7,34 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 import csmae_hf  # noqa: F401 (registers the Auto classes)
 
 
-def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+def load_encoder(
+    name: str, revision: str | None = None, *, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, Any]:
     """Load an encoder and its processor.
 
     Args:
         name: Folder or Hub name.
         revision: Branch, tag or commit of the Hub repository; default its newest.
+        trust_remote_code: Whether to run the code that a model of another kind than this package's brings along. Nobody is asked.
 
     Returns:
         Both.
 
     Raises:
         FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
+        ValueError: If it brings code that may not run.
     """
-    options = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     try:
         return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
+        ) from error
+    except ValueError as error:
+        if trust_remote_code or "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} brings code of its own, which would run on this machine. Read it, and pass --trust_remote_code "
+            "(in Python trust_remote_code=True) if you trust it."
         ) from error

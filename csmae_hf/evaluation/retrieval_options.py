@@ -51,6 +51,7 @@ class RetrievalOptions:
         "auto compares all",
     ] = AUTO
     alignment_pairs: Annotated[int, "the most training tiles that alignments are fitted on"] = 4096
+    trust_remote_code: Annotated[bool, "run the code that a model of another kind brings along; read it first"] = False
     probe: Annotated[bool, "also classify with a linear probe and k-NN on frozen embeds (needs the extra `probe`)"] = (
         False
     )

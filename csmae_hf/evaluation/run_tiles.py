@@ -117,13 +117,13 @@ def embed_all(
     trained, blank, statistics = [], [], None
     for group, members in groups.items():
         for name in members:
-            model, processor = load_encoder(name)
+            model, processor = load_encoder(name, trust_remote_code=options.trust_remote_code)
             sensors = _sensors(model, tiles.dataset, options)
             embed = partial(_embed, processor=processor, sensors=sensors, tiles=tiles, options=options, state=state)
             trained.append(embed(name, model, with_train=with_train))
         if options.untrained:
             set_seed(options.seed)
-            random_model = AutoModel.from_config(model.config)
+            random_model = AutoModel.from_config(model.config, trust_remote_code=options.trust_remote_code)
             blank.append(embed(baseline_name(UNTRAINED, group, groups), random_model, with_train=with_train))
         statistics = statistics or partial(embed, BAND_STATISTICS, BandStatistics(processor.sensors), with_train=True)
     return [*trained, *blank, *([statistics()] if statistics is not None else [])]

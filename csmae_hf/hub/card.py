@@ -41,7 +41,7 @@ def model_card(
     evaluations = list(_eval_results(facts["results"]))
     metadata = ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-feature-extraction",
+        pipeline_tag=facts["config"].pipeline_tasks[0],
         license=facts["license"],
         tags=_tags(sensors),
         datasets=list(facts["datasets"]) or None,

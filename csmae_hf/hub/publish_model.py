@@ -17,7 +17,7 @@ from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.facts import RESULTS_FILE, read_facts, without_paths
 from csmae_hf.hub.upload import Pushed, upload_folder
 from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
+from modeling_csmae import CSMAEBackbone, CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
 PICTURE_FILE = "example.png"
 """The picture that the card shows."""
@@ -35,7 +35,7 @@ MANAGED = (
 """Files a push is in charge of: those that the pushed folder no longer has are deleted from the repository."""
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {
-    one.__name__: one for one in (CSMAEForPreTraining, CSMAEModel, CSMAEForImageClassification)
+    one.__name__: one for one in (CSMAEForPreTraining, CSMAEModel, CSMAEForImageClassification, CSMAEBackbone)
 }
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.metrics.labels import IntArray, check_k, checked_exclude
 from csmae_hf.search.products import products
-from csmae_hf.search.vectors import Vectors
+from csmae_hf.search.vectors import Vectors, numpy_array
 
 Embeds = NDArray[Any] | torch.Tensor
 
@@ -107,7 +107,7 @@ def unit_vectors(embeds: Embeds, name: str) -> torch.Tensor:
     """
     if not isinstance(embeds, torch.Tensor):
         # torch warns of read-only (mapped) arrays
-        embeds = torch.from_numpy(np.require(embeds, requirements=["C", "W"]))
+        embeds = torch.from_numpy(np.require(numpy_array(embeds), requirements=["C", "W"]))
     tensor = embeds.detach().cpu()
     if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
         raise ValueError(

@@ -1,7 +1,7 @@
 """Unit vectors of an archive, which may lie in memory-mapped files: rows are copied when they are looked at, and only those."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,18 @@ IntArray = NDArray[np.int64]
 
 CHUNK_ROWS = 16_384
 """Rows that are copied at a time where all are gone through."""
+
+
+def numpy_array(values: Any) -> NDArray[Any]:
+    """Bring numbers, whatever holds them, into a numpy array; float types that numpy lacks, such as bfloat16, become float32."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        lacking = values.is_floating_point() and values.dtype not in (torch.float16, torch.float32, torch.float64)
+        return (values.float() if lacking else values).numpy()
+    array = np.asanyarray(values)
+    # the types of ml_dtypes, jax's among them, are of no kind that numpy knows, but have a name, and can become float32
+    lacking = array.dtype.kind == "V" and array.dtype.names is None and not array.dtype.name.startswith("void")
+    return array.astype(np.float32 if lacking else array.dtype.newbyteorder("="), copy=False)
 
 
 class _Part(NamedTuple):

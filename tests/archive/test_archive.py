@@ -104,6 +104,39 @@ def test_all_forms_of_a_query_are_one_query(built, dataset, units, tmp_path):
     assert built.search("tile_0008", sensor="s2", k=5, include_self=True).ids[0] == hits.ids[0]
 
 
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        (lambda row: torch.tensor(row).bfloat16(), 2e-2),
+        (lambda row: torch.tensor(row).half(), 2e-3),
+        (lambda row: torch.tensor(row).to(torch.float8_e4m3fn), 0.2),
+        (lambda row: torch.tensor(row).double().requires_grad_(), 1e-6),
+        (lambda row: torch.tensor(row).bfloat16()[None], 2e-2),
+        (lambda row: row.astype(np.float16), 2e-3),
+        (lambda row: row.astype(row.dtype.newbyteorder()), 1e-6),
+        (lambda row: row.astype(pytest.importorskip("ml_dtypes").bfloat16), 2e-2),
+        (lambda row: row.tolist(), 1e-6),
+        (lambda row: tuple(row), 1e-6),
+        (lambda row: [row.tolist()], 1e-6),
+        (lambda row: [torch.tensor(row).bfloat16()], 2e-2),
+    ],
+)
+def test_an_embed_is_a_query_in_whatever_type_it_comes(built, units, form, error):
+    hits = built.search(form(units["s1"][5] * 3), sensor="s1", archive_sensor="s2", k=TILES)
+    assert len(hits) == 1
+    found = dict(zip(hits.ids[0], hits.scores[0], strict=True))
+    scores = [found[f"tile_{row:04d}"] for row in range(TILES)]
+    np.testing.assert_allclose(scores, units["s1"][5] @ units["s2"].T, atol=error)
+
+
+def test_an_archive_is_made_of_embeds_of_any_type(built, units):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    table = built.tiles
+    for values in (torch.tensor(units["s1"]).bfloat16(), units["s1"].astype(ml_dtypes.bfloat16)):
+        made = Archive.from_embeds({"s1": values}, table, built.identity)
+        np.testing.assert_allclose(made.vectors["s1"][:].numpy(), units["s1"], atol=1e-2)
+
+
 def test_the_metadata_of_a_hit_comes_with_it(built):
     (hit,) = built.search("tile_0009", sensor="s1", k=1, include_self=True)[0]
     assert hit["id"] == "tile_0009"

@@ -15,18 +15,24 @@ import numpy as np
 import pytest
 import torch
 from hub_double import HubDouble
-from hub_models import run_python, save_tiny
+from hub_models import run_python, save_tiny, tiny_fields
 from hub_repos import Blob
 from safetensors.torch import load_file, save_file
 
-from configuration_csmae import VARIANTS
+from configuration_csmae import VARIANTS, CSMAEConfig
 from csmae_hf.commands.main import main
 from csmae_hf.hub.publish_model import PublishOptions, stage_model
 from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForPreTraining, CSMAEModel
+from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
 STRANGER = Path(__file__).resolve().parents[1] / "hub_stranger.py"
-CODE = {"configuration_csmae.py", "image_checks_csmae.py", "image_processing_csmae.py", "modeling_csmae.py"}
+CODE = {
+    "configuration_csmae.py",
+    "image_checks_csmae.py",
+    "image_processing_csmae.py",
+    "modeling_csmae.py",
+    "pipeline_csmae.py",
+}
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
@@ -48,9 +54,24 @@ CSMAEImageProcessor.from_pretrained("cecd").push_to_hub("tester/bare")
 assert main(["push", "sesd", "tester/shown", "--public", "--license", "mit", "--datasets", "tester/tiles"]) == 0
 assert main(["push", "sesd", "tester/branched", "--revision", "trial"]) == 0
 further = CSMAEForPreTraining.from_pretrained("tester/sesd", output_loading_info=True)[1]
+from transformers import pipeline
+commits["untold"] = type(pipeline(model="tester/sesd")).__module__
 commits["further"] = sorted(further["missing_keys"]) + sorted(further["unexpected_keys"])
 print(json.dumps(commits))
 """
+
+
+_TILE = "import numpy\ntile = {name: value for name, value in numpy.load('../tile.npz').items()}\n"
+PARTS = {
+    "pipeline": f"""{_TILE}from transformers import pipeline
+pipe = pipeline(model="tester/sesd", trust_remote_code=True)
+places = numpy.array(pipe({{"s2": tile}}, pool=True))""",
+    "backbone": f"""{_TILE}from transformers import AutoBackbone, AutoProcessor
+backbone = AutoBackbone.from_pretrained("tester/sesd", trust_remote_code=True, out_indices=[0, 2]).eval()
+processor = AutoProcessor.from_pretrained("tester/sesd", trust_remote_code=True)
+places = backbone(**processor(s1=tile)).feature_maps[1].detach().numpy()""",
+}
+"""Further things of Transformers that a repository must work in."""
 
 
 def draw_tile() -> dict[str, np.ndarray]:
@@ -149,6 +170,7 @@ def make_tasks(hub: HubDouble, commits: dict[str, Any]) -> list[dict[str, Any]]:
     assert len(code) == 1
     assert len(code[0].splitlines()) <= 12
     tasks.append({"name": "snippet", "code": code[0]})
+    tasks += [{"name": name, "code": text} for name, text in PARTS.items()]
     return tasks
 
 
@@ -238,6 +260,32 @@ def test_methods_of_model_and_processor_push_code_and_a_card_that_claims_nothing
     assert "* s1: VH, VV" in card
     found, expected = world.embeds("bare"), reference(world.models["cecd"])
     assert all(torch.equal(found[sensor], value) for sensor, value in expected.items())
+
+
+def test_the_pipeline_and_the_backbone_of_a_repository_give_what_the_model_gives(world: World) -> None:
+    pixels = CSMAEImageProcessor()(s1=draw_tile(), s2=draw_tile())
+    with torch.no_grad():
+        expected = world.models["sesd"].csmae(**pixels, output_hidden_states=True)
+    np.testing.assert_allclose(world.report["pipeline"]["places"], expected.embeds["s2"].numpy(), atol=1e-6)
+    feature_map = np.array(world.report["backbone"]["places"])
+    assert feature_map.shape == (1, 32, 8, 8)
+    tokens = expected.hidden_states["s1"][2].numpy()
+    for row, column in ((0, 0), (2, 5), (7, 7)):
+        np.testing.assert_allclose(feature_map[0, :, row, column], tokens[0, 1 + 8 * row + column], atol=1e-6)
+
+
+def test_with_the_package_the_card_names_the_pipeline_and_nothing_needs_trust(world: World) -> None:
+    assert world.commits["untold"] == "pipeline_csmae"
+
+
+def test_a_classifiers_card_names_its_own_pipeline(tmp_path: Path) -> None:
+    config = CSMAEConfig.for_variant("cecd", "tiny", **tiny_fields("cecd"), num_labels=3)
+    CSMAEForImageClassification(config).save_pretrained(tmp_path / "model")
+    CSMAEImageProcessor().save_pretrained(tmp_path / "model")
+    for encoder_only, task in ((False, "image-classification"), (True, "image-feature-extraction")):
+        out = stage_model(tmp_path / "model", tmp_path / task, "tester/one", PublishOptions(encoder_only=encoder_only))
+        assert f"\npipeline_tag: {task}\n" in (out / "README.md").read_text()
+        assert next(iter(json.loads((out / "config.json").read_text())["custom_pipelines"])) == task
 
 
 def test_the_cards_lines_run_at_a_strangers(world: World) -> None:
