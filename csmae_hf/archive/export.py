@@ -12,7 +12,7 @@ import pyarrow as pa
 from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits, as_json
 from csmae_hf.data.labels import class_names, known_numbers
-from csmae_hf.data.pixel_column import Tile, open_store
+from csmae_hf.data.pixel_column import Tile, open_store, refer
 from csmae_hf.files import staged_folder, write_atomically
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
@@ -83,8 +83,8 @@ def load_shown(held: Held, hits: Hits, data: str | Path, **options: Any) -> "Dat
         bands = [band for band in SENSORS[sensor].bands if band in stored]
         if keys and not bands:
             return load_data(data, ALL_TILES, **options)
-        features[sensor] = Tile(str(store.path), sensor, bands, unit=units.get(sensor))
-        columns[sensor] = pa.array(keys, pa.string())
+        features[sensor] = Tile(sensor, bands)
+        columns[sensor] = refer(str(store.path), keys, units.get(sensor))
     return Dataset(pa.table(columns, schema=Features(features).arrow_schema))
 
 

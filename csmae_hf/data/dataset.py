@@ -26,9 +26,10 @@ from csmae_hf.data.metadata import (
     season_of,
     v2_tables,
 )
-from csmae_hf.data.pixel_column import Tile, TileBands, open_store
+from csmae_hf.data.pixel_column import Tile, TileBands, open_store, refer
 from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
+from csmae_hf.data.time_column import Time, is_time
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
 from csmae_hf.images.products import parse_time
@@ -138,7 +139,9 @@ def load_bigearthnet(
         for sensor in here
     }
     pixels = {
-        sensor: (Tile(str(store.path), sensor, bands), keys_of[sensor]) for sensor, bands in columns.items() if bands
+        sensor: (Tile(sensor, bands), refer(str(store.path), keys_of[sensor]))
+        for sensor, bands in columns.items()
+        if bands
     }
     if not pixels:
         raise ValueError(f"{store.path} holds no band of {' or '.join(SENSORS)}.")
@@ -288,7 +291,7 @@ def _stored_bands(
 
 def to_dataset(
     rows: Sequence[TileRow],
-    pixels: Mapping[str, tuple[Tile, Sequence[str | None]]],
+    pixels: Mapping[str, tuple[Tile, pa.Array]],
     classes: Sequence[str] | None = None,
     without: Iterable[str] = (),
 ) -> Dataset:
@@ -296,7 +299,7 @@ def to_dataset(
 
     Args:
         rows: The tiles.
-        pixels: By sensor, the feature and the keys, None for no image.
+        pixels: By sensor, the feature and the column, as of [`refer`].
         classes: Names of the classes; default those of the rows, as of [`classes_of`].
         without: Other columns to leave out.
     """
@@ -325,7 +328,7 @@ def to_dataset(
         "labels": (List(ClassLabel(names=list(classes))), numbers_of((row.labels for row in rows), classes)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),
-        **{f"date_{sensor}": (Value("timestamp[s]"), column) for sensor, column in dates.items()},
+        **{f"date_{sensor}": (Time(), column) for sensor, column in dates.items()},
         "season": (Value("string"), seasons),
         "snow": (Value("bool"), (row.snow for row in rows)),
         "cloud_or_shadow": (Value("bool"), (row.cloud_or_shadow for row in rows)),
@@ -337,8 +340,12 @@ def to_dataset(
         )
     features = Features({name: feature for name, (feature, _) in values.items()})
     schema = features.arrow_schema
-    arrays = {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}
-    features |= Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    arrays = {
+        name: column if isinstance(column, pa.Array) else pa.array(list(column), schema.field(name).type)
+        for name, (_, column) in values.items()
+    }
+    others = Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    features |= {name: Time(feature.dtype) if is_time(feature) else feature for name, feature in others.items()}
     return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
 
 

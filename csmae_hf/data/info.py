@@ -13,7 +13,7 @@ from datasets import Dataset
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND
 from csmae_hf.data.dataset import find_store, load_bigearthnet
 from csmae_hf.data.labels import labels_of
-from csmae_hf.data.pixel_column import Tile
+from csmae_hf.data.pixel_column import pixel_columns
 from csmae_hf.data.store import TileStore, data_file
 from csmae_hf.images.names import in_order
 from csmae_hf.visualize import draw_image_grid, to_rgb
@@ -45,7 +45,7 @@ def describe(path: str | os.PathLike[str]) -> list[str]:
             sensors = sorted({SENSOR_OF_BAND.get(band, key.split("-of-")[0].lower()) for band in tile})
             lines.append(_band_line("+".join(sensors), tile))
         return [*lines, "metadata  none that fits, so nothing is known of labels and splits"]
-    sensors = _sensors(dataset)
+    sensors = pixel_columns(dataset)
     lines.append(f"tiles     {len(dataset)} with " + " and ".join(sensors))
     lines += [_band_line(sensor, dataset[0][sensor]) for sensor in sensors]
     lines += [_counts(name, dataset[name]) for name in ("split", "country", "season")]
@@ -68,7 +68,7 @@ def draw_tiles(path: str | os.PathLike[str], picture: str | os.PathLike[str]) ->
     images = [] if dataset else [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
     count = len(dataset) if dataset else len(images)
     places = np.linspace(0, count - 1, min(PICTURE_TILES, count)).round().astype(int).tolist()
-    sensors = sorted(_sensors(dataset), reverse=True) if dataset else [""]
+    sensors = sorted(pixel_columns(dataset), reverse=True) if dataset else [""]
     cells: list[Any] = []
     for place in places:
         if dataset:
@@ -90,10 +90,6 @@ def _rows(path: str | os.PathLike[str]) -> Dataset | None:
     except (FileNotFoundError, ValueError) as error:
         logger.warning("%s", error)
         return None
-
-
-def _sensors(dataset: Dataset) -> list[str]:
-    return [name for name, feature in dataset.features.items() if isinstance(feature, Tile)]
 
 
 def _band_line(sensor: str, bands: Any) -> str:

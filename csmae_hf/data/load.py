@@ -1,7 +1,6 @@
 """A data set by its place: an LMDB store, or a folder or table of image files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from datasets import Dataset
 from csmae_hf.bigearthnet import SPLITS
 from csmae_hf.data.dataset import load_bigearthnet, stores_in
 from csmae_hf.data.evenly import evenly
-from csmae_hf.data.pixel_column import Tile
+from csmae_hf.data.pixel_column import Tile, with_sources
 from csmae_hf.data.store import DATA_FILE, is_lmdb_file
 from csmae_hf.data.tiles import load_tiles
 from image_checks_csmae import check_unit_name
@@ -85,7 +84,7 @@ def _in_unit(dataset: Dataset, sensor: str, unit: str) -> Dataset:
     if not isinstance(feature, Tile):
         raise ValueError(f"units of {sensor!r}: the data have no such sensor, but {', '.join(dataset.column_names)}.")
     check_unit_name(sensor, feature.bands, unit)
-    return dataset.cast_column(sensor, replace(feature, unit=unit))
+    return with_sources(dataset, sensor, lambda source: [*source[:2], unit])
 
 
 def holds_store(path: Path) -> bool:
