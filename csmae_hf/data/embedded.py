@@ -42,7 +42,10 @@ def pack_image(bands: Mapping[str, Any], facts: Facts | None = None) -> bytes:
 
 def _as_stored(band: str, values: Any) -> np.ndarray[Any, Any]:
     """A band as safetensors holds it: in one piece, little-endian."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"Band {band} is no array: {error}; expected real numbers of shape (H, W).") from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
         raise ValueError(
             f"Band {band} is {array.dtype} of shape {array.shape}; expected real numbers of at most 64 bits of shape (H, W)."

@@ -208,7 +208,7 @@ def open_source(path: str) -> TileStore | TiffFolder:
     except FileNotFoundError as error:
         raise StoreGoneError(
             f"The pixels of this dataset lie in {path.removeprefix(TIFF_PREFIX)}, which is not there (moved, or of another machine). "
-            "Load the data again from where they lie now, or point the rows there with "
+            "Load the data again from where they lie now (load_bigearthnet, load_tiles), or point the rows there with "
             "csmae_hf.data.pixel_column.point_to(dataset, 'NEW FOLDER'). To be free of the store, embed the pixels while it is "
             "there: save_to_disk, to_parquet and push_to_hub do."
         ) from error

@@ -1,8 +1,9 @@
-"""What writes a dataset takes its pixels in, or refuses.
+"""What writes a dataset takes its pixels in, or refuses; what adds a row encodes it.
 
 `datasets` asks a feature to embed what it refers to in `save_to_disk` and `push_to_hub`, and nowhere else: `to_parquet`, `to_csv`,
 `to_json` and `to_sql` would write where pixels lie on this machine and not the pixels, and the number of shards is reckoned without
-them. It has no hook for these, so its methods are wrapped here; datasets without pixel columns go through unchanged.
+them. `add_item` takes no feature of several parts. There is no hook for these, so the methods are wrapped here; datasets without
+pixel columns go through unchanged.
 """
 
 import functools
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.table import embed_table_storage
 
 _ROWS_AT_ONCE = 100
@@ -33,6 +34,7 @@ def wrap_writers(pixel_columns: Names, referring: Names, pixel_bytes: Size) -> N
     Dataset._estimate_nbytes = _reckoning(Dataset._estimate_nbytes, pixel_bytes)
     for name in _NO_PIXELS:
         setattr(Dataset, name, _refusing(getattr(Dataset, name), pixel_columns))
+    Dataset.add_item = _encoding(Dataset.add_item, pixel_columns)
 
 
 def _embedding(write: Callable[..., Any], referring: Names) -> Callable[..., Any]:
@@ -78,5 +80,21 @@ def _reckoning(estimate: Size, pixel_bytes: Size) -> Size:
     @functools.wraps(estimate)
     def wrapped(self: Dataset) -> int:
         return estimate(self) + pixel_bytes(self)
+
+    return wrapped
+
+
+def _encoding(add: Callable[..., Any], pixel_columns: Names) -> Callable[..., Any]:
+    """`add_item` of a row as `from_list` takes it."""
+
+    @functools.wraps(add)
+    def wrapped(self: Dataset, item: dict[str, Any], *args: Any, **options: Any) -> Any:
+        if not pixel_columns(self):
+            return add(self, item, *args, **options)
+        unknown = [name for name in item if name not in self.features]
+        if unknown:
+            raise ValueError(f"The row has {', '.join(unknown)}, and the dataset {', '.join(self.features)}.")
+        row = {name: item.get(name) for name in self.features}
+        return concatenate_datasets([self.with_format(None), Dataset.from_list([row], features=self.features)])
 
     return wrapped
