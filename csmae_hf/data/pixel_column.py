@@ -98,7 +98,8 @@ class TileBands:
     def footprint(self) -> Footprint | None:
         """Where the image lies, by its files or what was kept of them, without reading pixels; None where it lies in an LMDB."""
         if self.store is not None:
-            source = open_source(self.store)
+            with _store_there(self.store):
+                source = open_source(self.store)
             return source.footprint(self.key) if isinstance(source, TiffFolder) else None
         bounds = self.facts.bounds
         return None if bounds is None else Footprint(self.facts.crs, *bounds)
@@ -108,7 +109,8 @@ class TileBands:
             if self.store is None:
                 self._take(unpack_image(self._stored["bytes"], self.key, self._bands))
             else:
-                self._take(open_source(self.store).read(self.key, self._bands))
+                with _store_there(self.store):
+                    self._take(open_source(self.store).read(self.key, self._bands))
         return self._pixels or {}
 
     def _take(self, pixels: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -177,7 +179,8 @@ def read_together(tiles: Iterable[Any]) -> Iterator[None]:
         try:
             for store, by_key in stores.items():
                 wanted = {key: tuple(band for tile in same for band in tile) for key, same in by_key.items()}
-                read: Mapping[str, dict[str, Any]] = stack.enter_context(open_source(store).view_many(wanted))
+                with _store_there(store):
+                    read: Mapping[str, dict[str, Any]] = stack.enter_context(open_source(store).view_many(wanted))
                 for key, pixels in read.items():
                     for tile in by_key[key]:
                         tile._take(pixels)
@@ -198,13 +201,15 @@ def open_store(path: str) -> TileStore:
 
 
 def open_source(path: str) -> TileStore | TiffFolder:
-    """Open what a pixel column reads from: the folder of an LMDB, or `TIFF_PREFIX` and a folder of GeoTIFFs.
+    """Open what a pixel column reads from: the folder of an LMDB, or `TIFF_PREFIX` and a folder of GeoTIFFs."""
+    return TiffFolder(path.removeprefix(TIFF_PREFIX)) if path.startswith(TIFF_PREFIX) else open_store(path)
 
-    Raises:
-        StoreGoneError: If it is not there.
-    """
+
+@contextmanager
+def _store_there(path: str) -> Iterator[None]:
+    """Say what to do where a store is not there that rows refer to."""
     try:
-        return TiffFolder(path.removeprefix(TIFF_PREFIX)) if path.startswith(TIFF_PREFIX) else open_store(path)
+        yield
     except FileNotFoundError as error:
         raise StoreGoneError(
             f"The pixels of this dataset lie in {path.removeprefix(TIFF_PREFIX)}, which is not there (moved, or of another machine). "
@@ -463,7 +468,8 @@ def point_to(dataset: Dataset, store: str | os.PathLike[str], *, of: str | os.Pa
         raise ValueError(f"Which store is meant is not clear; the rows refer to {listed}. Name the old one as of=.")
     was = old.pop()
     now = f"{TIFF_PREFIX if was.startswith(TIFF_PREFIX) else ''}{Path(store).resolve()}"
-    open_source(now)
+    with _store_there(now):
+        open_source(now)
     for name in pixels:
         dataset = with_sources(
             dataset, name, lambda source: [source[0], now, *source[2:]] if source[1] == was else source
