@@ -21,6 +21,30 @@ BAND_METRES: dict[str, int] = {
 BAND_UNIT: dict[str, str] = {band: "db" if band in ("VV", "VH") else "dn" for band in BAND_METRES}
 """Unit in which a band is standardised: decibels, or digital numbers (surface reflectance x 10000)."""
 
+_STATISTICS: dict[str, tuple[float, float]] = {
+    "B01": (340.76769064, 554.81258967),
+    "B02": (429.9430203, 572.41639287),
+    "B03": (614.21682446, 582.87945694),
+    "B04": (590.23569706, 675.88746967),
+    "B05": (950.68368468, 729.89827633),
+    "B06": (1792.46290469, 1096.01480586),
+    "B07": (2075.46795189, 1273.45393088),
+    "B08": (2218.94553375, 1365.45589904),
+    "B8A": (2266.46036911, 1356.13789355),
+    "B09": (2246.0605464, 1302.3292881),
+    "B11": (1594.42694882, 1079.19066363),
+    "B12": (1009.32729131, 818.86747235),
+    "VV": (-12.619993741972035, 5.115911777546365),
+    "VH": (-19.29044597721542, 5.464428464912864),
+}
+"""Mean and standard deviation of each band over BigEarthNet-MM v1 (bigearthnet-common 2.8.0)."""
+
+BAND_MEAN: dict[str, float] = {band: mean for band, (mean, _) in _STATISTICS.items()}
+"""Mean of each band: Sentinel-2 in digital numbers, Sentinel-1 in dB."""
+
+BAND_STD: dict[str, float] = {band: std for band, (_, std) in _STATISTICS.items()}
+"""Standard deviation of each band, in the units of `BAND_MEAN`."""
+
 UNIT_NAMES: dict[str, str] = {
     "db": "backscatter in dB",
     "linear": "backscatter in linear power",

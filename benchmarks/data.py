@@ -141,7 +141,7 @@ def measure_archive(archive: Path, batch_size: int = 32, repeats: int = 15) -> l
     """Rows of one batch, handled again and again by one core."""
     tiles = load_bigearthnet(archive, missing="drop")
     tiles = tiles.select(range(min(batch_size, len(tiles))))
-    store = TileStore(tiles.features["s1"].store)
+    store = TileStore(tiles[0]["s1"].store)
     cpu, moved, rows = torch.device("cpu"), bytes_moved(tiles, store), []
     with one_thread():
         works = works_on(tiles, store)
@@ -177,7 +177,7 @@ def measure(full: bool = False) -> list[Row]:
 def make_large(archive: Path, folder: Path, gibibytes: float) -> list[str]:
     """Write an archive of so many bytes: the values of another under new keys, so that each lies on its own pages."""
     tiles = load_bigearthnet(archive, missing="drop")
-    store = TileStore(tiles.features["s1"].store)
+    store = TileStore(tiles[0]["s1"].store)
     values = [store.read_bytes(key) for tile in tile_values(store, tiles) for key in tile]
     count = int(gibibytes * 2**30 / np.mean([len(value) for value in values]))
     keys = [f"{number:08d}" for number in range(count)]

@@ -5,7 +5,7 @@ Sources: bigearthnet-common 2.8.0 (labels, v1 statistics), configilm 0.7 (v2 sta
 
 from typing import NamedTuple
 
-from image_processing_csmae import BAND_MEAN, BAND_STD
+from image_checks_csmae import BAND_MEAN, BAND_STD
 
 
 class Sensor(NamedTuple):

@@ -68,9 +68,15 @@ print(type(config) in AutoModel._model_mapping, AutoModel._model_mapping[type(co
     assert run(code).split() == ["True"] * 7
 
 
-def test_the_import_leaves_no_hook_in_pythons_own_import() -> None:
+def test_the_only_hook_in_pythons_own_import_waits_for_datasets_and_is_gone_after_it() -> None:
     ours = "[finder for finder in sys.meta_path if getattr(finder, '__module__', '').startswith('csmae')]"
-    assert run(f"import sys, csmae_hf; print({ours})") == "[]"
+    lines = run(
+        f"import sys, csmae_hf; found = {ours}; print(len(found), found[0].find_spec('json'), found[0].find_spec('datasets.load'));"
+        "from importlib.util import find_spec; print(find_spec('datasets').name, 'datasets' in sys.modules);"
+        f"from datasets import Features; print({ours}, type(sys.modules['datasets'].__loader__).__name__);"
+        "print(Features.from_dict({'s1': {'_type': 'CsmaeTile', 'sensor': 's1', 'bands': ['VV']}})['s1'].bands)"
+    ).splitlines()
+    assert lines == ["1 None None", "datasets False", "[] SourceFileLoader", "['VV']"]
 
 
 def test_no_module_needs_what_only_posix_has() -> None:

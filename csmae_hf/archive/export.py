@@ -13,7 +13,7 @@ import pyarrow as pa
 from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits, as_json
 from csmae_hf.data.labels import class_names, known_numbers
-from csmae_hf.data.pixel_column import Tile, open_store
+from csmae_hf.data.pixel_column import Tile, open_store, refer
 from csmae_hf.data.unit_rules import units_column
 from csmae_hf.data.units import said_units, set_units, tile_image, with_units
 from csmae_hf.files import staged_folder, write_atomically
@@ -135,8 +135,8 @@ def _from_store(source: Mapping[str, Any], tiles: pa.Table, sensors: Set[str]) -
         bands = [band for band in SENSORS[sensor].bands if band in stored]
         if keys and not bands:
             return None
-        features[sensor] = Tile(str(store.path), sensor, bands)
-        columns[sensor] = pa.array(keys, pa.string())
+        features[sensor] = Tile(sensor, bands)
+        columns[sensor] = refer(str(store.path), keys)
     return with_units(Dataset(pa.table(columns, schema=Features(features).arrow_schema)), units)
 
 

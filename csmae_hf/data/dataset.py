@@ -28,9 +28,10 @@ from csmae_hf.data.metadata import (
     season_of,
     v2_tables,
 )
-from csmae_hf.data.pixel_column import Tile, TileBands, key_in_unit, open_store
+from csmae_hf.data.pixel_column import Tile, TileBands, in_units, open_store, refer
 from csmae_hf.data.store import DATA_FILE, TileStore, is_lmdb_file
 from csmae_hf.data.subsets import select_subset
+from csmae_hf.data.time_column import Time, is_time
 from csmae_hf.data.unit_rules import check_unit, read_unit, units_column
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
@@ -141,7 +142,9 @@ def load_bigearthnet(
         for sensor in here
     }
     pixels = {
-        sensor: (Tile(str(store.path), sensor, bands), keys_of[sensor]) for sensor, bands in columns.items() if bands
+        sensor: (Tile(sensor, bands), refer(str(store.path), keys_of[sensor]))
+        for sensor, bands in columns.items()
+        if bands
     }
     if not pixels:
         raise ValueError(f"{store.path} holds no band of {' or '.join(SENSORS)}.")
@@ -291,7 +294,7 @@ def _stored_bands(
 
 def to_dataset(
     rows: Sequence[TileRow],
-    pixels: Mapping[str, tuple[Tile, Sequence[str | None]]],
+    pixels: Mapping[str, tuple[Tile, pa.Array]],
     classes: Sequence[str] | None = None,
     without: Iterable[str] = (),
     latitude_of: Callable[[int], float | None] | None = None,
@@ -300,7 +303,7 @@ def to_dataset(
 
     Args:
         rows: The tiles.
-        pixels: By sensor, the feature and the keys, None for no image.
+        pixels: By sensor, the feature and the column, as of [`refer`].
         classes: Names of the classes; default those of the rows, as of [`classes_of`].
         without: Other columns to leave out.
         latitude_of: Gives where a tile lies, by its row: asked where only that tells the season. None where nothing does.
@@ -340,7 +343,7 @@ def to_dataset(
         "labels": (List(ClassLabel(names=list(classes))), numbers_of((row.labels for row in rows), classes)),
         "country": (Value("string"), (row.country for row in rows)),
         "split": (Value("string"), (row.split for row in rows)),
-        **{f"date_{sensor}": (Value("timestamp[s]"), column) for sensor, column in dates.items()},
+        **{f"date_{sensor}": (Time(), column) for sensor, column in dates.items()},
         "season": (Value("string"), seasons),
         "snow": (Value("bool"), (row.snow for row in rows)),
         "cloud_or_shadow": (Value("bool"), (row.cloud_or_shadow for row in rows)),
@@ -352,23 +355,22 @@ def to_dataset(
         )
     features = Features({name: feature for name, (feature, _) in values.items()})
     schema = features.arrow_schema
-    arrays = {name: pa.array(list(column), schema.field(name).type) for name, (_, column) in values.items()}
-    features |= Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    arrays = {
+        name: column if isinstance(column, pa.Array) else pa.array(list(column), schema.field(name).type)
+        for name, (_, column) in values.items()
+    }
+    others = Features.from_arrow_schema(pa.schema([(name, column.type) for name, column in own.items()]))
+    features |= {name: Time(feature.dtype) if is_time(feature) else feature for name, feature in others.items()}
     return Dataset(pa.table(arrays | own, schema=features.arrow_schema))
 
 
-def _in_units(
-    rows: Sequence[TileRow], sensor: str, feature: Tile, keys: Sequence[str | None], units: Sequence[Any]
-) -> list[str | None]:
-    """Keys with the units that the column of a table says of their tiles."""
-    said = []
-    for row, key, value in zip(rows, keys, units, strict=True):
-        unit = read_unit(value)
-        if key is not None and unit is not None:
+def _in_units(rows: Sequence[TileRow], sensor: str, feature: Tile, column: pa.Array, units: Sequence[Any]) -> pa.Array:
+    """A pixel column with the units that the column of a table says of its tiles."""
+    said = [read_unit(value) for value in units]
+    for row, unit, there in zip(rows, said, column.is_valid().to_pylist(), strict=True):
+        if there and unit is not None:
             try:
                 check_unit(sensor, feature.bands, unit)
             except ValueError as error:
                 raise ValueError(f"Tile {row.id}, column {units_column(sensor)}: {error}") from error
-            key = key_in_unit(feature.store, key, unit)
-        said.append(key)
-    return said
+    return in_units(column, said)

@@ -13,7 +13,7 @@ from datasets import Dataset
 from csmae_hf.bigearthnet import REFERENCE_MAP_SUFFIX, SENSOR_OF_BAND
 from csmae_hf.data.dataset import find_store, load_bigearthnet
 from csmae_hf.data.labels import labels_of
-from csmae_hf.data.pixel_column import Tile
+from csmae_hf.data.pixel_column import pixel_columns
 from csmae_hf.data.store import TileStore, data_file
 from csmae_hf.data.unit_rules import Units
 from csmae_hf.data.units import said_units, tile_image, with_units
@@ -50,7 +50,7 @@ def describe(
             names = sorted({SENSOR_OF_BAND.get(band, key.split("-of-")[0].lower()) for band in tile})
             lines.append(_band_line("+".join(names), tile))
         return [*lines, "metadata  none that fits, so nothing is known of labels and splits"]
-    here = _sensors(dataset)
+    here = pixel_columns(dataset)
     lines.append(f"tiles     {len(dataset)} with " + " and ".join(here))
     lines += [_band_line(sensor, dataset[0][sensor]) for sensor in here]
     for sensor in here:
@@ -83,7 +83,7 @@ def draw_tiles(
     images = [] if dataset else [key for key in store if not key.endswith(REFERENCE_MAP_SUFFIX)]
     count = len(dataset) if dataset else len(images)
     places = np.linspace(0, count - 1, min(PICTURE_TILES, count)).round().astype(int).tolist()
-    drawn = sorted(_sensors(dataset), reverse=True) if dataset else [""]
+    drawn = sorted(pixel_columns(dataset), reverse=True) if dataset else [""]
     cells: list[Any] = []
     for place in places:
         if dataset:
@@ -109,10 +109,6 @@ def _rows(path: str | os.PathLike[str], units: Units | None, sensors: Mapping[st
         logger.warning("%s", error)
         return None
     return with_units(rows, units or {})
-
-
-def _sensors(dataset: Dataset) -> list[str]:
-    return [name for name, feature in dataset.features.items() if isinstance(feature, Tile)]
 
 
 def _band_line(sensor: str, bands: Any) -> str:

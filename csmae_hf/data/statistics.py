@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.data.collate import TileCollator, group_reasons, is_suspect
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY, Suspect, check_suspect
-from csmae_hf.data.units import pixel_columns
+from csmae_hf.data.units import image_columns
 from image_processing_csmae import CSMAEImageProcessor
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def estimate_statistics(
     )
     collator = TileCollator(resampling, sensors, suspect="accept" if suspect == "accept" else "refuse")
     loader: DataLoader[Any] = DataLoader(
-        dataset.select_columns(pixel_columns(dataset, sensors)),
+        dataset.select_columns(image_columns(dataset, sensors)),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=functools.partial(_moments_of, collator, suspect == "leave-out"),

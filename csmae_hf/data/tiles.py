@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from csmae_hf.data.dataset import to_dataset
 from csmae_hf.data.find_tiles import FoundTiles, find_tiles
-from csmae_hf.data.pixel_column import TIFF_PREFIX, Tile, TileBands, open_source
+from csmae_hf.data.pixel_column import TIFF_PREFIX, Tile, TileBands, refer
 from csmae_hf.data.unit_rules import Units
 from csmae_hf.images.geotiff import Footprint, TiffFolder
 from csmae_hf.images.names import in_order
@@ -75,8 +75,8 @@ def load_tiles(
     store = f"{TIFF_PREFIX}{found.root}"
     pixels = {
         sensor: (
-            Tile(store, sensor, names),
-            [tile.images[sensor].key if sensor in tile.images else None for tile in found.tiles],
+            Tile(sensor, names),
+            refer(store, [tile.images[sensor].key if sensor in tile.images else None for tile in found.tiles]),
         )
         for sensor, names in columns.items()
     }
@@ -112,12 +112,12 @@ def tile_footprint(pixels: Any) -> Footprint:
         ValueError: If it is not of GeoTIFFs.
         RasterError: If the file cannot be read.
     """
-    source = open_source(pixels.store) if isinstance(pixels, TileBands) else None
-    if not isinstance(source, TiffFolder):
+    footprint = pixels.footprint if isinstance(pixels, TileBands) else None
+    if footprint is None:
         raise ValueError(
             "Only images that lie in GeoTIFFs say where they lie: pass a pixel column's value of load_tiles, unread."
         )
-    return source.footprint(pixels.key)
+    return footprint
 
 
 def _column_bands(found: FoundTiles, sensor: str, names: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The unit of each tile of a dataset: said of its pixel column, of single tiles, or in a column `units_SENSOR` beside it.
 
-Who reads pixels of rows takes them by [`tile_image`], and keeps [`pixel_columns`]: so such a column counts in any dataset.
+Who reads pixels of rows takes them by [`tile_image`], and keeps [`image_columns`]: so such a column counts in any dataset.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
 
-def pixel_columns(dataset: "Dataset", sensors: Iterable[str]) -> list[str]:
+def image_columns(dataset: "Dataset", sensors: Iterable[str]) -> list[str]:
     """Name the columns of a dataset that are needed to read images of sensors: ids, pixels, and units by tile, as far as there are."""
     names = ["id"]
     for sensor in sensors:
@@ -80,13 +80,15 @@ def said_units(dataset: "Dataset", sensor: str) -> list[str | None]:
     Raises:
         ValueError: If a tile's column says another unit than its pixel column; the message names both.
     """
-    from csmae_hf.data.pixel_column import Tile, unit_of_key
+    from csmae_hf.data.pixel_column import Tile, TileBands
 
     feature, column = dataset.features[sensor], units_column(sensor)
     units: list[str | None] = [None] * len(dataset)
     if isinstance(feature, Tile):
-        keys = _column(dataset, sensor)
-        units = [None if key is None else unit_of_key(feature.store, key) for key in keys]
+        units = [
+            None if stored is None else TileBands(stored, feature.bands).said_unit
+            for stored in _column(dataset, sensor)
+        ]
     return [
         one_unit(str(name), own, f"its {sensor} image", read_unit(told), f"its column {column}")
         for name, own, told in zip(_column(dataset, "id"), units, _column(dataset, column), strict=True)
@@ -132,13 +134,14 @@ def _column(dataset: "Dataset", name: str) -> list[Any]:
 
 def _dated_tiles(dataset: "Dataset", sensor: str) -> list[DatedTile]:
     """What rules ask of the tiles of a dataset."""
-    from csmae_hf.data.pixel_column import Tile, files_of_key
+    from csmae_hf.data.pixel_column import Tile, files_of_source, sources_of
 
     feature = dataset.features[sensor]
     ids, names, dates = (_column(dataset, name) for name in ("id", f"{sensor}_id", f"date_{sensor}"))
     files: list[list[str]] = [[]] * len(dataset)
     if isinstance(feature, Tile):
-        files = [[] if key is None else files_of_key(feature.store, key) for key in _column(dataset, sensor)]
+        column = dataset.with_format("arrow").select_columns([sensor])[:].column(sensor)
+        files = [[] if source is None else files_of_source(source) for source in sources_of(column)]
     return [
         DatedTile(
             str(number if name is None else name),
@@ -153,17 +156,17 @@ def set_units(dataset: "Dataset", sensor: str, units: Sequence[str | None]) -> "
     """Give a dataset the units of its tiles, None where there is nothing to say; nothing is checked."""
     from datasets import Value
 
-    from csmae_hf.data.pixel_column import Tile, key_in_unit
+    from csmae_hf.data.pixel_column import Tile, in_units, lies_in_store, with_pixels
 
     if not any(units):
         return dataset
-    order, feature = dataset.column_names, dataset.features[sensor]
-    if isinstance(feature, Tile):
-        keys = [
-            key if key is None or unit is None else key_in_unit(feature.store, key, unit)
-            for key, unit in zip(_column(dataset, sensor), units, strict=True)
-        ]
-        return dataset.remove_columns(sensor).add_column(sensor, keys, feature=feature).select_columns(order)
+    order = dataset.column_names
+    if isinstance(dataset.features[sensor], Tile):
+        dataset = with_pixels(dataset, sensor, lambda column: in_units(column, units))
+        there = lies_in_store(dataset, sensor)
+        units = [None if stored else unit for stored, unit in zip(there, units, strict=True)]
+        if not any(units):
+            return dataset
     column = units_column(sensor)
     both = [unit or own for unit, own in zip(units, _column(dataset, column), strict=True)]
     rest = dataset.remove_columns(column) if column in order else dataset

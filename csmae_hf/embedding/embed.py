@@ -21,7 +21,7 @@ from csmae_hf.cpu import speed_up
 from csmae_hf.data.collate import TileCollator, group_reasons, is_suspect
 from csmae_hf.data.store import TileNotFoundError
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY, Suspect, check_suspect
-from csmae_hf.data.units import pixel_columns
+from csmae_hf.data.units import image_columns
 from csmae_hf.search.ids import ID
 
 logger = logging.getLogger(__name__)
@@ -293,7 +293,7 @@ def check_sensors(model: torch.nn.Module, columns: Sequence[str], sensors: Seque
 
 def columns_to_read(dataset: "Dataset", sensors: Sequence[str]) -> "Dataset":
     """A dataset without the columns that the loop needs not, so that no other sensor's pixels are read."""
-    return dataset.select_columns(pixel_columns(dataset, sensors))
+    return dataset.select_columns(image_columns(dataset, sensors))
 
 
 @contextmanager

@@ -109,36 +109,56 @@ def plan_embeds(
 
 def _shards(dataset: "Dataset", sensor: str, folder: Path, accepted: bool) -> Iterator[tuple[int, int, Path]]:
     """Rows and file of each shard, whose name is a hash of what the tiles are, and of whether suspect ones are accepted."""
-    source, in_column = _describe(dataset.features[sensor])
-    raw = columns_to_read(dataset, [sensor]).with_format("arrow")  # of a store: its keys, no pixels
+    from csmae_hf.data.pixel_column import sources_of  # it imports datasets, and so pandas
+
+    feature = dataset.features[sensor]
+    raw = columns_to_read(dataset, [sensor]).with_format("arrow")  # of a store: where it lies, no pixels
+    states: dict[str, str | None] = {}
     for start in range(0, len(dataset), SHARD_TILES):
         stop = min(start + SHARD_TILES, len(dataset))
-        total = hashlib.sha256(f"{FORMAT}:{source}:{stop - start}:{'accepted:' * accepted}".encode())
-        for batch in raw[start:stop].combine_chunks().to_batches():
+        table = raw[start:stop].combine_chunks()
+        total = hashlib.sha256(f"{FORMAT}:{_describe(feature)}:{stop - start}:{'accepted:' * accepted}".encode())
+        column = table.column(sensor)
+        if hasattr(feature, "bands"):
+            table = table.drop_columns([sensor])
+        for batch in table.to_batches():
             total.update(batch.serialize())
-        if not in_column:
-            for row in dataset.select_columns([sensor]).select(range(start, stop)):
-                total.update(_pixels(row[sensor]))
+        if hasattr(feature, "bands"):
+            tiles = dataset.select_columns([sensor]).select(range(start, stop))
+            for row, source in enumerate(sources_of(column)):
+                told = _identity(source, states)
+                total.update(_pixels(tiles[row][sensor]) if told is None else told.encode())
         yield start, stop, folder / f"{total.hexdigest()[:32]}.safetensors"
 
 
-def _describe(feature: Any) -> tuple[str, bool]:
-    """What a pixel column's values mean, and whether column and description say all of the pixels.
+def _describe(feature: Any) -> str:
+    """What a pixel column's values mean."""
+    return f"{list(feature.bands)}" if hasattr(feature, "bands") else repr(feature)
 
-    An LMDB says by size and time of its file that it is the same. Files without that are read: what they hold is what counts.
+
+def _identity(source: Sequence[str] | None, states: dict[str, str | None]) -> str | None:
+    """What image a row refers to, wherever it lies; None where only its pixels tell.
+
+    An LMDB says by size and time of its file that it is the same; what it says is kept in `states`. Files without that are read, and
+    images that rows hold: what they hold is what counts.
     """
-    if getattr(feature, "store", None) is None:
-        return repr(feature), True
-    data = data_file(Path(feature.store))
-    if not data.is_file():
-        return f"{list(feature.bands)}", False
-    return f"{list(feature.bands)}:{data.stat().st_size}:{data.stat().st_mtime_ns}", True
+    if source is None:
+        return "none"
+    if len(source) < 2:
+        return None
+    key, store, *unit = source
+    if store not in states:
+        data = data_file(Path(store))
+        states[store] = f"{data.stat().st_size}:{data.stat().st_mtime_ns}" if data.is_file() else None
+    state = states[store]
+    return None if state is None else json.dumps([key, state, *unit])
 
 
 def _pixels(bands: Any) -> bytes:
-    """Hash of a tile's bands, or of why they cannot be read."""
+    """Hash of a tile's bands and of the unit that is said, or of why they cannot be read."""
     total = hashlib.sha256()
     try:
+        total.update(f"{getattr(bands, 'unit', None)}:".encode())
         for name, values in sorted(dict(bands or {}).items()):
             total.update(f"{name}:{np.asarray(values).dtype}:{np.shape(values)}:".encode())
             total.update(np.ascontiguousarray(values).tobytes())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from csmae_hf.data.pixel_column import Tile, open_source
-from csmae_hf.images.geotiff import Footprint, TiffFolder
+from csmae_hf.data.pixel_column import Tile, TileBands, lies_in_lmdb, sources_of
+from csmae_hf.images.geotiff import Footprint
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = ("crs", "left", "bottom", "right", "top")
 """Columns of metadata that say where a tile lies: the coordinate reference system, and bounds in it."""
 
+_ROWS_AT_ONCE = 256  # whose pixels, where rows hold them, are in memory together
 _POINT_COLUMNS = (("longitude", "latitude"), ("lon", "lat"))
 _TILE_METRES = 1200.0
 _SQUARE_METRES = 100_000.0
@@ -26,21 +27,19 @@ _BAND_LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 
 
 def footprint_columns(dataset: "Dataset") -> dict[str, pa.Array]:
-    """The columns `COLUMNS` of a dataset, by each tile's first sensor; none where pixels are not in GeoTIFFs or they are there."""
+    """The columns `COLUMNS` of a dataset, by each tile's first sensor; none where no image says it or they are there."""
     found: list[Footprint | None] = [None] * len(dataset)
-    in_tiffs = False
     for name, feature in dataset.features.items():
-        if not isinstance(feature, Tile) or not isinstance(source := open_source(feature.store), TiffFolder):
+        if not isinstance(feature, Tile):
             continue
-        if set(COLUMNS) & set(dataset.column_names):
-            return {}
-        in_tiffs = True
-        undecoded = Tile(feature.store, feature.sensor, feature.bands, decode=False)
-        keys = dataset.with_format(None).cast_column(name, undecoded).select_columns([name])[:][name]
-        for row, key in enumerate(keys):
-            if found[row] is None and key is not None:
-                found[row] = source.footprint(key)
-    if not in_tiffs:
+        row = 0
+        for table in dataset.with_format("arrow").select_columns([name]).iter(_ROWS_AT_ONCE):
+            column = table.column(name)
+            for place, source in enumerate(sources_of(column)):
+                if found[row] is None and source is not None and not lies_in_lmdb(source):
+                    found[row] = TileBands(column[place].as_py(), feature.bands).footprint
+                row += 1
+    if not any(found) or set(COLUMNS) & set(dataset.column_names):
         return {}
     return {
         name: pa.array(

@@ -18,7 +18,7 @@ from csmae_hf.data.evenly import evenly
 from csmae_hf.data.image_options import read_image_options
 from csmae_hf.data.load import Missing
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
-from csmae_hf.data.units import pixel_columns
+from csmae_hf.data.units import image_columns
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
@@ -77,7 +77,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         if training_args.do_eval or training_args.eval_strategy != "no":
             evaluation = load_split(data_args, data_args.eval_split, data_args.max_eval_tiles)
             evaluation = look_at_tiles(evaluation, processor, data_args.suspect, "evaluation")
-    columns = pixel_columns(train, processor.sensors)  # labels stay behind: pre-training must not see them
+    columns = image_columns(train, processor.sensors)  # labels stay behind: pre-training must not see them
     whole = None if evaluation is None else tiles_with_all(evaluation, processor.sensors)  # others cannot be retrieved
     run = Run(model_args, data_args, training_args, processor, train.select_columns(columns), whole)
     on_device = training_args.on_device_preprocessing
@@ -91,7 +91,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         train_dataset=run.train,
         eval_dataset=None
         if evaluation is None
-        else evaluation.select_columns(pixel_columns(evaluation, processor.sensors)),
+        else evaluation.select_columns(image_columns(evaluation, processor.sensors)),
         data_collator=TileCollator(  # what is only a guess was decided before: a run must not end at a tile by chance
             processor, native=on_device, with_ids=True, suspect="accept", fill_missing=lacks_images
         ),
@@ -139,7 +139,7 @@ def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, 
         ValueError: If certain signs speak against a tile, or guesses against more of the tiles than may be.
     """
     sensors = [sensor for sensor in processor.sensors if sensor in tiles.column_names]
-    pixels = tiles.select_columns(pixel_columns(tiles, sensors))
+    pixels = tiles.select_columns(image_columns(tiles, sensors))
     rows = evenly(len(tiles), TILES_LOOKED_AT).tolist()
     suspects = find_suspects(processor, pixels, sensors, rows)
     if not suspects:

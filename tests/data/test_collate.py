@@ -114,7 +114,8 @@ def test_a_row_outlives_its_batch(tiles: datasets.Dataset) -> None:
 
 
 def test_a_broken_tile_of_a_batch_is_named_by_the_store(tiles: datasets.Dataset) -> None:
-    rows = [tiles[0], {**tiles[1], "s1": tiles.features["s1"].decode_example("S1A_nothing")}]
+    elsewhere = {"bytes": None, "source": ["S1A_nothing", tiles[1]["s1"].store]}
+    rows = [tiles[0], {**tiles[1], "s1": tiles.features["s1"].decode_example(elsewhere)}]
     with pytest.raises(KeyError, match="S1A_nothing"):
         TileCollator(CSMAEImageProcessor())(rows)
     assert rows[0]["s1"]._pixels is None

@@ -17,7 +17,7 @@ from csmae_hf.bigearthnet import LABELS, S1_BANDS, SENSOR_OF_BAND
 from csmae_hf.data.codecs import CorruptTileError, decode_value
 from csmae_hf.data.dataset import load_bigearthnet, to_dataset
 from csmae_hf.data.metadata import TileRow, acquisition_time, season_of
-from csmae_hf.data.pixel_column import Tile
+from csmae_hf.data.pixel_column import Tile, refer
 from csmae_hf.data.store import TileStore, write_store
 from csmae_hf.data.transcode import transcode
 
@@ -83,7 +83,7 @@ def test_official_names_have_their_time_and_the_tables_season(shared_data: Path)
 )
 def test_the_season_is_that_of_the_hemisphere(name: str, s1_name: str | None, season: str) -> None:
     rows = [TileRow(name, {} if s1_name is None else {"s1": s1_name}), TileRow("a place of no date")]
-    data = to_dataset(rows, {"s2": (Tile("nowhere", "s2", ["B02"]), ["a", "b"])})
+    data = to_dataset(rows, {"s2": (Tile("s2", ["B02"]), refer("nowhere", ["a", "b"]))})
     assert data["season"][:] == [season, None]
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_models import tiny_config
 
-from csmae_hf.data.dataset import Tile, load_bigearthnet
+from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.data.pixel_column import Tile, refer
 from csmae_hf.embedding import shards as embed_cache
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import ArchiveMismatchError
@@ -223,10 +224,10 @@ def test_a_store_that_changed_is_embedded_again(tmp_path):
 def test_files_that_changed_under_the_same_names_are_embedded_again(tmp_path, monkeypatch):
     names = [f"tile_{n}" for n in range(15)]
     pixels = {name: {"VH": np.zeros((4, 4)), "VV": np.ones((4, 4))} for name in names}
-    monkeypatch.setattr(Tile, "decode_example", lambda self, value, token_per_repo_id=None: pixels[value])
-    loose = Tile("files, no LMDB", "s1", BANDS["s1"])
-    features = datasets.Features({"id": datasets.Value("string"), "s1": loose})
-    dataset = datasets.Dataset(pa.table({"id": names, "s1": names}, schema=features.arrow_schema))
+    monkeypatch.setattr(Tile, "decode_example", lambda self, value, token_per_repo_id=None: pixels[value["source"][0]])
+    features = datasets.Features({"id": datasets.Value("string"), "s1": Tile("s1", BANDS["s1"])})
+    column = refer("files, no LMDB", names)
+    dataset = datasets.Dataset(pa.table({"id": pa.array(names), "s1": column}, schema=features.arrow_schema))
     _, first = embed(tmp_path, CountingModel(), dataset)
     _, again = embed(tmp_path, CountingModel(), dataset)
     pixels["tile_12"]["VV"][0, 0] = 2.0
