@@ -76,9 +76,9 @@ BRIGHTEST_INFRARED, BRIGHTEST_SHORT_WAVE, BRIGHTEST_MEAN = 8000, 9000, 14_000
 """Means that nature does not reach: of the infrared where the visible is much darker (real tiles: 3,044), of B11 (3,858; clouds
 5,000), of any band (7,831)."""
 
-BRIGHTEST_GROUND, ROUGHEST_GROUND = -11.5, 3.0
+BRIGHTEST_GROUND, SMOOTHEST_GROUND, ROUGHEST_GROUND = -11.0, 0.3, 3.0
 """Mean of VH, dB, above which backscatter is none: -14.6 in real tiles. Dense cities may be as bright, but the deviation within
-6 x 6 pixels, by its median, is greater there than the second (real tiles: 2.7 at most)."""
+6 x 6 pixels, by its median, is greater there than the third (real tiles: 1.5 to 2.7). Below the second nothing is to be judged."""
 
 EMPTY_PART, AS_BRIGHT_THERE, BRIGHT_THERE, GAP = 0.03, 0.6, 200, 30
 """So large a share of a band at its least value is a hole where the neighbouring band is as bright there as elsewhere, by the second,
@@ -872,7 +872,7 @@ def _radar_guesses(radar: Bands, unit: str | None) -> Signs:
         pixels = _array(convert_unit(radar["VH"].pixels[row], unit)).astype(np.float32)
         edge = len(pixels) // 6 * 6
         windows = pixels[:edge, :edge].reshape(edge // 6, 6, edge // 6, 6)
-        wrong[row] = edge and float(np.median(windows.std(axis=(1, 3)))) < ROUGHEST_GROUND
+        wrong[row] = edge and SMOOTHEST_GROUND < float(np.median(windows.std(axis=(1, 3)))) < ROUGHEST_GROUND
     if "VV" in radar:
         yield (
             _means(radar["VV"].pixels, unit) - mean < WEAKEST_VV,

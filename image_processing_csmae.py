@@ -63,7 +63,7 @@ class CSMAEImageProcessor(CSMAEPushMixin, BaseImageProcessor):
     here. A declared unit ends those of the unit: the +1000 offset of baseline 04.00 (hardly a pixel of any band below 900; needs a
     visible and a short-wave infrared band), percent beside clouds, numbers cut or stretched to 8 bits (0 to 255 with jumps, or many
     pixels at 255), reflectance x 1000 and x 65535 over land. `suspect="accept"` ends those of the bands too: VV and VH exchanged (VH
-    3 dB above VV), amplitude or shifted dB (a mean of VH above -11.5 dB), bands stretched by their own extremes, a band that is empty
+    3 dB above VV), amplitude or shifted dB (a mean of VH above -11 dB), bands stretched by their own extremes, a band that is empty
     in a part, near-infrared bands out of order (the means of B07, B08, B8A
     differ by half), and a 60 m band interpolated to 10 m (much smoother than most 10 m bands, or of repeated pixels).
 

@@ -121,6 +121,8 @@ _LETTERS = {"r": "B04", "g": "B03", "b": "B02", "n": "B08"}
 """Bands as single letters, where one file has red, green and blue of them."""
 
 _COUNTED = {"nir_1": "B08", "nir_2": "B8A"}
+"""Bands as Digital Earth Africa counts them."""
+
 _BESIDE_NBAR = {"swir2": "B11", "swir3": "B12", "nir1": "B08", "nir2": "B8A"}
 """Bands as Digital Earth Australia counts them (`nbart_swir_2`)."""
 
