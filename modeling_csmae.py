@@ -1240,7 +1240,8 @@ class CSMAEForImageClassification(CSMAEPreTrainedModel):
 
 def _require_same_length(batches: Mapping[str, torch.Tensor]) -> None:
     sizes = {sensor: batch.shape[0] for sensor, batch in batches.items()}
-    if len(set(sizes.values())) > 1:
+    first = next(iter(sizes.values()))
+    if any(size != first for size in sizes.values()):  # no set: in an export, sizes may be symbolic
         raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
 
 
