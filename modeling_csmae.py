@@ -1518,7 +1518,8 @@ def mean_over_sensors(values: Mapping[str, torch.Tensor], present: Mapping[str, 
 
 def _require_same_length(batches: Mapping[str, torch.Tensor]) -> None:
     sizes = {sensor: batch.shape[0] for sensor, batch in batches.items()}
-    if len(set(sizes.values())) > 1:
+    first = next(iter(sizes.values()))
+    if any(size != first for size in sizes.values()):  # no set: in an export, sizes may be symbolic
         raise ValueError(f"The sensors must show the same places, but their batches have the lengths {sizes}.")
 
 

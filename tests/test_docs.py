@@ -32,7 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(__file__).with_name("docs_pages.py")
 MENU = ROOT / "docs" / "index.md"
 OF_THE_SITE = ("index", "contributing", "security")  # docs/conf.py fills them with what lies elsewhere
-PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem not in OF_THE_SITE)]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in [*DOCS.glob("*.md"), *DOCS.glob("recipes/*.md")] if page.stem not in OF_THE_SITE),
+]
 RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in read_blocks(page))]
 SMALL = (
     f"--model_overrides '{json.dumps(tiny_fields('sesd'))}' --max_steps 2 --per_device_train_batch_size 4 --max_train_tiles 16 "
@@ -182,8 +186,8 @@ def test_every_figure_on_performance_is_of_the_run_beside_it() -> None:
 
 
 def test_every_page_is_in_the_menu_of_the_site_once() -> None:
-    menu = re.findall(r"^([\w-]+)$", MENU.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    pages = [page.stem for page in PAGES[1:] if page.stem != "README"]
+    menu = re.findall(r"^([\w/-]+)$", MENU.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pages = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES[1:] if page.stem != "README"]
     assert sorted(menu) == sorted([*pages, "contributing", "reference", "security"])
 
 
@@ -236,7 +240,7 @@ def test_every_make_target_that_a_page_names_has_a_recipe() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"]({page.name})" not in index]
+    missing = [page.name for page in PAGES[1:] if page.stem != "README" and f"]({page.relative_to(DOCS)})" not in index]
     assert not missing
 
 

@@ -1,6 +1,5 @@
 """What others make of the model: compiled graphs, exported programs, ONNX, and loads in other types or onto devices."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from configuration_csmae import CSMAEConfig
-from modeling_csmae import CSMAEForPreTraining, CSMAEModel
+from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
 SIZES = {
     "image_size": 12,
@@ -103,7 +102,7 @@ def test_pre_training_compiles_as_one_graph_with_masks_of_its_own(fields: dict[s
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
 
 
-# torch.export and ONNX
+# torch.export; tests/hub/test_onnx_files.py has ONNX
 
 
 class OneSensor(nn.Module):
@@ -149,28 +148,15 @@ def test_the_model_exports_where_every_size_is_left_open(encoder: CSMAEModel) ->
     torch.testing.assert_close(output.embeds["s2"], embeds_of(encoder, "s2", 5), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sensor", ["s1", "s2"])
-def test_one_sensors_encoder_in_onnx_gives_the_same_embeds(encoder: CSMAEModel, sensor: str, tmp_path: Path) -> None:
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'csmae-hf[dev]'")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'csmae-hf[dev]'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about packages it could also use
-        torch.onnx.export(
-            OneSensor(encoder, sensor).eval(),
-            (images_of(3, sensor)[sensor],),
-            tmp_path / "encoder.onnx",
-            input_names=["images"],
-            output_names=["embeds"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
-    session = runtime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
-    for size in BATCHES:
-        (embeds,) = session.run(["embeds"], {"images": images_of(size, sensor)[sensor].numpy()})
-        torch.testing.assert_close(torch.from_numpy(embeds), embeds_of(encoder, sensor, size), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("sensors", [("s2",), ("s1", "s2")], ids="+".join)
+def test_a_classifier_exports_where_every_size_is_left_open(sensors: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    model = CSMAEForImageClassification(CSMAEConfig(**SIZES, num_labels=3)).eval()
+    open_sizes = {sensor: dict.fromkeys(range(4), torch.export.Dim.AUTO) for sensor in sensors}
+    program = torch.export.export(model, (), images_of(3, *sensors), dynamic_shapes=open_sizes)
+    images = images_of(5, *sensors)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(**images).logits, model(**images).logits, atol=1e-6, rtol=1e-5)
 
 
 # Loads

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
     )
+    parser.add_argument("--onnx", action="store_true", help="add ONNX files of the encoders, measured beside the model")
+    parser.add_argument("--int8", action="store_true", help="the same, and each also in 8 bits")
+    parser.add_argument("--data", help="tiles to measure the ONNX files on (default: 64 generated ones)")
     parser.add_argument("--message", help="headline of the commit")
     parser.add_argument("--dry-run", metavar="OUT", type=Path, help="only lay out the files in this folder; no network")
 
@@ -37,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Publish a model, or lay out what would be published."""
     from csmae_hf.hub.publish_model import PublishOptions, push_folder, stage_model
 
-    chosen = {name: getattr(arguments, name) for name in ("encoder_only", "subfolder", "results", "picture", "license")}
-    options = PublishOptions(**chosen, datasets=tuple(arguments.datasets))
+    names = ("encoder_only", "subfolder", "results", "picture", "license", "onnx", "int8", "data")
+    options = PublishOptions(**{name: getattr(arguments, name) for name in names}, datasets=tuple(arguments.datasets))
     if arguments.dry_run:
         root = stage_model(arguments.folder, arguments.dry_run, arguments.repository, options)
         say(f"What would be pushed to {arguments.repository}: {root}")

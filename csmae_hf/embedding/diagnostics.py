@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 
-from csmae_hf.search.nearest import Embeds, unit_vectors
+from csmae_hf.search.nearest import Embeds, top_k, unit_vectors
 
 COLLAPSED_RANK = 2.0
 """An effective rank below this is called a collapse: the embeds lie on little more than a line."""
@@ -72,6 +73,24 @@ def sensor_gap(embeds: Embeds, other_embeds: Embeds) -> float:
     means = [_unit(each).mean(dim=0) for each in (embeds, other_embeds)]
     _check_alike(*means)
     return float((means[0] - means[1]).norm())
+
+
+def kept_neighbours(embeds: Embeds, expected: Embeds, k: int = 10) -> float:
+    """What a cheaper model keeps of a search: the share of the k nearest other tiles that stay among the k nearest.
+
+    Args:
+        embeds: (N, D) of tiles, by the cheaper model.
+        expected: (N, E) of the same tiles, by the model it stands for.
+        k: Neighbours of each tile, fewer than N.
+
+    Returns:
+        0 to 1, the mean over the tiles.
+    """
+    if len(embeds) != len(expected):
+        raise ValueError(f"{len(embeds)} and {len(expected)} embeds: expected those of the same tiles.")
+    itself = np.arange(len(expected))
+    (_, found), (_, wanted) = (top_k(one, one, k, exclude=itself) for one in (embeds, expected))
+    return float(np.mean([np.isin(row, other).mean() for row, other in zip(wanted, found, strict=True)]))
 
 
 def diagnose(embeds: Mapping[str, Embeds]) -> dict[str, float]:

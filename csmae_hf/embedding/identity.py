@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -99,10 +99,21 @@ def weights_hash(model: torch.nn.Module) -> str:
     state = encoder.state_dict()
     total = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for part, plain in _plain_parts(name, state[name].detach()):
+            tensor = plain.cpu().contiguous()
+            total.update(f"{part}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _plain_parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """A tensor with its name, or the plain ones that a quantised tensor is made of, named with how it computes by them."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    parts, settings = tensor.__tensor_flatten__()
+    for part in parts:
+        yield from _plain_parts(f"{name}.{part} {type(tensor).__name__} {settings}", getattr(tensor, part))
 
 
 def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def read_facts(
         What the card of the model can say: its `config` and `processor`; `has_decoders`, so that pre-training can go on; `parameters`,
         how many, and their `dtype`; the contents of the files of `settings`, `state`, `metrics`, `hardware`, `results` and
         `conversion`, without paths of this machine, empty where there is none; whether training (`synthetic`, None if unknown) and
-        evaluation (`synthetic_results`) took generated tiles; and `license` and `datasets`, which only the publisher can fill in.
+        evaluation (`synthetic_results`) took generated tiles; `license` and `datasets`, which only the publisher can fill
+        in; and `onnx`, the ONNX files beside the weights, with `onnx_tiles`, a word on the tiles they were measured on.
 
     Raises:
         ValueError: If a file is broken.
@@ -65,6 +66,8 @@ def read_facts(
         "synthetic_results": bool(evaluation) and _is_generated(evaluated),
         "license": None,
         "datasets": (),
+        "onnx": (),
+        "onnx_tiles": None,
     }
 
 

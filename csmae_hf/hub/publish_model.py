@@ -15,6 +15,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.facts import RESULTS_FILE, read_facts, without_paths
+from csmae_hf.hub.onnx_files import ONNX_FOLDER, require_onnx, write_onnx_files
 from csmae_hf.hub.upload import Pushed, upload_folder
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEBackbone, CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
@@ -31,6 +32,7 @@ MANAGED = (
     PICTURE_FILE,
     RESULTS_FILE,
     REPORT_FILE,
+    f"{ONNX_FOLDER}/*.onnx",
 )
 """Files a push is in charge of: those that the pushed folder no longer has are deleted from the repository."""
 
@@ -50,6 +52,9 @@ class PublishOptions:
         picture: Example picture; default the folder's `example.png`, then one beside the results.
         license: Hub identifier of the weights' licence, such as `mit`; default none is claimed.
         datasets: Hub names of the data sets it was trained on.
+        onnx: Add ONNX files of the encoders, as of [`write_onnx_files`], with what they were measured to do.
+        int8: The same, and each also in 8 bits.
+        data: Tiles to measure the ONNX files on; default generated ones.
     """
 
     encoder_only: bool = False
@@ -58,6 +63,9 @@ class PublishOptions:
     picture: str | None = None
     license: str | None = None
     datasets: tuple[str, ...] = ()
+    onnx: bool = False
+    int8: bool = False
+    data: str | None = None
 
 
 def push_folder(
@@ -86,6 +94,7 @@ def push_folder(
 
     Raises:
         FileNotFoundError: If the folder holds no model, or a file that was named is not there.
+        ImportError: If ONNX files are asked for and a package that makes them is not installed.
         ValueError: If it is not one of CSMAE, not whole, or does not fit its processor.
         PublishError: If the Hub refuses or does not answer; a repeated push ends in the same state.
     """
@@ -135,6 +144,13 @@ def stage_model(
         raise ValueError(
             f"subfolder = {options.subfolder!r} must be a relative path inside the repository, such as 'sesd'."
         )
+    wants_onnx = options.onnx or options.int8
+    if wants_onnx:
+        require_onnx()
+    elif options.data:
+        raise ValueError(
+            "data (--data) are the tiles that ONNX files are measured on: ask for them too, onnx=True (--onnx)."
+        )
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
@@ -148,6 +164,9 @@ def stage_model(
     has_picture = _copy_picture(folder, place, options, results)
     facts = read_facts(folder, published, processor, results=results)
     facts |= {"license": options.license, "datasets": options.datasets}
+    if wants_onnx:
+        files, tiles = write_onnx_files(published, processor, place, int8=options.int8, data=options.data)
+        facts |= {"onnx": files, "onnx_tiles": tiles}
     card = model_card(facts, repo_id, subfolder=options.subfolder, picture=PICTURE_FILE if has_picture else None)
     (place / "README.md").write_text(card, encoding="utf-8")
     if options.subfolder:

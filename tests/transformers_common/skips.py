@@ -32,9 +32,7 @@ SKIPS: dict[str, tuple[str, ...]] = {
         "test_flash_attn_kernels_mps_inference_equivalence",
         "test_kernels_can_load_without_crashing",
     ),
-    "needs the `peft` package, which this project does not depend on": (
-        "test_peft_gradient_checkpointing_enable_disable",
-    ),
+    "needs the `peft` package, which only the extra `dev` names": ("test_peft_gradient_checkpointing_enable_disable",),
     "is of models with a vocabulary: token embeddings, language-model heads, their losses (and DeepSpeed with them)": (
         "test_causal_lm_loss_honors_shift_labels",
         "test_encoder_decoder_loss_no_double_shift",
