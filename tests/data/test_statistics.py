@@ -132,7 +132,11 @@ def test_any_dataset_with_these_columns_will_do() -> None:
     [
         ([], None, "the dataset has 0 tiles"),
         ([{"s2": {"B02": 1}}], ["s1"], "columns s2"),
-        ([{"s1": {band: np.full((120, 120), -9.0).tolist() for band in ("VH", "VV")}}], ["s1"], "do not vary"),
+        (
+            [{"s1": {band: np.full((120, 120), level).tolist() for band, level in (("VH", -17.0), ("VV", -9.0))}}],
+            ["s1"],
+            "do not vary",
+        ),
     ],
 )
 def test_what_has_no_statistics_is_refused(rows: list[Any], sensors: list[str] | None, message: str) -> None:
