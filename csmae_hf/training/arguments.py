@@ -18,6 +18,7 @@ from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.image_options import HELP
 from csmae_hf.data.parallel import default_workers
 from csmae_hf.files import write_atomically
+from csmae_hf.training.optimizers import check_optimizer, choose_schedule, is_own
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
 ARGUMENTS_NAME = "arguments.yaml"
@@ -106,7 +107,14 @@ class CSMAETrainingArguments(TrainingArguments):
     adam_beta1: float = option(0.9, "First beta of AdamW.")
     adam_beta2: float = option(0.95, "Second beta of AdamW.")
     weight_decay: float = option(0.05, "Weight decay of AdamW, on all parameters.")
-    lr_scheduler_type: str = option("cosine", "Schedule after the warm-up.")
+    optim: str = option(
+        "adamw_torch_fused",
+        "Optimiser: any of Transformers' (an unknown name lists them), or muon: PyTorch's Muon for the matrices of the blocks, "
+        "AdamW for the rest.",
+    )
+    lr_scheduler_type: str = option(  # None only until it is initialised
+        None, "Schedule after the warm-up. Default: cosine; under schedule_free_..., which needs none, constant."
+    )
     warmup_steps: float = option(10 / 150, "Steps of linear warm-up; below 1 a share of all steps (10 of 150 epochs).")
     eval_strategy: str = option("epoch", "When to evaluate: no, steps or epoch.")
     save_strategy: str = option("epoch", "When to save a checkpoint: no, steps, epoch or best.")
@@ -162,6 +170,10 @@ class CSMAETrainingArguments(TrainingArguments):
         for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}.")
+        optim = _plain(self.optim)
+        check_optimizer(optim, self.optim_args, _plain(self.save_strategy) != "no" and not self.save_only_model)
+        self.optim = "adamw_torch" if is_own(optim) else optim  # Transformers refuses what it does not know
+        self.lr_scheduler_type = choose_schedule(optim, self.lr_scheduler_type and _plain(self.lr_scheduler_type))
         if self.metric_for_best_model and self.greater_is_better is None:
             self.greater_is_better = not is_lower_better(self.metric_for_best_model)
         if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
@@ -183,6 +195,7 @@ class CSMAETrainingArguments(TrainingArguments):
         if self.accelerator_config is None and device_type != "cpu":
             self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}  # the host waits for no copy
         super().__post_init__()
+        self.optim = optim if is_own(optim) else self.optim
         self.run_name = self.run_name or Path(str(self.output_dir)).resolve().name  # else trackers make one up
         if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
@@ -263,10 +276,14 @@ def resolved_arguments(
     own += [(training_args, name) for name in CSMAETrainingArguments.__annotations__ if name != "given"]
     resolved = dict(training_args.given)
     for group, name in own:
-        value = getattr(group, name)
-        resolved[name] = value.value if isinstance(value, Enum) else value
+        resolved[name] = _plain(getattr(group, name))
     left_out = ("resume_from_checkpoint", "auto_resume")
     return {name: value for name, value in resolved.items() if value is not None and name not in left_out}
+
+
+def _plain(value: Any) -> Any:
+    """The value of an enumeration of Transformers; anything else as it is."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
