@@ -15,11 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import TrackioCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
 from csmae_hf.training.arguments import ARGUMENTS_NAME
 from csmae_hf.training.callbacks import EvaluationCallback, TrackioByStep
-from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
+from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, refuse_without_state, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
 from csmae_hf.training.loss_terms import LossTerms, count_rows
@@ -74,6 +74,19 @@ class CSMAETrainer(Trainer):
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
         self._step, self._batches_of_step = -1, 0
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> TrainOutput:
+        """Train as the Trainer does.
+
+        Raises:
+            CheckpointError: If the checkpoint to go on from holds the model alone, or not all of the training's state.
+        """
+        folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if folder and Path(str(folder)).is_dir():
+            refuse_without_state(Path(str(folder)))
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Set up Accelerate, with sharding where it is asked for, on CPUs too."""
