@@ -7,12 +7,13 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 import csmae_hf  # noqa: F401 (registers the Auto classes)
 
 
-def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
+def load_encoder(name: str, revision: str | None = None, **options: Any) -> tuple[PreTrainedModel, Any]:
     """Load an encoder and its processor.
 
     Args:
         name: Folder or Hub name.
         revision: Branch, tag or commit of the Hub repository; default its newest.
+        **options: As of `from_pretrained`, for both: `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
 
     Returns:
         Both.
@@ -20,7 +21,7 @@ def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedMode
     Raises:
         FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
     """
-    options = {"revision": revision} if revision else {}
+    options |= {"revision": revision} if revision else {}
     try:
         return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
     except OSError as error:

@@ -240,7 +240,8 @@ def check_trackers(names: str | Sequence[str] | None) -> list[str]:
             raise ValueError(f"report_to = {' '.join(found)}: none and all stand alone.")
         return found
     get_reporting_integration_callbacks(found)  # refuses what it does not know
-    missing = [name for name in found if name not in get_available_reporting_integrations()]
+    looked_for = (*get_available_reporting_integrations(), "flyte")  # the last is in no list of what is installed
+    missing = [name for name in found if name not in looked_for]
     if missing:
         raise ValueError(
             f"report_to = {' '.join(found)}: {' and '.join(missing)} cannot be imported. `pip install {' '.join(missing)}`, or leave "

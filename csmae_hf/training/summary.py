@@ -32,6 +32,7 @@ class RunSummary(TrainerCallback):
     ) -> None:
         """Measure and log."""
         trainer = self.trainer
+        trainer.first_step = state.global_step
         if self.checkpoint is not None:
             trainer.restore_window(self.checkpoint)
         own_args: CSMAETrainingArguments = trainer.args  # type: ignore[assignment]

@@ -41,7 +41,6 @@ PRIVATE_API = {
     "transformers.Trainer._save": "overridden: sharding gives the model another class, whose code would be saved",
     "transformers.Trainer._get_output_dir": "read: the folder that the checkpoint goes to",
     "transformers.Trainer._train_batch_size": "read: tiles a step and process, which auto_find_batch_size may lower",
-    "transformers.Trainer._initial_global_step": "read: the step that training began after",
     "transformers.Trainer._tr_loss": "kept and restored: the loss since the last line of the log",
     "transformers.Trainer._total_loss_scalar": "restored: what the mean loss of the run is taken of",
     "transformers.Trainer._globalstep_last_logged": "kept and restored: the step of the last line of the log",
@@ -70,6 +69,7 @@ class CSMAETrainer(Trainer):
         self.model_config = self.accelerator.unwrap_model(self.model).config
         self._model_class = type(self.model)
         self.throughput: Throughput | None = None
+        self.first_step = 0  # that training began after, which the run's summary knows
         self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
@@ -171,11 +171,6 @@ class CSMAETrainer(Trainer):
             return inputs
         processor: Any = self.processing_class
         return {**inputs, **processor.process_native(native)}
-
-    @property
-    def first_step(self) -> int:
-        """Step that training began after: 0, or the checkpoint's."""
-        return self._initial_global_step
 
     @property
     def train_batch_size(self) -> int:
