@@ -228,8 +228,8 @@ class Explorer:
         return draw_projection(self.projection, groups, group_of, by.replace("_", " "))
 
 
-def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTraining":
-    """Load a model with its decoders from a folder or the Hub, in evaluation mode.
+def load_reconstructor(name: str, revision: str | None = None, **options: Any) -> "CSMAEForPreTraining":
+    """Load a model with its decoders from a folder or the Hub, in evaluation mode; options are those of `from_pretrained`.
 
     Raises:
         ValueError: If it was published without decoders, or was not trained to predict one sensor from another.
@@ -238,7 +238,7 @@ def load_reconstructor(name: str, revision: str | None = None) -> "CSMAEForPreTr
     from csmae_hf.cpu import speed_up
     from modeling_csmae import CSMAEForPreTraining
 
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    options |= {"revision": revision} if revision else {}
     try:
         model, report = CSMAEForPreTraining.from_pretrained(name, output_loading_info=True, **options)
     except OSError as error:

@@ -8,7 +8,7 @@ import csmae_hf  # noqa: F401 (registers the Auto classes)
 
 
 def load_encoder(
-    name: str, revision: str | None = None, *, trust_remote_code: bool = False
+    name: str, revision: str | None = None, *, trust_remote_code: bool = False, **options: Any
 ) -> tuple[PreTrainedModel, Any]:
     """Load an encoder and its processor.
 
@@ -16,6 +16,7 @@ def load_encoder(
         name: Folder or Hub name.
         revision: Branch, tag or commit of the Hub repository; default its newest.
         trust_remote_code: Whether to run the code that a model of another kind than this package's brings along. Nobody is asked.
+        **options: As of `from_pretrained`, for both: `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
 
     Returns:
         Both.
@@ -24,7 +25,7 @@ def load_encoder(
         FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
         ValueError: If it brings code that may not run.
     """
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+    options |= {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     try:
         return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
     except OSError as error:

@@ -99,13 +99,25 @@ def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any) -> Archive:
+def pull_archive(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    **options: Any,
+) -> Archive:
     """Open a published archive.
 
     Args:
         repo_id: Name of the dataset repository.
         revision: Branch, tag or commit.
-        token: Of the Hub, for a private repository.
+        token: Of the Hub, for a private repository; default the one of `hf auth login` or HF_TOKEN, False for none.
+        cache_dir: Where downloads are kept; default the Hub's cache (HF_HUB_CACHE, HF_HOME).
+        local_files_only: Take what is in the cache, and ask no server.
+        force_download: Download anew what is in the cache.
         **options: As of [`Archive.load`].
 
     Returns:
@@ -115,7 +127,17 @@ def pull_archive(repo_id: str, *, revision: str | None = None, token: str | None
         FileNotFoundError: If there is no such repository, or it is no archive.
     """
     try:
-        folder = Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, token=token))
+        folder = Path(
+            snapshot_download(
+                repo_id,
+                repo_type="dataset",
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+        )
     except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(f"No dataset repository {repo_id} to download: {str(error).splitlines()[0]}") from error
     if not (folder / MANIFEST).exists():

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.image_options import HELP
 from csmae_hf.data.parallel import default_workers
 from csmae_hf.files import write_atomically
+from csmae_hf.training.optimizers import check_optimizer, choose_schedule, is_own
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
 ARGUMENTS_NAME = "arguments.yaml"
@@ -46,7 +48,9 @@ class ModelArguments:
         VARIANTS,
     )
     size: str | None = option(
-        None, "Size of the encoder, as of a ViT; none is base, or what model_name_or_path is.", SIZES
+        None,
+        "Size of the encoder, as of a ViT (the decoders come on top); none is base, or what model_name_or_path is.",
+        SIZES,
     )
     model_overrides: dict | str | None = option(  # noqa: RUF009
         None, 'Any further field of CSMAEConfig, in JSON: \'{"hidden_size": 96, "mask_ratio": 0.6}\'.'
@@ -56,6 +60,14 @@ class ModelArguments:
         "Start from this checkpoint's weights (folder or Hub id). Where variant, size or overrides make another "
         "architecture, from those that fit; warm_start.json lists them.",
     )
+    model_revision: str | None = option(
+        None, "Branch, tag or commit of that checkpoint on the Hub; default its newest."
+    )
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What `from_pretrained` is told of the checkpoint besides its name."""
+        return {"revision": self.model_revision} if self.model_revision else {}
 
 
 @dataclass
@@ -105,7 +117,14 @@ class CSMAETrainingArguments(TrainingArguments):
     adam_beta1: float = option(0.9, "First beta of AdamW.")
     adam_beta2: float = option(0.95, "Second beta of AdamW.")
     weight_decay: float = option(0.05, "Weight decay of AdamW, on all parameters.")
-    lr_scheduler_type: str = option("cosine", "Schedule after the warm-up.")
+    optim: str = option(
+        "adamw_torch_fused",
+        "Optimiser: any of Transformers' (an unknown name lists them), or muon: PyTorch's Muon for the matrices of the blocks, "
+        "AdamW for the rest.",
+    )
+    lr_scheduler_type: str = option(  # None only until it is initialised
+        None, "Schedule after the warm-up. Default: cosine; under schedule_free_..., which needs none, constant."
+    )
     warmup_steps: float = option(10 / 150, "Steps of linear warm-up; below 1 a share of all steps (10 of 150 epochs).")
     eval_strategy: str = option("epoch", "When to evaluate: no, steps or epoch.")
     save_strategy: str = option("epoch", "When to save a checkpoint: no, steps, epoch or best.")
@@ -149,6 +168,9 @@ class CSMAETrainingArguments(TrainingArguments):
     given: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # as written, for `arguments.yaml`
     remove_unused_columns: bool = option(False, "The collator takes what it needs by name.")
     seed: int = option(42, "Seed of weights, order, flips and masks.")
+    report_to: list[str] | None = option(  # noqa: RUF009  # type: ignore[assignment]
+        None, "Trackers, one or several: tensorboard trackio wandb ...; none by default.", action="extend"
+    )
 
     eyes_tiles: int = option(
         1000, "Tiles of eval_split on which retrieval is measured at each evaluation; 0 looks at nothing."
@@ -161,6 +183,19 @@ class CSMAETrainingArguments(TrainingArguments):
         for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}.")
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs <= 0):
+            raise ValueError(
+                f"Nothing to train: max_steps = {self.max_steps}, num_train_epochs = {self.num_train_epochs}. Give --max_steps or "
+                "--num_train_epochs above 0."
+            )
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
+        self.report_to = check_trackers(self.report_to)
+        optim = _plain(self.optim)
+        check_optimizer(optim, self.optim_args, _plain(self.save_strategy) != "no" and not self.save_only_model)
+        self.optim = "adamw_torch" if is_own(optim) else optim  # Transformers refuses what it does not know
+        self.lr_scheduler_type = choose_schedule(optim, self.lr_scheduler_type and _plain(self.lr_scheduler_type))
         if self.metric_for_best_model and self.greater_is_better is None:
             self.greater_is_better = not is_lower_better(self.metric_for_best_model)
         if isinstance(self.fsdp, str) and self.fsdp.lower() in ("true", "false"):  # as YAML and `--fsdp true` give it
@@ -182,12 +217,36 @@ class CSMAETrainingArguments(TrainingArguments):
         if self.accelerator_config is None and device_type != "cpu":
             self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}  # the host waits for no copy
         super().__post_init__()
+        self.optim = optim if is_own(optim) else self.optim
         self.run_name = self.run_name or Path(str(self.output_dir)).resolve().name  # else trackers make one up
         if self.torch_compile:  # else a short last batch makes Accelerate's step one for any size, and slower
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
         self.mixed_precision = "no" if self.precision == "fp32" else self.precision  # whatever the launcher said
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is nothing to pin memory for, and torch warns of it
+
+
+def check_trackers(names: str | Sequence[str] | None) -> list[str]:
+    """List the trackers asked for, each once.
+
+    Raises:
+        ValueError: If one is unknown or not installed, or `none` stands beside another.
+    """
+    words = [names] if isinstance(names, str) else names or ["none"]
+    found = list(dict.fromkeys(name for word in words for name in word.replace(",", " ").split()))
+    if set(found) & {"none", "all"}:
+        if len(found) > 1:
+            raise ValueError(f"report_to = {' '.join(found)}: none and all stand alone.")
+        return found
+    get_reporting_integration_callbacks(found)  # refuses what it does not know
+    looked_for = (*get_available_reporting_integrations(), "flyte")  # the last is in no list of what is installed
+    missing = [name for name in found if name not in looked_for]
+    if missing:
+        raise ValueError(
+            f"report_to = {' '.join(found)}: {' and '.join(missing)} cannot be imported. `pip install {' '.join(missing)}`, or leave "
+            "it out: trainer_state.json keeps all that a tracker would be told."
+        )
+    return found
 
 
 def loading_workers(cores: int, processes: int) -> int:
@@ -235,10 +294,13 @@ def parse_arguments(argv: Sequence[str], description: str | None = None) -> Argu
             if action.dest not in own:
                 action.help = argparse.SUPPRESS
     if argv and not argv[0].startswith("-"):
-        argv = [*yaml_to_argv(Path(argv[0]), known_names()), *argv[1:]]
+        # a list on the command line takes the place of the file's, where argparse would join them
+        overridden = {_option_name(word) for word in argv[1:] if word.startswith("--")}
+        argv = [*yaml_to_argv(Path(argv[0]), known_names(), overridden), *argv[1:]]
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
-        raise ValueError(unknown_name_message(unknown[0].lstrip("-").split("=")[0].replace("-", "_"), known_names()))
+        word, following = unknown[0], " ".join(unknown[1:2])
+        raise ValueError(unknown_name_message(_option_name(word), known_names(), word.partition("=")[2] or following))
     values = vars(namespace)
     model_args, data_args, training_args = (
         group(**{entry.name: values[entry.name] for entry in dataclasses.fields(group) if entry.init})
@@ -247,6 +309,10 @@ def parse_arguments(argv: Sequence[str], description: str | None = None) -> Argu
     model_args.model_overrides = parse_overrides(model_args.model_overrides)
     training_args.given = {name: value for name, value in values.items() if value != parser.get_default(name)}
     return model_args, data_args, training_args
+
+
+def _option_name(word: str) -> str:
+    return word.lstrip("-").partition("=")[0].replace("-", "_")
 
 
 def resolved_arguments(
@@ -262,10 +328,14 @@ def resolved_arguments(
     own += [(training_args, name) for name in CSMAETrainingArguments.__annotations__ if name != "given"]
     resolved = dict(training_args.given)
     for group, name in own:
-        value = getattr(group, name)
-        resolved[name] = value.value if isinstance(value, Enum) else value
+        resolved[name] = _plain(getattr(group, name))
     left_out = ("resume_from_checkpoint", "auto_resume")
     return {name: value for name, value in resolved.items() if value is not None and name not in left_out}
+
+
+def _plain(value: Any) -> Any:
+    """The value of an enumeration of Transformers; anything else as it is."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
@@ -290,8 +360,8 @@ def known_names() -> list[str]:
     return [entry.name for group in groups for entry in dataclasses.fields(group) if entry.init]
 
 
-def yaml_to_argv(path: Path, known: Sequence[str]) -> list[str]:
-    """Read a YAML file, a mapping of known argument names to values, as a command line; empty values are left out.
+def yaml_to_argv(path: Path, known: Sequence[str], overridden: Collection[str] = ()) -> list[str]:
+    """Read a YAML file, a mapping of known argument names to values, as a command line, without empty values and those overridden.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -307,8 +377,8 @@ def yaml_to_argv(path: Path, known: Sequence[str]) -> list[str]:
     argv = []
     for name, value in settings.items():
         if name not in known:
-            raise ValueError(f"{path}: {unknown_name_message(str(name), known)}")
-        if value is None:
+            raise ValueError(f"{path}: {unknown_name_message(str(name), known, value)}")
+        if value in (None, []) or name in overridden:
             continue
         if value is False and name.endswith("_strategy"):
             value = "no"  # which YAML reads as false where it is not quoted
@@ -317,9 +387,19 @@ def yaml_to_argv(path: Path, known: Sequence[str]) -> list[str]:
     return argv
 
 
-def unknown_name_message(name: str, known: Sequence[str]) -> str:
-    """Say that an argument is unknown, and which one may have been meant."""
-    near = difflib.get_close_matches(name, known, n=1)
+def unknown_name_message(name: str, known: Sequence[str], value: Any = None) -> str:
+    """Say that an argument is unknown, and which one may have been meant; of a field of the model, where it goes."""
+    fields = [entry.name for entry in dataclasses.fields(CSMAEConfig)]
+    near = difflib.get_close_matches(name, [*known, *fields], n=1)
+    field_name = name if name in fields else near[0] if near and near[0] not in known else None
+    if field_name is not None:
+        typed = f", did you mean {field_name!r}? That" if field_name != name else ":"
+        shown = yaml.safe_load(value) if isinstance(value, str) and value else value
+        example = {field_name: "..." if shown in (None, "") else shown}
+        return (
+            f"Unknown argument {name!r}{typed} is a field of the model, and goes into model_overrides: in YAML `model_overrides: "
+            f"{json.dumps(example)}`, on the command line `--model_overrides '{json.dumps(example)}'`."
+        )
     return f"Unknown argument {name!r}" + (f": did you mean {near[0]!r}?" if near else "; --help lists them.")
 
 

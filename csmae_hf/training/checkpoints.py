@@ -18,6 +18,11 @@ SEAL_NAME = "complete.json"
 
 _PREFIX = "checkpoint-"
 _LEAST_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_STATE = {
+    "optimizer": "the optimiser's state",
+    "scheduler": "the schedule's state",
+    "rng_state": "the random generators' state",
+}
 
 
 def seal_checkpoint(folder: Path, step: int) -> None:
@@ -49,6 +54,28 @@ def checkpoint_problem(folder: Path) -> str | None:
     return None
 
 
+def refuse_without_state(folder: Path) -> None:
+    """Refuse to go on from a checkpoint that has not all of the training's state; Transformers would begin it anew in silence.
+
+    Raises:
+        CheckpointError: If any of it is missing.
+    """
+    names = [path.name for path in folder.iterdir()]
+    if any(name.startswith("global_step") for name in names):  # DeepSpeed keeps optimiser and schedule there
+        return
+    missing = [said for begin, said in _STATE.items() if not any(name.startswith(begin) for name in names)]
+    if not missing:
+        return
+    what = (
+        "the model alone, as --save_only_model saves it," if len(missing) == len(_STATE) else "not all of a training,"
+    )
+    raise CheckpointError(
+        f"Cannot resume from {folder}: it holds {what} without {' and '.join(missing)}. Begin a new run from its weights: "
+        f"--model_name_or_path {folder}, another --output_dir, and neither --resume_from_checkpoint nor --auto_resume. To be able to "
+        "resume, leave out --save_only_model."
+    )
+
+
 def last_checkpoint(output_dir: Path) -> Path | None:
     """Find the last complete checkpoint of a run, if any; warn of later ones that are not."""
     for folder in reversed(_checkpoints(output_dir)):
@@ -67,8 +94,15 @@ def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no complete one.
         FileExistsError: If a new run would mix its checkpoints with those of an earlier one.
-        CheckpointError: If the checkpoint asked for is not whole.
+        CheckpointError: If the checkpoint is not whole, or holds the model alone.
     """
+    folder = _find_resume(output_dir, requested, auto)
+    if folder is not None:
+        refuse_without_state(folder)
+    return folder
+
+
+def _find_resume(output_dir: Path, requested: str | None, auto: bool) -> Path | None:
     if requested is not None and requested.lower() in ("last", "true"):
         found = last_checkpoint(output_dir)
         if found is None:
@@ -86,6 +120,7 @@ def resolve_resume(output_dir: Path, requested: str | None, auto: bool) -> Path 
         if (folder / SEAL_NAME).is_file():
             problem = checkpoint_problem(folder)
         else:  # another program's has no seal, so its files are looked at
+            refuse_without_state(folder)
             problem = next(filter(None, (_file_problem(folder / name) for name in _LEAST_FILES)), None)
         if problem:
             raise CheckpointError(f"Cannot resume from {folder}: {problem}. 'last' finds the last one that is whole.")

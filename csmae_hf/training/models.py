@@ -44,7 +44,7 @@ def build_model(model_args: ModelArguments, report_folder: Path | None = None) -
         raise ValueError(f"model_overrides = {overrides}: {error}") from error
     if not model_args.model_name_or_path:
         return CSMAEForPreTraining(config)
-    model, report = warm_start(model_args.model_name_or_path, config)
+    model, report = warm_start(model_args.model_name_or_path, config, **model_args.hub_options)
     if report_folder is not None:
         logger.info("%s\n  all of it: %s", report.summary(), report.write(report_folder))
     return model
@@ -60,7 +60,7 @@ def model_config(model_args: ModelArguments, overrides: dict[str, Any]) -> CSMAE
     is_mae = model_args.model_name == "mae"
     if model_args.model_name_or_path and not (is_mae or model_args.variant or model_args.size):
         try:
-            return CSMAEConfig.from_pretrained(model_args.model_name_or_path, **overrides)
+            return CSMAEConfig.from_pretrained(model_args.model_name_or_path, **model_args.hub_options, **overrides)
         except OSError as error:
             raise FileNotFoundError(
                 f"No checkpoint at {model_args.model_name_or_path}: name a folder or Hub id with a config.json. ({error})"
@@ -78,7 +78,10 @@ def build_processor(model_args: ModelArguments, config: CSMAEConfig) -> CSMAEIma
     if model_args.model_name_or_path:
         try:
             return CSMAEImageProcessor.from_pretrained(
-                model_args.model_name_or_path, sensors=config.sensors, size=config.image_size
+                model_args.model_name_or_path,
+                sensors=config.sensors,
+                size=config.image_size,
+                **model_args.hub_options,
             )
         except OSError:
             logger.warning("%s has no processor: BigEarthNet's statistics are used.", model_args.model_name_or_path)

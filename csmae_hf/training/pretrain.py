@@ -72,6 +72,11 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     processor = build_processor(model_args, cast(CSMAEConfig, model.config))
     with training_args.main_process_first(desc="reading the archive"):
         train = load_split(data_args, data_args.train_split, data_args.max_train_tiles)
+        if not len(train):
+            raise ValueError(
+                f"Nothing to train on: train_split = {data_args.train_split!r} with max_train_tiles = {data_args.max_train_tiles} has "
+                "no tile. Give --train_split all, or another split, and --max_train_tiles above 0."
+            )
         train = look_at_tiles(train, processor, data_args.suspect, "training")
         evaluation = None
         if training_args.do_eval or training_args.eval_strategy != "no":
@@ -190,8 +195,12 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
     output_dir = Path(str(trainer.args.output_dir))
     if interrupt.stopped:
         raise InterruptedRunError(
-            f"Stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, which is saved: go on with "
-            "--auto_resume."
+            f"Stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, "
+            + (
+                "of which --save_only_model has kept the weights alone: this run cannot go on."
+                if trainer.args.save_only_model
+                else "which is saved: go on with --auto_resume."
+            )
         )
     metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
     if trainer.is_fsdp_enabled:

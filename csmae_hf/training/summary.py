@@ -32,6 +32,7 @@ class RunSummary(TrainerCallback):
     ) -> None:
         """Measure and log."""
         trainer = self.trainer
+        trainer.first_step = state.global_step
         if self.checkpoint is not None:
             trainer.restore_window(self.checkpoint)
         own_args: CSMAETrainingArguments = trainer.args  # type: ignore[assignment]
@@ -51,8 +52,13 @@ def size_lines(trainer: CSMAETrainer, state: TrainerState, peak: str) -> list[st
     batch = trial_batch(trainer)
     counts = {sensors: float(count) for sensors, count in count_rows(batch, trainer.model_config).items()}
     flops = training_flops(trainer.model_config, counts, processes if trainer.model_config.mim_gather else 1)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in trainer.model_wrapped.parameters()]
-    millions = sum(size for size, _ in sizes) / 1e6, sum(size for size, trained in sizes if trained) / 1e6
+    parameters = list(trainer.model_wrapped.named_parameters())
+    counted = {
+        "all": [each for _, each in parameters],
+        "trained": [each for _, each in parameters if each.requires_grad],
+        "decoders": [each for name, each in parameters if "decoders." in name],
+    }
+    millions = {what: sum(each.numel() for each in chosen) / 1e6 for what, chosen in counted.items()}
     seconds = time_step(trainer, batch)
     time_left = "not measured for this set-up"
     if seconds is not None:
@@ -67,7 +73,8 @@ def size_lines(trainer: CSMAETrainer, state: TrainerState, peak: str) -> list[st
         f"steps an epoch       {steps_per_epoch:,} ({len(trainer.train_dataset):,} tiles)",  # type: ignore[arg-type]
         f"steps                {state.max_steps:,} ({state.max_steps / steps_per_epoch:.4g} epochs), of which warm-up "
         f"{args.get_warmup_steps(state.max_steps):,}" + (f", done {state.global_step:,}" if state.global_step else ""),
-        f"parameters           {millions[0]:,.2f} M, of which trained {millions[1]:,.2f} M",
+        f"parameters           {millions['all']:,.2f} M, of which trained {millions['trained']:,.2f} M; in the decoders, which are "
+        f"not used afterwards, {millions['decoders']:,.2f} M",
         f"FLOPs a step         {flops * accumulation * processes:.4g} (forward and backward pass, all processes)",
         f"peak of a device     {peak}",
         f"time                 {time_left}",

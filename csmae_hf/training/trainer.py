@@ -13,17 +13,18 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import TrackioCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
 from csmae_hf.training.arguments import ARGUMENTS_NAME
 from csmae_hf.training.callbacks import EvaluationCallback, TrackioByStep
-from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, seal_checkpoint
+from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, refuse_without_state, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
 from csmae_hf.training.loss_terms import LossTerms, count_rows
 from csmae_hf.training.nonfinite import UnreadLoss
+from csmae_hf.training.optimizers import get_muon, is_own
 from csmae_hf.training.randomness import draw_flips_and_noise, flip_together, preserved_generators
 from csmae_hf.training.sharding import shard_on_cpu
 from csmae_hf.training.throughput import Throughput
@@ -40,7 +41,6 @@ PRIVATE_API = {
     "transformers.Trainer._save": "overridden: sharding gives the model another class, whose code would be saved",
     "transformers.Trainer._get_output_dir": "read: the folder that the checkpoint goes to",
     "transformers.Trainer._train_batch_size": "read: tiles a step and process, which auto_find_batch_size may lower",
-    "transformers.Trainer._initial_global_step": "read: the step that training began after",
     "transformers.Trainer._tr_loss": "kept and restored: the loss since the last line of the log",
     "transformers.Trainer._total_loss_scalar": "restored: what the mean loss of the run is taken of",
     "transformers.Trainer._globalstep_last_logged": "kept and restored: the step of the last line of the log",
@@ -69,10 +69,24 @@ class CSMAETrainer(Trainer):
         self.model_config = self.accelerator.unwrap_model(self.model).config
         self._model_class = type(self.model)
         self.throughput: Throughput | None = None
+        self.first_step = 0  # that training began after, which the run's summary knows
         self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
         self._step, self._batches_of_step = -1, 0
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> TrainOutput:
+        """Train as the Trainer does.
+
+        Raises:
+            CheckpointError: If the checkpoint to go on from holds the model alone, or not all of the training's state.
+        """
+        folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if folder and Path(str(folder)).is_dir():
+            refuse_without_state(Path(str(folder)))
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Set up Accelerate, with sharding where it is asked for, on CPUs too."""
@@ -84,6 +98,7 @@ class CSMAETrainer(Trainer):
         """Train for an epoch, unless the run was finished when it was resumed; the Trainer would add a step each time."""
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
+            self._take_averaged_weights()
         else:
             self.control.should_training_stop = True
 
@@ -156,11 +171,6 @@ class CSMAETrainer(Trainer):
             return inputs
         processor: Any = self.processing_class
         return {**inputs, **processor.process_native(native)}
-
-    @property
-    def first_step(self) -> int:
-        """Step that training began after: 0, or the checkpoint's."""
-        return self._initial_global_step
 
     @property
     def train_batch_size(self) -> int:
@@ -236,6 +246,7 @@ class CSMAETrainer(Trainer):
         """Save a checkpoint, seal it when every process has written its part, and only then delete older ones."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # the Trainer would delete before the seal
+        self._take_averaged_weights()
         with self._untimed():
             try:
                 if self.args.should_save and folder.exists():  # what an interrupted save has left
@@ -290,6 +301,45 @@ class CSMAETrainer(Trainer):
         self._terms.sums += terms.to(device)
 
     # The optimiser
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser as the Trainer does, or Muon.
+
+        Raises:
+            ValueError: If its package is not installed, or it does not take these arguments or this model.
+        """
+        args = self.args
+        if is_own(args.optim) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                f"optim = {args.optim!r} needs each matrix whole, and FSDP and DeepSpeed divide them: train without, or use "
+                "--optim adamw_torch."
+            )
+        if args.optim == "galore_adamw_8bit" and args.device.type == "cpu":  # it would fail at the first step
+            raise ValueError("optim = 'galore_adamw_8bit' needs a CUDA GPU: use --optim galore_adamw on a CPU.")
+        try:
+            return super().create_optimizer(model)
+        except (ImportError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+            given = f", optim_args = {args.optim_args!r}" if args.optim_args else ""
+            name = getattr(args.optim, "value", args.optim)
+            raise ValueError(f"optim = {name!r}{given} cannot be used: {' '.join(str(error).split())}") from error
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: PreTrainedModel | None = None) -> tuple[Any, Any]:
+        """Say what the optimiser is made of, and let each decay as the arguments say and warm up once."""
+        if is_own(args.optim):
+            return get_muon(args)
+        optimizer, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        for group in options.get("params", ()):  # GaLore's and APOLLO's, which Transformers would not decay
+            group["weight_decay"] = args.weight_decay
+        if "warmup_steps" in options:  # schedule-free: the schedule warms up
+            options["warmup_steps"] = 0
+        return optimizer, options
+
+    def _take_averaged_weights(self) -> None:
+        """Let a schedule-free optimiser give the model the weights to use; it goes on with its own at the next training step."""
+        optimizer: Any = self.optimizer
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay every parameter, as the original does; Transformers would leave out biases and norms."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -52,7 +52,7 @@ class WarmStart:
         return folder / REPORT_NAME
 
 
-def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTraining, WarmStart]:
+def warm_start(checkpoint: str, config: CSMAEConfig, **options: Any) -> tuple[CSMAEForPreTraining, WarmStart]:
     """Build a model and load what fits of a checkpoint's weights.
 
     A tensor is loaded from the tensor of the same name if their shapes are equal, a layer's weight and bias together or neither. Three
@@ -66,13 +66,14 @@ def warm_start(checkpoint: str, config: CSMAEConfig) -> tuple[CSMAEForPreTrainin
     Args:
         checkpoint: Folder or Hub id, of any CSMAE class.
         config: Architecture to build.
+        **options: As of `from_pretrained`, such as `revision`.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the checkpoint lacks some of its own encoder's tensors, or nothing of it fits.
     """
     try:
-        source, info = CSMAEForPreTraining.from_pretrained(checkpoint, output_loading_info=True)
+        source, info = CSMAEForPreTraining.from_pretrained(checkpoint, output_loading_info=True, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"No checkpoint at {checkpoint}: name a folder or Hub id with weights. ({error})"

@@ -10,6 +10,7 @@ from accelerate.utils import TorchDynamoPlugin
 
 from csmae_hf.training import arguments
 from csmae_hf.training.arguments import (
+    CSMAETrainingArguments,
     ModelArguments,
     changed_arguments,
     loading_workers,
@@ -60,6 +61,90 @@ def test_a_mistyped_field_of_the_model_names_the_nearest(tmp_path):
     path.write_text("model_overrides: {mask_ration: 0.75}\n")
     with pytest.raises(ValueError, match=r"'mask_ration', .* did you mean 'mask_ratio'"):
         parse_arguments([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask_ratio: 0.6", r"'mask_ratio': is a field of the model.*`model_overrides: \{\"mask_ratio\": 0.6\}`"),
+        ("sensors_: 1", "'sensors_': did you mean 'sensors'"),
+        (
+            "hidden_sise: 96",
+            r"'hidden_sise', did you mean 'hidden_size'\? That is a field of .*\{\"hidden_size\": 96\}",
+        ),
+        ("mim_weight:", r"\{\"mim_weight\": \"...\"\}"),
+    ],
+)
+def test_a_field_of_the_model_is_told_where_it_goes(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([str(path)])
+
+
+@pytest.mark.parametrize(
+    "words", [["--mask_ratio", "0.6"], ["--mask-ratio=0.6"], ["--variant", "sesd", "--mask_ratio", "0.6"]]
+)
+def test_what_is_advised_of_a_field_can_be_typed(words):
+    with pytest.raises(ValueError, match=r"--model_overrides '(.*)'") as caught:
+        parse_arguments(words)
+    advised = str(caught.value).split("--model_overrides '")[1].split("'")[0]
+    assert parse_arguments(["--model_overrides", advised])[0].model_overrides == {"mask_ratio": 0.6}
+
+
+@pytest.fixture
+def trackers(monkeypatch):
+    monkeypatch.setattr(arguments, "get_available_reporting_integrations", lambda: ["tensorboard", "trackio"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--report_to", "tensorboard", "trackio"],
+        ["--report_to", "tensorboard", "--report_to", "trackio"],
+        ["--report_to", "tensorboard,trackio"],
+        ["--report-to=tensorboard", "--report_to", "trackio", "tensorboard"],
+    ],
+)
+def test_several_trackers_are_all_told(trackers, words, tmp_path):
+    assert parse_arguments(words)[2].report_to == ["tensorboard", "trackio"]
+    path = tmp_path / "run.yaml"
+    path.write_text("report_to: [tensorboard, trackio]\n")
+    assert parse_arguments([str(path)])[2].report_to == ["tensorboard", "trackio"]
+    assert parse_arguments([str(path), "--report_to", "trackio"])[2].report_to == ["trackio"], (
+        "options override the file"
+    )
+    assert parse_arguments([str(path), "--report_to", "none"])[2].report_to == []
+    assert CSMAETrainingArguments(report_to="trackio").report_to == ["trackio"]
+    assert CSMAETrainingArguments(report_to=["tensorboard", "trackio"]).report_to == ["tensorboard", "trackio"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["wandb", "trackio"], "report_to = wandb trackio: wandb cannot be imported. `pip install wandb`"),
+        (["tensorbord"], "tensorbord is not supported"),
+        (["none", "trackio"], "none trackio: none and all stand alone"),
+    ],
+)
+def test_a_tracker_that_cannot_be_had_is_said_at_once(trackers, words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(["--report_to", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max_steps", "0"], "max_steps = 0, num_train_epochs = 150"),
+        (["--num_train_epochs", "0"], "max_steps = -1, num_train_epochs = 0"),
+        (["--num_train_epochs", "-1"], "num_train_epochs = -1"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps = 0 must be at least 1"),
+        (["--per_device_train_batch_size", "0"], "per_device_train_batch_size = 0 must be at least 1"),
+    ],
+)
+def test_a_run_of_no_step_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(words)
 
 
 def test_no_option_is_taken_for_a_longer_one():

@@ -12,6 +12,7 @@ from csmae_hf.training.checkpoints import (
     checkpoint_problem,
     last_checkpoint,
     prune_checkpoints,
+    refuse_without_state,
     resolve_resume,
     seal_checkpoint,
 )
@@ -77,6 +78,39 @@ def test_last_needs_one_and_auto_begins_without(tmp_path: Path) -> None:
     assert resolve_resume(tmp_path / "not_there_yet", None, auto=True) is None
     folder = write_checkpoint(tmp_path, 3)
     assert resolve_resume(tmp_path, None, auto=True) == folder
+
+
+STATE = {"optimizer.pt": "optimiser", "scheduler.pt": "schedule", "rng_state.pth": "random generators"}
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("gone", [list(STATE), *([name] for name in STATE), ["optimizer.pt", "scheduler.pt"]])
+def test_a_checkpoint_without_the_state_of_its_training_is_refused(
+    tmp_path: Path, gone: list[str], sealed: bool
+) -> None:
+    write_checkpoint(tmp_path, 3)
+    folder = write_checkpoint(tmp_path, 6, sealed=False)
+    for name in gone:
+        (folder / name).unlink()
+    if sealed:
+        seal_checkpoint(folder, 6)
+    asked = [(str(folder), False), *([("last", False), ("True", False), (None, True)] if sealed else [])]
+    for requested, auto in asked:
+        with pytest.raises(
+            CheckpointError, match=rf"--model_name_or_path \S*{folder.name}, another --output_dir"
+        ) as caught:
+            resolve_resume(tmp_path, requested, auto)
+        assert all((said in str(caught.value)) == (name in gone) for name, said in STATE.items())
+        assert ("--save_only_model saves it" in str(caught.value)) == (len(gone) == len(STATE))
+
+
+@pytest.mark.parametrize(
+    "names", [["optimizer_0", "scheduler.pt", "rng_state_0.pth"], ["global_step6", "rng_state_1.pth"]]
+)
+def test_the_state_of_a_sharded_training_counts(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    refuse_without_state(tmp_path)
 
 
 def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:

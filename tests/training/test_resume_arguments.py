@@ -11,7 +11,11 @@ import yaml
 from tiny_runs import furthest, log_of, run_here
 
 from csmae_hf.sample.generate import generate_sample
+from csmae_hf.training.arguments import CSMAETrainingArguments
 from csmae_hf.training.checkpoints import last_checkpoint
+from csmae_hf.training.errors import CheckpointError
+from csmae_hf.training.trainer import CSMAETrainer
+from modeling_csmae import CSMAEForPreTraining
 
 CONSTANT = ("--lr_scheduler_type", "constant")
 EPOCHS = ("--max_steps", "-1", "--num_train_epochs", "1")
@@ -137,3 +141,21 @@ def test_a_checkpoint_that_two_processes_made_counts_as_theirs(data: Path, begun
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "train_batch_size": 2}))
     assert torch.isfinite(torch.tensor(run_here(data, begun, *named)[-1]["loss"]))
+
+
+def test_a_run_that_saved_its_model_alone_is_not_resumed_as_if_it_were_whole(data: Path, tmp_path: Path) -> None:
+    alone = ("--save_only_model", "true", "--max_steps", "2", "--save_steps", "1")
+    run_here(data, tmp_path / "run", *alone)
+    for asked in (("--resume_from_checkpoint", "last"), ("--resume_from_checkpoint", "True"), ("--auto_resume",)):
+        with pytest.raises(CheckpointError, match=r"checkpoint-2: it holds the model alone, .*--model_name_or_path"):
+            run_here(data, tmp_path / "run", *alone, *asked)
+    last = tmp_path / "run" / "checkpoint-2"
+    trainer = CSMAETrainer(
+        model=CSMAEForPreTraining.from_pretrained(last),
+        args=CSMAETrainingArguments(output_dir=str(last.parent), eval_strategy="no", use_cpu=True),
+        train_dataset=[],  # type: ignore[arg-type]
+    )
+    for how in (True, str(last)):
+        with pytest.raises(CheckpointError, match="holds the model alone"):
+            trainer.train(resume_from_checkpoint=how)
+    run_here(data, tmp_path / "new", "--model_name_or_path", str(last), *alone)

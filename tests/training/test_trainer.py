@@ -72,6 +72,7 @@ def test_the_size_of_the_run_is_said_before_its_first_step(plain: Path) -> None:
         "steps an epoch       6 (24 tiles)",
         "10 (1.667 epochs), of which warm-up 1",
         f"{model.num_parameters() / 1e6:.2f} M, of which trained {model.num_parameters() / 1e6:.2f} M",
+        f"in the decoders, which are not used afterwards, {sum(map(torch.numel, model.decoders.parameters())) / 1e6:.2f} M",
         "for 10 steps, at ",
     ):
         assert fact in said, said
@@ -236,6 +237,21 @@ def test_no_full_batch_is_said_before_training(data: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"24 training tiles make no full batch .* = 64 .*batch_size 24 at most"):
         run_here(data, tmp_path / "run", *dropped)
     run_here(data, tmp_path / "run", *dropped, "--per_device_train_batch_size", "24", "--max_steps", "1")
+
+
+def test_more_accumulation_than_batches_is_one_step_an_epoch(data: Path, tmp_path: Path) -> None:
+    epochs = ("--max_steps", "-1", "--num_train_epochs", "2", "--max_train_tiles", "8", "--save_strategy", "no")
+    log = training(run_here(data, tmp_path / "run", *epochs, "--gradient_accumulation_steps", "50"))
+    whole = training(run_here(data, tmp_path / "two", *epochs, "--gradient_accumulation_steps", "2"))
+    assert [entry["loss"] for entry in log] == [entry["loss"] for entry in whole]
+    assert len(log) == 2
+
+
+def test_a_split_without_a_tile_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = pretrain_module.load_split
+    monkeypatch.setattr(pretrain_module, "load_split", lambda *args: load(*args).select([]))
+    with pytest.raises(ValueError, match=r"Nothing to train on: train_split = 'train' .*--train_split all"):
+        run_here(data, tmp_path / "run")
 
 
 def test_the_mean_loss_of_a_resumed_run_is_of_its_own_steps(plain: Path, data: Path, tmp_path: Path) -> None:
