@@ -153,8 +153,8 @@ def test_the_model_exports_where_every_size_is_left_open(encoder: CSMAEModel) ->
 @pytest.mark.parametrize("sensor", ["s1", "s2"])
 def test_one_sensors_encoder_in_onnx_gives_the_same_embeds(encoder: CSMAEModel, sensor: str, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'csmae-hf[dev]'")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'csmae-hf[dev]'")
+        pytest.importorskip(package, reason=f"pip install {package}")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about packages it could also use
         torch.onnx.export(

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,12 @@ def test_the_space_names_what_it_is_tested_with():
     assert card["sdk"] == "gradio"
     assert card["sdk_version"] == pinned[1]
     compile((ROOT / "space" / card["app_file"]).read_text(), card["app_file"], "exec")
+
+
+def test_the_space_installs_what_the_package_needs_and_not_the_package_which_is_on_no_index():
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    wanted = settings["options"]["install_requires"].split()
+    wanted += [line for extra in ("app", "geo") for line in settings["options.extras_require"][extra].split()]
+    lines = (ROOT / "space" / "requirements.txt").read_text().split()
+    assert [line for line in lines if not line.startswith(("--", "http"))] == wanted

@@ -282,7 +282,7 @@ def test_without_matplotlib_the_report_keeps_its_tables_and_says_what_to_install
     monkeypatch.setattr(builtins, "__import__", refuse)
     outcome = retrieve([str(model)], options(sample, tmp_path, pictures=1))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "pip install &quot;csmae-hf[viz]&quot;" in page
+    assert "pip install &#x27;matplotlib&gt;=3.8&#x27;" in page
     assert "<svg" not in page
     assert page.count("<table>") == 2
     assert page.count('<figure class="query"') == 4
@@ -291,7 +291,7 @@ def test_without_matplotlib_the_report_keeps_its_tables_and_says_what_to_install
 
 def test_a_probe_without_scikit_learn_is_refused_before_anything_is_embedded(sample, model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r'pip install "csmae-hf\[probe\]"'):
+    with pytest.raises(ImportError, match="pip install 'scikit-learn>="):
         retrieve([str(model)], options(sample, tmp_path, probe=True))
     assert not list(tmp_path.iterdir())
 
