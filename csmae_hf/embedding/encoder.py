@@ -5,13 +5,14 @@ from typing import Any
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
+from csmae_hf.sample.shipped import TINY_NAME, model_place
 
 
 def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
     """Load an encoder and its processor.
 
     Args:
-        name: Folder or Hub name.
+        name: Folder or Hub name, or `csmae-tiny-generated`, which comes with the package.
         revision: Branch, tag or commit of the Hub repository; default its newest.
 
     Returns:
@@ -21,9 +22,11 @@ def load_encoder(name: str, revision: str | None = None) -> tuple[PreTrainedMode
         FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
     """
     options = {"revision": revision} if revision else {}
+    place = model_place(name)
     try:
-        return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
+        return AutoModel.from_pretrained(place, **options), AutoImageProcessor.from_pretrained(place, **options)
     except OSError as error:
         raise FileNotFoundError(
-            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
+            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id, or {TINY_NAME}, which "
+            f"comes with the package. ({error})"
         ) from error

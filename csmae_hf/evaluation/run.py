@@ -28,6 +28,7 @@ from csmae_hf.evaluation.results import write_results
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import UNTRAINED, Tiles, collect_all, device_of, embed_all, load_run_tiles
 from csmae_hf.evaluation.tables import format_summary, format_table, write_summary
+from csmae_hf.sample.generate import is_generated
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def _write_one(
     metadata = {
         "model": name,
         "data": options.data or "synthetic sample archive",
+        "generated": is_generated(options.data),
         "seed": options.seed,
         "resamples": options.resamples,
         "skipped_tiles": tiles.skipped,

@@ -27,6 +27,7 @@ from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 STRANGER = Path(__file__).resolve().parents[1] / "hub_stranger.py"
 CODE = {"configuration_csmae.py", "image_checks_csmae.py", "image_processing_csmae.py", "modeling_csmae.py"}
+PNG = b"\x89PNG\r\n\x1a\n"
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
@@ -83,6 +84,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("publish")
     models = {variant: save_tiny(folder / variant, variant, seed) for seed, variant in enumerate(VARIANTS)}
+    for variant in VARIANTS:
+        (folder / variant / "example.png").write_bytes(PNG)  # so that not every push draws one
     canary = folder / "canary"
     with HubDouble() as hub:
         pushed = run_python(PUSHES, hub.env(folder / "hf"), *VARIANTS, cwd=folder)
@@ -161,7 +164,8 @@ def reference(model: CSMAEForPreTraining) -> dict[str, torch.Tensor]:
 
 def test_a_push_holds_all_that_a_stranger_needs_and_no_pickle(world: World) -> None:
     files = world.hub.files("tester/sesd")
-    assert set(files) == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", *CODE}
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "example.png"}
+    assert set(files) == names | CODE
     auto_map = json.loads(files["config.json"])["auto_map"]
     assert {"AutoConfig", "AutoModel", "AutoModelForPreTraining"} <= set(auto_map)
     for name in CODE:
