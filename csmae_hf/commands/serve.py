@@ -12,7 +12,7 @@ from .options import add_archive, add_image_options, add_suspect, image_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
-    add_archive(parser, nargs="?", help=" (default: a generated sample and a small model of it)")
+    add_archive(parser, nargs="?", help=" (default: a generated sample)")
     parser.add_argument(
         "--results", help="folder of an evaluation by run_retrieval.py (default: beside the archive or its model)"
     )

@@ -60,9 +60,7 @@ def test_the_evaluation_is_found_beside_the_archive_or_where_it_is_said_to_be(fo
 @pytest.mark.slow
 def test_without_an_archive_a_sample_is_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny = '{"hidden_size": 32, "num_attention_heads": 2, "multi_sensor_encoder_depth": 1, "cross_sensor_encoder_depth": 1, '
-    tiny += '"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}'
-    first = sample_explorer(tiles=80, num_train_epochs=1, model_overrides=tiny)
+    first = sample_explorer(tiles=80)
     assert first.notice == SAMPLE_NOTICE
     assert len(first.archive) == 80
     assert len(first.evaluation["directions"]) == 4
