@@ -43,6 +43,7 @@ def ship_weights(run: Path) -> None:
         code.unlink()  # the package itself has it
     weights = {name: tensor.half() for name, tensor in load_file(target / "model.safetensors").items()}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
 
 
 def find_twins(model: PreTrainedModel, processor: Any, unseen: str) -> dict[str, float]:

@@ -158,6 +158,7 @@ def test_everything_that_is_promised_is_written(complete):
     document = json.loads((folder / "results.json").read_text())
     assert len(document["directions"]) == 4
     assert len(document["metadata"]["probes"]) == 8
+    assert document["metadata"]["generated"] is True
     with (folder / "results.csv").open(newline="") as stream:
         assert [row["query_sensor"] + row["archive_sensor"] for row in csv.DictReader(stream)] == [
             "s1s1",
