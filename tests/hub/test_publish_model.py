@@ -310,6 +310,7 @@ def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(
         "model.safetensors",
         "preprocessor_config.json",
         "README.md",
+        "example.png",
         *CODE,
     }
     text = b"".join(path.read_bytes() for path in out.iterdir())
