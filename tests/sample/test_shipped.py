@@ -15,6 +15,7 @@ import csmae_hf
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.embedding.identity import Identity
 from csmae_hf.hub.check_card import check_card
 from csmae_hf.hub.publish_model import PublishOptions, stage_model
 from csmae_hf.sample.generate import generate_sample
@@ -65,6 +66,10 @@ def test_it_loads_as_float32_by_name_and_by_folder() -> None:
     again = AutoModel.from_pretrained(TINY_GENERATED)
     assert torch.equal(model(**inputs).embeds["s1"], again(**inputs).embeds["s1"])
     assert AutoModelForPreTraining.from_pretrained(TINY_GENERATED).num_parameters() > model.num_parameters()
+
+
+def test_an_archive_names_it_by_its_name_and_not_by_a_place_of_this_machine() -> None:
+    assert Identity.of(*load_encoder(TINY_NAME)).model == TINY_NAME
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
