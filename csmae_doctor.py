@@ -133,13 +133,13 @@ def examine_extras() -> list[Finding]:
     """For each extra, what it lacks and the command that installs it."""
     findings = []
     for extra in (extra for extra in _metadata("extras") if extra not in ("dev", "docs")):  # those are the repository's
-        names = [name for name, _ in _requirements(extra)]
-        missing = ", ".join(name for name in names if _version(name) is None)
+        wanted = _requirements(extra)
+        missing = {name: specifier for name, specifier in wanted if _version(name) is None}
         if missing:
-            remedy = f"pip install '{DISTRIBUTION}[{extra}]'"
-            findings.append(Finding(f"extra {extra}", "note", f"lacks {missing}", remedy))
+            remedy = "pip install " + " ".join(f"'{name}{specifier}'" for name, specifier in missing.items())
+            findings.append(Finding(f"extra {extra}", "note", f"lacks {', '.join(missing)}", remedy))
         else:
-            findings.append(Finding(f"extra {extra}", "ok", ", ".join(names)))
+            findings.append(Finding(f"extra {extra}", "ok", ", ".join(name for name, _ in wanted)))
     return findings
 
 
@@ -191,7 +191,9 @@ def load_commands() -> Any:
     """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once."""
     package = importlib.util.find_spec("csmae_hf")  # which finds and does not import
     if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("The package csmae_hf is not installed: pip install csmae-hf")
+        raise ModuleNotFoundError(
+            "The package csmae_hf is not installed: run `pip install .` in a clone of its repository"
+        )
     folder = os.path.join(package.submodule_search_locations[0], "commands")
     name, path = "csmae_commands", os.path.join(folder, "__init__.py")
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])

@@ -478,8 +478,8 @@ def read_bands(
         from csmae_hf.images.readers import read_path
     except ImportError as error:
         raise ImportError(
-            f"Reading {path} needs csmae-hf with its extra for image files: pip install 'csmae-hf[geo]'. Or read it yourself, and "
-            "pass a dict of bands."
+            f"Reading {path} needs csmae-hf, which is on no package index: `pip install '.[geo]'` in a clone of its repository. Or "
+            "read it yourself, and pass a dict of bands."
         ) from error
     return read_path(path, list(wanted), sensor=sensor, said=Said(unit=unit, bands=bands))
 

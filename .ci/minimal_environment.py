@@ -1,4 +1,5 @@
-"""Run in an environment that has the wheel and no extras: a model is made, saved, loaded by the Auto classes, and embeds.
+"""Run in an environment that has the wheel and no extras: a model is made, saved, loaded by the Auto classes, and embeds; the one that
+comes with the package loads, and finds the same place by the other sensor.
 
 python minimal_environment.py        ends with status 1 if anything fails, and says the versions it ran with
 """
@@ -16,7 +17,10 @@ import torch
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 import csmae_hf
-from csmae_hf import CSMAEConfig, CSMAEForPreTraining, CSMAEImageProcessor
+from csmae_hf import TINY_GENERATED, CSMAEConfig, CSMAEForPreTraining, CSMAEImageProcessor
+from csmae_hf.archive.archive import Archive
+from csmae_hf.data.dataset import load_bigearthnet
+from csmae_hf.sample.generate import generate_sample
 
 OPTIONAL = ("matplotlib", "rasterio", "sklearn", "faiss", "gradio", "pytest")
 SHOWN = (
@@ -45,6 +49,18 @@ def make_tile(processor: CSMAEImageProcessor) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     tile = {band: generator.normal(-15, 3, (120, 120)).astype(np.float32) for band in processor.sensors["s1"]}
     return tile | {band: generator.integers(50, 4000, (120, 120), dtype=np.uint16) for band in processor.sensors["s2"]}
+
+
+def check_shipped_model() -> None:
+    """Search generated scenes across sensors by the model that comes with the package, without any network."""
+    model = AutoModel.from_pretrained(TINY_GENERATED).eval()
+    processor = AutoImageProcessor.from_pretrained(TINY_GENERATED)
+    with tempfile.TemporaryDirectory() as folder:
+        tiles = load_bigearthnet(generate_sample(Path(folder, "tiles"), tiles=30, seed=5))
+        archive = Archive.build(model, processor, tiles, progress=False)
+        hits = archive.search(tiles["id"], sensor="s1", archive_sensor="s2", k=5, include_self=True)
+    twins = sum(name in found for name, found in zip(hits.queries, hits.ids, strict=True)) / len(tiles)
+    check(twins > 0.3, f"the shipped model finds {twins:.0%} of the places by the other sensor; by chance it were 17 %")
 
 
 def main() -> None:
@@ -78,6 +94,7 @@ def main() -> None:
     loss = again.train()(**inputs).loss
     loss.backward()
     check(bool(torch.isfinite(loss)), "the loss is not finite")
+    check_shipped_model()
     csmae = Path(sys.executable).parent / "csmae"
     for arguments in (["--help"], ["doctor"]):
         run = subprocess.run([str(csmae), *arguments], capture_output=True, text=True, check=False)

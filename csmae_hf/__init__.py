@@ -1,7 +1,8 @@
 """CSMAE for Hugging Face Transformers: cross-sensor masked autoencoders for remote-sensing image retrieval.
 
 Importing this package registers the classes, after which `AutoModel.from_pretrained` needs no `trust_remote_code`. The models
-and the processor are imported when they are first used, so that the import alone is quick.
+and the processor are imported when they are first used, so that the import alone is quick. `TINY_GENERATED` is the folder of a small
+trained model that comes with the package.
 """
 
 import importlib
@@ -11,6 +12,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.registration import register_all, register_pipelines
 
 if TYPE_CHECKING:
+    from csmae_hf.sample.shipped import TINY_GENERATED
     from image_processing_csmae import CSMAEImageProcessor
     from modeling_csmae import CSMAEBackbone, CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
@@ -18,6 +20,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "CSMAEBackbone": "modeling_csmae",
+    "TINY_GENERATED": "csmae_hf.sample.shipped",
     "CSMAEForImageClassification": "modeling_csmae",
     "CSMAEForPreTraining": "modeling_csmae",
     "CSMAEImageProcessor": "image_processing_csmae",
@@ -40,6 +43,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "TINY_GENERATED",
     "CSMAEBackbone",
     "CSMAEConfig",
     "CSMAEForImageClassification",

@@ -227,13 +227,15 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('Drawing figures needs matplotlib: pip install "csmae-hf[viz]"') from error
+        from csmae_hf.optional import needs_package  # here, so that colours alone cost no import of the package
+
+        raise needs_package("Drawing figures", "matplotlib", error) from error
     return Figure(figsize=(width, height), facecolor="white")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
     """Write a figure whole or not at all, making the folders it needs; the file's ending decides the format."""
-    from csmae_hf.files import write_atomically  # here, so that colours alone cost no import of the package
+    from csmae_hf.files import write_atomically  # here, as above
 
     target = Path(path)
     kind = target.suffix.removeprefix(".") or "png"

@@ -69,7 +69,7 @@ def test_what_an_extra_lacks_comes_with_its_command(monkeypatch: pytest.MonkeyPa
     known = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("rasterio", "lmdb") else known(name))
     extras = {finding.topic: finding for finding in doctor.examine_extras()}
-    assert extras["extra geo"] == Finding("extra geo", "note", "lacks rasterio", "pip install 'csmae-hf[geo]'")
+    assert extras["extra geo"] == Finding("extra geo", "note", "lacks rasterio", "pip install 'rasterio>=1.3'")
     assert extras["extra viz"].level == "ok"
     core = {finding.topic: finding for finding in doctor.examine_versions()}
     assert core["lmdb"].level == "bad"

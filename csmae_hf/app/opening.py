@@ -14,6 +14,7 @@ from csmae_hf.data.load import ALL_TILES, holds_store, load_data
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.hub.archives import pull_archive
+from csmae_hf.sample.shipped import TINY_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -22,25 +23,9 @@ SAMPLE_FOLDER = Path("sample_explorer")
 
 SAMPLE_TILES = 300
 SAMPLE_NOTICE = (
-    "These tiles are generated, and the model is small and was trained on them for a short time: this shows how the page "
+    "These tiles are generated, and the model is small and was trained on such tiles for a short time: this shows how the page "
     "works, not how well CSMAE retrieves."
 )
-
-SAMPLE_TRAINING: dict[str, Any] = {
-    "variant": "sesd",
-    "model_overrides": '{"hidden_size": 96, "num_attention_heads": 4, "multi_sensor_encoder_depth": 2, '
-    '"cross_sensor_encoder_depth": 1, "decoder_hidden_size": 48, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}',
-    "num_train_epochs": 20,
-    "per_device_train_batch_size": 32,
-    "learning_rate": 1e-3,
-    "warmup_steps": 0.05,
-    "max_grad_norm": 1,
-    "precision": "fp32",
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "seed": 42,
-}
-"""As `configs/demo.yaml`, for fewer tiles."""
 
 
 def open_explorer(
@@ -103,33 +88,30 @@ def open_explorer(
     return Explorer(opened, datasets or None, evaluation, notice, said, suspect)
 
 
-def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES, **training: Any) -> Explorer:
-    """Make a sample of so many tiles with everything that the page shows, or open it where it was made before.
+def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES) -> Explorer:
+    """Make a sample of so many tiles, embedded by the model that comes with the package, with everything that the page shows.
 
-    `training` are arguments of `run_pretraining.py` in place of those of `SAMPLE_TRAINING`.
+    Where it was made before, it is opened.
     """
-    archive, model, data, results = (str(folder / name) for name in ("archive", "model", "tiles", "results"))
+    archive, data, results = (str(folder / name) for name in ("archive", "tiles", "results"))
     if not Path(archive, "archive.json").is_file():
-        _make_sample(archive, model, data, results, tiles, {**SAMPLE_TRAINING, **training})
-    return open_explorer(archive, model=model, data=data, results=results, notice=SAMPLE_NOTICE)
+        _make_sample(archive, data, results, tiles)
+    return open_explorer(archive, data=data, results=results, notice=SAMPLE_NOTICE)
 
 
-def _make_sample(archive: str, model: str, data: str, results: str, tiles: int, training: dict[str, Any]) -> None:
+def _make_sample(archive: str, data: str, results: str, tiles: int) -> None:
     from csmae_hf.evaluation.retrieval_options import RetrievalOptions
     from csmae_hf.evaluation.run import retrieve
     from csmae_hf.sample.generate import generate_sample
-    from csmae_hf.training.arguments import parse_arguments
-    from csmae_hf.training.pretrain import pretrain
 
     logger.warning(
-        "No archive was named: generating %d tiles and training a small model in %s; this is done once, and takes minutes.",
+        "No archive was named: generating %d tiles in %s and searching them with %s; this is done once.",
         tiles,
         Path(archive).parent,
+        TINY_NAME,
     )
     generate_sample(data, tiles=tiles, seed=0)
-    if not Path(model, "model.safetensors").is_file():
-        options = {"data": data, "output_dir": model, **training}
-        pretrain(*parse_arguments([word for name, value in options.items() for word in (f"--{name}", str(value))]))
-    built = Archive.build(*load_encoder(model), load_data(data, ALL_TILES), model_name=model, source={"data": data})
-    retrieve([model], RetrievalOptions(data=data, output_dir=results, pictures=0, resamples=0))
+    encoder = load_encoder(TINY_NAME)
+    built = Archive.build(*encoder, load_data(data, ALL_TILES), model_name=TINY_NAME, source={"data": data})
+    retrieve([TINY_NAME], RetrievalOptions(data=data, output_dir=results, pictures=0, resamples=0))
     built.save(archive)  # last: where it is, all is

@@ -17,6 +17,7 @@ from csmae_hf.app.state import MOST_RESULTS, Search, Session
 from csmae_hf.app.uploads import read_upload
 from csmae_hf.app.why import why_panel
 from csmae_hf.images.image import Said, kind_of
+from csmae_hf.optional import needs_package
 from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -24,7 +25,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 try:
     import gradio as gr
 except ImportError as error:
-    raise ImportError('The explorer needs gradio: pip install "csmae-hf[app]"') from error
+    raise needs_package("The explorer", "gradio", error) from error
 
 ASSETS = Path(__file__).with_name("assets")
 EXAMPLES = 12

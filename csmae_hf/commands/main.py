@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 VERBS = (
     *("sample", "encode", "transcode", "verify", "info", "stats", "convert", "export_original"),
-    *("archive", "search", "serve", "plot", "push", "doctor"),
+    *("archive", "search", "serve", "plot", "push", "card", "doctor"),
 )
 """The files beside this one, in the order of `csmae --help`: the docstring is the help, `add_arguments` says what a verb takes, and
 `run` does it."""

@@ -59,6 +59,27 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return trust | dict(zip(("model", "processor"), load_encoder(arguments.model, **trust), strict=True))
 
 
+def add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the publisher of a model says of it; [`card_options`] reads it."""
+    parser.add_argument(
+        "--results", metavar="FILE", help="results.json of run_retrieval.py (default: FOLDER/results.json)"
+    )
+    parser.add_argument("--license", metavar="ID", help="the weights' licence, such as mit (default: none is claimed)")
+    parser.add_argument("--provider", metavar="NAME", help="who made the model (default: the repository's owner)")
+    parser.add_argument(
+        "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
+    )
+    parser.add_argument(
+        "--base-model", metavar="ID", help="model that it was made from, by Hub name (default: what its run says)"
+    )
+
+
+def card_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_card_options` was given, as fields of `PublishOptions`."""
+    names = ("results", "license", "provider", "base_model")
+    return {"datasets": tuple(arguments.datasets), **{name: getattr(arguments, name) for name in names}}
+
+
 def add_image_options(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add options by which a person says what image files do not say; [`image_options`] reads them.
 

@@ -8,7 +8,7 @@ is repeated by the same command.
 import argparse
 from pathlib import Path
 
-from .options import say
+from .options import add_card_options, card_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,19 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--public", action="store_true", help="make a new repository public")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
     parser.add_argument("--subfolder", help="folder of the repository for this model, where it holds several")
+    add_card_options(parser)
     parser.add_argument(
-        "--results", metavar="FILE", help="results.json of run_retrieval.py (default: FOLDER/results.json)"
+        "--benchmark",
+        metavar="ID",
+        help="data set that the results were measured on, by Hub name, for .eval_results (default: the one of --datasets)",
     )
     parser.add_argument(
-        "--picture", metavar="PNG", help="example picture of the card (default: one beside the results)"
-    )
-    parser.add_argument("--license", metavar="ID", help="the weights' licence, such as mit (default: none is claimed)")
-    parser.add_argument(
-        "--datasets", nargs="*", default=[], metavar="ID", help="data sets it was trained on, by Hub name"
+        "--picture", metavar="PNG", help="example picture of the card (default: one beside the results, else drawn)"
     )
     parser.add_argument("--onnx", action="store_true", help="add ONNX files of the encoders, measured beside the model")
     parser.add_argument("--int8", action="store_true", help="the same, and each also in 8 bits")
-    parser.add_argument("--data", help="tiles to measure the ONNX files on (default: 64 generated ones)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="tiles to draw the picture of and to measure ONNX files on (default: generated scenes)",
+    )
     parser.add_argument("--message", help="headline of the commit")
     parser.add_argument("--dry-run", metavar="OUT", type=Path, help="only lay out the files in this folder; no network")
 
@@ -40,8 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Publish a model, or lay out what would be published."""
     from csmae_hf.hub.publish_model import PublishOptions, push_folder, stage_model
 
-    names = ("encoder_only", "subfolder", "results", "picture", "license", "onnx", "int8", "data")
-    options = PublishOptions(**{name: getattr(arguments, name) for name in names}, datasets=tuple(arguments.datasets))
+    names = ("encoder_only", "subfolder", "picture", "data", "benchmark", "onnx", "int8")
+    options = PublishOptions(**card_options(arguments), **{name: getattr(arguments, name) for name in names})
     if arguments.dry_run:
         root = stage_model(arguments.folder, arguments.dry_run, arguments.repository, options)
         say(f"What would be pushed to {arguments.repository}: {root}")

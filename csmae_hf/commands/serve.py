@@ -12,7 +12,7 @@ from .options import add_archive, add_image_options, add_suspect, image_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
-    add_archive(parser, nargs="?", help=" (default: a generated sample and a small model of it)")
+    add_archive(parser, nargs="?", help=" (default: a generated sample)")
     parser.add_argument(
         "--results", help="folder of an evaluation by run_retrieval.py (default: beside the archive or its model)"
     )
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         from csmae_hf.app.serve import start
     except ImportError as error:
-        raise ImportError(f'The explorer needs gradio: pip install "csmae-hf[app]" ({error})') from error
+        raise ImportError(str(error)) from error  # from here, so that it counts as an answer and not as a broken csmae
 
     if arguments.archive is None:
         from csmae_hf.app.opening import sample_explorer

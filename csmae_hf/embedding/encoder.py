@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 import csmae_hf  # noqa: F401 (registers the Auto classes)
+from csmae_hf.sample.shipped import TINY_NAME, model_place
 
 
 def load_encoder(
@@ -13,7 +14,7 @@ def load_encoder(
     """Load an encoder and its processor.
 
     Args:
-        name: Folder or Hub name.
+        name: Folder or Hub name, or `csmae-tiny-generated`, which comes with the package.
         revision: Branch, tag or commit of the Hub repository; default its newest.
         trust_remote_code: Whether to run the code that a model of another kind than this package's brings along. Nobody is asked.
         **options: As of `from_pretrained`, for both: `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
@@ -26,11 +27,13 @@ def load_encoder(
         ValueError: If it brings code that may not run.
     """
     options |= {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+    place = model_place(name)
     try:
-        return AutoModel.from_pretrained(name, **options), AutoImageProcessor.from_pretrained(name, **options)
+        return AutoModel.from_pretrained(place, **options), AutoImageProcessor.from_pretrained(place, **options)
     except OSError as error:
         raise FileNotFoundError(
-            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id. ({error})"
+            f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id, or {TINY_NAME}, which "
+            f"comes with the package. ({error})"
         ) from error
     except ValueError as error:
         if trust_remote_code or "trust_remote_code" not in str(error):

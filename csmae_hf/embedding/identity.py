@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from csmae_hf.sample.shipped import TINY_GENERATED, TINY_NAME
+
 METRIC = "cosine"
 """Similarity of an archive: the inner product of unit vectors."""
 
@@ -64,6 +66,8 @@ class Identity:
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
         hashes = weights_hash(model), processor_hash(processor)
+        if name is None and loaded_from == TINY_GENERATED:
+            name = TINY_NAME  # which every installation has, at a place of its own
         return cls(name or loaded_from, revision, *hashes, config=encoder_settings(model))
 
     def refuse_other(self, other: "Identity", where: str) -> None:

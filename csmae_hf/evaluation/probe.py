@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.tables import Table
 from csmae_hf.metrics.labels import BoolArray, FloatArray
+from csmae_hf.optional import needs_package
 from csmae_hf.search.nearest import top_k
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def require_scikit_learn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ImportError('The probe needs scikit-learn: pip install "csmae-hf[probe]"') from error
+        raise needs_package("The probe", "sklearn", error) from error
 
 
 @dataclass(frozen=True)

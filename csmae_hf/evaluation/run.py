@@ -50,6 +50,7 @@ from csmae_hf.evaluation.run_tiles import (
 from csmae_hf.evaluation.tables import class_table, differences_table, scores_table, summarize
 from csmae_hf.evaluation.trainings import group_trainings
 from csmae_hf.files import write_atomically
+from csmae_hf.sample.generate import is_generated
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,7 @@ def _write_one(
     metadata = {
         "model": name,
         "data": options.data or "synthetic sample archive",
+        "generated": is_generated(options.data),
         "seed": options.seed,
         "resamples": options.resamples,
         "skipped_tiles": tiles.skipped,

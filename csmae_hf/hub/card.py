@@ -5,23 +5,35 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jinja2
-from huggingface_hub import CardData, EvalResult, ModelCardData
+from huggingface_hub import CardData, EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from csmae_hf.hub.facts import SAMPLE_DATA, last_part
+from csmae_hf.hub.geo_fields import geo_fields
 from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
 
-_SCORES = {
+SCORES = {
     "precision": "P@{k}",
     "recall": "R@{k}",
     "f1_of_means": "F1@{k} of the means",
     "mean_pair_f1": "mean F1@{k} of the pairs",
 }
+"""Metrics of a card, by their names in `results.json`, with their titles."""
+
+BENCHMARK_SCORE = "f1_of_means"
+"""The one of them that stands for a direction where there is room for one."""
+
 _TAGS = ("csmae", "remote-sensing", "earth-observation", "masked-autoencoder", "image-retrieval", "custom_code")
 _SENSOR_TAGS = {"s1": "sentinel-1", "s2": "sentinel-2"}
 
 
 def model_card(
-    facts: Mapping[str, Any], repo_id: str, *, subfolder: str | None = None, picture: str | None = None
+    facts: Mapping[str, Any],
+    repo_id: str,
+    *,
+    subfolder: str | None = None,
+    picture: str | None = None,
+    caption: str = "Queries and what was found for them.",
+    shipped_as: str | None = None,
 ) -> str:
     """Write the card of a model.
 
@@ -30,6 +42,8 @@ def model_card(
         repo_id: The repository, `owner/name`.
         subfolder: Folder of the model in it.
         picture: File of the example picture beside the card.
+        caption: What the picture shows.
+        shipped_as: Python name of the model's folder, `module.NAME`, where it comes with a package and not from the Hub.
 
     Returns:
         The text of README.md, metadata first.
@@ -37,16 +51,19 @@ def model_card(
     title, settings, sensors = subfolder or repo_id.split("/")[-1], facts["settings"], facts["config"].sensors
     data = None if not settings else SAMPLE_DATA if facts["synthetic"] else last_part(str(settings.get("data")))
     names = " ".join([data or "", *facts["datasets"]]).lower()
-    is_bigearthnet = not facts["synthetic"] and ("bigearthnet" in names or "reben" in names)
-    evaluations = list(_eval_results(facts["results"]))
+    is_bigearthnet = facts["synthetic"] is False and ("bigearthnet" in names or "reben" in names)
+    evaluations = list(_eval_results(facts))
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag=facts["config"].pipeline_tasks[0],
         license=facts["license"],
         tags=_tags(sensors),
         datasets=list(facts["datasets"]) or None,
+        base_model=facts["base_model"],
         model_name=title if evaluations else None,
         eval_results=evaluations or None,
+        **({"base_model_relation": facts["base_model_relation"]} if facts["base_model"] else {}),
+        **geo_fields(facts, repo_id),
     )
     return render_card(
         "model.md",
@@ -56,7 +73,9 @@ def model_card(
         repo_id=repo_id,
         subfolder=subfolder,
         picture=picture,
-        scores=_SCORES,
+        caption=caption,
+        shipped_as=shipped_as,
+        scores=SCORES,
         unit_of=BAND_UNIT,
         unit_names=UNIT_NAMES,
         metres_of=BAND_METRES,
@@ -103,12 +122,43 @@ def render_card(template: str, metadata: CardData, **values: Any) -> str:
     return f"---\n{metadata.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
-def _eval_results(results: Mapping[str, Any]) -> Iterable[EvalResult]:
+def benchmark_entries(results: Mapping[str, Any], dataset: str, *, generated: bool) -> list[dict[str, Any]]:
+    """Give results as the Hub's `.eval_results/*.yaml` has them: of each direction, F1 of the means.
+
+    Args:
+        results: Content of `results.json`.
+        dataset: Hub name of the data set that they were measured on, whose benchmark has a task for each direction (`s1_to_s2`).
+        generated: Whether its scenes are generated.
+    """
+    protocol = results.get("protocol") or {}
+    alignment = ((results.get("metadata") or {}).get("alignment") or {}).get("method")
+    notes = [SCORES[BENCHMARK_SCORE].format(k=protocol.get("k"))]
+    notes += [
+        f"{name.replace('_', ' ')} {protocol[name]}" for name in ("query_split", "archive_split") if protocol.get(name)
+    ]
+    notes += [f"alignment {alignment}"] if alignment else []
+    notes += ["generated scenes, which say nothing of real land"] if generated else []
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id=f"{entry['query_sensor']}_to_{entry['archive_sensor']}",
+            value=round(float(entry[BENCHMARK_SCORE]), 6),
+            notes="; ".join(notes),
+        )
+        for entry in results.get("directions") or []
+        if BENCHMARK_SCORE in entry
+    ]
+    return eval_result_entries_to_yaml(entries)
+
+
+def _eval_results(facts: Mapping[str, Any]) -> Iterable[EvalResult]:
+    results = facts["results"]
     protocol = results.get("protocol") or {}
     data = str((results.get("metadata") or {}).get("data") or "unnamed archive")
+    data = SAMPLE_DATA if facts["synthetic_results"] else data
     for entry in results.get("directions") or []:
-        for metric in (name for name in _SCORES if name in entry):
-            title = _SCORES[metric].format(k=protocol.get("k", entry.get("k")))
+        for metric in (name for name in SCORES if name in entry):
+            title = SCORES[metric].format(k=protocol.get("k", entry.get("k")))
             yield EvalResult(
                 task_type="image-feature-extraction",
                 task_name="image retrieval across sensors",

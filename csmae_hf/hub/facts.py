@@ -1,14 +1,17 @@
 """What is known of a model: read from its folder, nothing assumed. What the folder does not say stays unknown."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
-from transformers import PreTrainedModel
+from huggingface_hub import ModelCard
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from csmae_hf.hub.convert import REPORT_FILE
+from csmae_hf.sample.generate import is_generated
 from image_processing_csmae import CSMAEImageProcessor
 
 RESULTS_FILE = "results.json"
@@ -20,8 +23,8 @@ SETTINGS_FILE = "arguments.yaml"
 HARDWARE_FILE = "hardware.json"
 """What a pre-training run ran on."""
 
-SAMPLE_MARKER = "sample.json"
-"""File by which a generated sample archive is known."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+"""A name on the Hub, `owner/name`."""
 
 SAMPLE_DATA = "synthetic sample archive"
 """What `run_retrieval.py` calls the sample archive in its results."""
@@ -42,14 +45,14 @@ def read_facts(
         What the card of the model can say: its `config` and `processor`; `has_decoders`, so that pre-training can go on; `parameters`,
         how many, and their `dtype`; the contents of the files of `settings`, `state`, `metrics`, `hardware`, `results` and
         `conversion`, without paths of this machine, empty where there is none; whether training (`synthetic`, None if unknown) and
-        evaluation (`synthetic_results`) took generated tiles; `license` and `datasets`, which only the publisher can fill
-        in; and `onnx`, the ONNX files beside the weights, with `onnx_tiles`, a word on the tiles they were measured on.
+        evaluation (`synthetic_results`) took generated tiles; the `base_model` on the Hub that it was made from, where that is known,
+        and the `base_model_relation`, as the Hub calls it; `license`, `provider` and `datasets`, which only the publisher can fill in;
+        and `onnx`, the ONNX files beside the weights, with `onnx_tiles`, a word on the tiles they were measured on.
 
     Raises:
         ValueError: If a file is broken.
     """
     settings, evaluation = _read(folder / SETTINGS_FILE), _read(results) if results else {}
-    evaluated = (evaluation.get("metadata") or {}).get("data", "")
     return {
         "config": model.config,
         "processor": processor,
@@ -62,9 +65,12 @@ def read_facts(
         "hardware": without_paths(_read(folder / HARDWARE_FILE)),
         "results": without_paths(evaluation),
         "conversion": _read(folder / REPORT_FILE),
-        "synthetic": _is_generated(settings.get("data")) if settings else None,
-        "synthetic_results": bool(evaluation) and _is_generated(evaluated),
+        "synthetic": _trained_on_generated(model.config, settings),
+        "synthetic_results": bool(evaluation) and _measured_on_generated(evaluation.get("metadata") or {}),
+        "base_model": _base_model(folder, settings),
+        "base_model_relation": "quantized" if getattr(model.config, "quantization_config", None) else "finetune",
         "license": None,
+        "provider": None,
         "datasets": (),
         "onnx": (),
         "onnx_tiles": None,
@@ -87,9 +93,32 @@ def last_part(path: str) -> str:
     return PureWindowsPath(path).name or path  # it takes both kinds of slashes
 
 
-def _is_generated(data: Any) -> bool:
-    """Whether data, as named on a command line, are a sample archive: the default where nothing was named."""
-    return data in (None, SAMPLE_DATA) or (data != "" and (Path(str(data)) / SAMPLE_MARKER).is_file())
+def _base_model(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The Hub's name of the model that this one was trained or quantised from: of its run, or of the card that lies in its folder."""
+    card = folder / "README.md"
+    try:
+        held = ModelCard.load(card).data.base_model if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # somebody else's file; `csmae card --check` says what is wrong with it
+        held = None
+    for name in (settings.get("model_name_or_path"), held):
+        if isinstance(name, str) and HUB_NAME.fullmatch(name) and not Path(name).exists():
+            return name
+    return None
+
+
+def _trained_on_generated(config: PreTrainedConfig, settings: Mapping[str, Any]) -> bool | None:
+    """Whether weights were trained on generated scenes; None where neither the model nor the data of its run say it.
+
+    What the configuration says comes first, for it follows the weights; the data may have been moved, renamed, or replaced.
+    """
+    said = getattr(config, "trained_on_generated", None)
+    return said if said is not None or not settings else is_generated(settings.get("data"))
+
+
+def _measured_on_generated(metadata: Mapping[str, Any]) -> bool:
+    """Whether results were measured on generated scenes, as they say; older ones do not, and their data are looked at."""
+    data = metadata.get("data")
+    return bool(metadata.get("generated", data == SAMPLE_DATA or (data and is_generated(data))))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Publish a trained model: weights, processor, code, card, example picture and results in one commit."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -9,22 +10,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from transformers import PreTrainedModel
 
 from configuration_csmae import CSMAEConfig
-from csmae_hf.hub.card import collection_card, model_card
+from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
-from csmae_hf.hub.facts import RESULTS_FILE, read_facts, without_paths
+from csmae_hf.hub.example_picture import draw_example
+from csmae_hf.hub.facts import HUB_NAME, RESULTS_FILE, read_facts, without_paths
 from csmae_hf.hub.onnx_files import ONNX_FOLDER, require_onnx, write_onnx_files
 from csmae_hf.hub.upload import Pushed, upload_folder
+from csmae_hf.sample.shipped import model_place
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEBackbone, CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
+
+logger = logging.getLogger(__name__)
+
+ALIGNMENT_FILE = "alignment.safetensors"
+"""Beside results that were measured with an alignment of the sensors."""
 
 PICTURE_FILE = "example.png"
 """The picture that the card shows."""
 
 MANAGED = (
-    "*.safetensors",
+    "*.safetensors",  # the alignment of the sensors too
     "*.safetensors.index.json",
     "config.json",
     "preprocessor_config.json",
@@ -50,22 +59,30 @@ class PublishOptions:
         subfolder: Folder of the repository for this model, where it is to hold several; its code lies at the root all the same.
         results: `results.json` of an evaluation; default the one in the folder.
         picture: Example picture; default the folder's `example.png`, then one beside the results.
+        data: Tiles of which the example picture is drawn where there is none, and on which ONNX files are measured; default generated
+            scenes.
         license: Hub identifier of the weights' licence, such as `mit`; default none is claimed.
+        provider: Who made the model; default the owner of the repository.
         datasets: Hub names of the data sets it was trained on.
         onnx: Add ONNX files of the encoders, as of [`write_onnx_files`], with what they were measured to do.
         int8: The same, and each also in 8 bits.
-        data: Tiles to measure the ONNX files on; default generated ones.
+        benchmark: Hub name of the data set that the results were measured on, for `.eval_results`; default the one of `datasets`,
+            where it is one.
+        base_model: Hub name of the model that it was made from; default what its run or its own card says.
     """
 
     encoder_only: bool = False
     subfolder: str | None = None
     results: str | None = None
     picture: str | None = None
+    data: str | None = None
     license: str | None = None
+    provider: str | None = None
     datasets: tuple[str, ...] = ()
     onnx: bool = False
     int8: bool = False
-    data: str | None = None
+    benchmark: str | None = None
+    base_model: str | None = None
 
 
 def push_folder(
@@ -110,7 +127,7 @@ def push_folder(
             token=token,
             revision=revision,
             commit_message=commit_message or f"Upload CSMAE {what}{f' to {options.subfolder}' if prefix else ''}",
-            managed=[prefix + pattern for pattern in MANAGED],
+            managed=[*(prefix + pattern for pattern in MANAGED), benchmark_file(options.subfolder)],
         )
 
 
@@ -135,7 +152,7 @@ def stage_model(
         FileNotFoundError: As of [`push_folder`].
         ValueError: As of [`push_folder`].
     """
-    folder, root, options = Path(folder), Path(out), options or PublishOptions()
+    folder, root, options = Path(model_place(str(folder))), Path(out), options or PublishOptions()
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty: name an empty or a new folder.")
@@ -147,31 +164,93 @@ def stage_model(
     wants_onnx = options.onnx or options.int8
     if wants_onnx:
         require_onnx()
-    elif options.data:
-        raise ValueError(
-            "data (--data) are the tiles that ONNX files are measured on: ask for them too, onnx=True (--onnx)."
-        )
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
+    results = _copy_results(folder, place, options)
+    facts = facts_of(folder, published, processor, results, options)
+    if facts["synthetic"] is not None:
+        published.config.trained_on_generated = facts["synthetic"]  # what is known goes with the weights from here
     published.save_pretrained(place)
     processor.save_pretrained(place)
     for code in place.glob("*.py"):
         code.rename(root / code.name)  # Transformers looks for code at the repository's root only
-    results = _copy_results(folder, place, options)
     if (folder / REPORT_FILE).is_file():
         shutil.copyfile(folder / REPORT_FILE, place / REPORT_FILE)
-    has_picture = _copy_picture(folder, place, options, results)
-    facts = read_facts(folder, published, processor, results=results)
-    facts |= {"license": options.license, "datasets": options.datasets}
     if wants_onnx:
         files, tiles = write_onnx_files(published, processor, place, int8=options.int8, data=options.data)
         facts |= {"onnx": files, "onnx_tiles": tiles}
-    card = model_card(facts, repo_id, subfolder=options.subfolder, picture=PICTURE_FILE if has_picture else None)
+    _write_benchmark(root / benchmark_file(options.subfolder), facts, options)
+    shown = _copy_picture(folder, place, options, results)
+    if shown is None:
+        shown = draw_example(cast(PreTrainedModel, published.base_model), processor, place / PICTURE_FILE, options.data)
+    picture = {} if shown is None else {"picture": PICTURE_FILE, "caption": shown}
+    card = model_card(facts, repo_id, subfolder=options.subfolder, **picture)
     (place / "README.md").write_text(card, encoding="utf-8")
     if options.subfolder:
         (root / "README.md").write_text(collection_card(facts, repo_id), encoding="utf-8")
     return root
+
+
+def card_of(folder: str | os.PathLike[str], repo_id: str, options: PublishOptions) -> str:
+    """Write the card that a push would publish with a folder, with the picture that lies in it.
+
+    Raises:
+        FileNotFoundError: As of [`push_folder`].
+        ValueError: As of [`push_folder`].
+    """
+    folder = Path(model_place(str(folder)))
+    model = load_whole(folder)
+    processor = load_processor(folder, cast(CSMAEConfig, model.config))
+    results = Path(options.results) if options.results else folder / RESULTS_FILE
+    if options.results and not results.is_file():
+        raise FileNotFoundError(f"No results at {results}: expected the results.json of run_retrieval.py.")
+    facts = facts_of(folder, model, processor, results if results.is_file() else None, options)
+    picture = PICTURE_FILE if (folder / PICTURE_FILE).is_file() else None
+    return model_card(facts, repo_id, subfolder=options.subfolder, picture=picture)
+
+
+def facts_of(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: CSMAEImageProcessor,
+    results: Path | None,
+    options: PublishOptions,
+) -> dict[str, Any]:
+    """What the card of a model can say: what its folder says, as of [`read_facts`], and what its publisher does.
+
+    Raises:
+        ValueError: If a name is none of the Hub's, or a file of the folder is broken.
+    """
+    for option in ("base_model", "benchmark"):
+        name = getattr(options, option)
+        if name and not HUB_NAME.fullmatch(name):
+            raise ValueError(
+                f"{option}={name!r} is no name on the Hub: expected owner/name (--{option.replace('_', '-')})."
+            )
+    facts = read_facts(folder, model, processor, results=results)
+    facts |= {"license": options.license, "provider": options.provider, "datasets": options.datasets}
+    return facts | ({"base_model": options.base_model} if options.base_model else {})
+
+
+def benchmark_file(subfolder: str | None) -> str:
+    """Where the Hub looks for a model's results on a benchmark: at the root, also where the repository holds several models."""
+    return f".eval_results/{(subfolder or 'retrieval').strip('/').replace('/', '-')}.yaml"
+
+
+def _write_benchmark(path: Path, facts: dict[str, Any], options: PublishOptions) -> None:
+    """Write `.eval_results`, where there are results, and the data set that they were measured on has a name on the Hub."""
+    if not facts["results"].get("directions"):
+        return
+    dataset = options.benchmark or (options.datasets[0] if len(options.datasets) == 1 else None)
+    if not dataset:
+        logger.info(
+            "No .eval_results are written: they name the data set of the results as the Hub does. Give --benchmark OWNER/NAME."
+        )
+        return
+    entries = benchmark_entries(facts["results"], dataset, generated=facts["synthetic_results"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
 
 
 def load_whole(folder: Path) -> PreTrainedModel:
@@ -230,19 +309,34 @@ def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | 
             raise FileNotFoundError(f"No results at {source}: expected the results.json of run_retrieval.py.")
         return None
     content = without_paths(json.loads(source.read_text(encoding="utf-8")))
+    place.mkdir(parents=True, exist_ok=True)
+    if ((content.get("metadata") or {}).get("alignment") or {}).get("method", "none") != "none":
+        alignment = source.with_name(ALIGNMENT_FILE)
+        if alignment.is_file():
+            shutil.copyfile(alignment, place / ALIGNMENT_FILE)
+        else:
+            logger.warning(
+                "%s was measured with an alignment of the sensors, and there is no %s beside it: nobody gets these numbers "
+                "without it. Put it there, or measure again with `run_retrieval.py --alignment none`.",
+                source,
+                ALIGNMENT_FILE,
+            )
     (place / RESULTS_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return source
 
 
-def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: Path | None) -> bool:
+def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: Path | None) -> str | None:
+    """Put the example picture beside the weights, and say what it shows; None where there is none, or other tiles are to be shown."""
     if options.picture and not Path(options.picture).is_file():
         raise FileNotFoundError(f"No picture at {options.picture}.")
+    if options.data and not options.picture:
+        return None
     beside = sorted((results.parent if results else folder).glob("retrieval_*_to_*.png"))
     candidates = [Path(options.picture)] if options.picture else [folder / PICTURE_FILE, *beside]
     source = next((path for path in candidates if path.is_file()), None)
     if source is None:
-        return False
+        return None
     if not source.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"{source} is no PNG: the example picture must be one.")
     shutil.copyfile(source, place / PICTURE_FILE)
-    return True
+    return "Queries and what was found for them."

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from csmae_hf.optional import needs_package
+
 SUFFIXES = (".tif", ".tiff", ".jp2")
 """Endings of image files."""
 
@@ -105,7 +107,7 @@ def import_rasterio() -> Any:
     try:
         import rasterio
     except ImportError as error:
-        raise ImportError("Reading image files needs rasterio: pip install 'csmae-hf[geo]' (or rasterio).") from error
+        raise needs_package("Reading image files", "rasterio", error) from error
     return rasterio
 
 

@@ -101,6 +101,20 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def is_generated(data: str | os.PathLike[str] | None) -> bool | None:
+    """Say whether data, as named on a command line, are generated scenes; None where they are not there to be looked at.
+
+    A sample is known by what lies in its folder and not by its name; its store may be named in place of the folder. Where no data are
+    named (None), [`default_sample`] is what is taken.
+    """
+    if data is None:
+        return True
+    place = Path(data)
+    if not place.exists():
+        return None
+    return any((folder / MANIFEST_NAME).is_file() for folder in (place, place.resolve().parent))
+
+
 def _holds_the_same(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether the folder already holds this very sample; False where there is nothing, an error where there is something else."""
     if not folder.exists():

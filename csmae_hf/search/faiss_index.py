@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from csmae_hf.files import Entry, write_file
+from csmae_hf.optional import needs_package
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.nearest import rerank
@@ -139,7 +140,7 @@ def import_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ImportError("The faiss index needs faiss: pip install 'csmae-hf[faiss]' (or faiss-cpu).") from error
+        raise needs_package("The faiss index", "faiss", error) from error
     return faiss
 
 

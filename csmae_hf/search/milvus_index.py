@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from csmae_hf.optional import needs_package
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import columns_of, milvus_of, milvus_time
 from csmae_hf.search.ids import ID, TileRows
@@ -239,12 +240,12 @@ def connect(uri: str, token: str = "") -> Any:
     try:
         from pymilvus import MilvusClient, MilvusException
     except ImportError as error:
-        raise ImportError("The Milvus index needs pymilvus: pip install 'csmae-hf[milvus]'.") from error
+        raise needs_package("The Milvus index", "pymilvus", error) from error
     try:
         return MilvusClient(uri=uri, token=token, timeout=30)
     except MilvusException as error:
         if is_embedded(uri) and "lite" in str(error).lower():
-            raise ImportError("Embedded Milvus needs milvus-lite: pip install 'csmae-hf[milvus]'.") from error
+            raise needs_package("Embedded Milvus", "milvus_lite", error) from error
         raise ConnectionError(f"No Milvus answers at {uri}: {error.message}") from error
 
 

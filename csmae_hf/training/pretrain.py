@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
-from transformers import TrainerCallback, set_seed
+from transformers import PreTrainedConfig, TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.cpu import keep_freed_memory, speed_up
@@ -20,6 +21,8 @@ from csmae_hf.data.load import Missing
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
 from csmae_hf.data.units import image_columns
 from csmae_hf.sample.default import load_data_or_sample
+from csmae_hf.sample.generate import is_generated
+from csmae_hf.sample.shipped import model_place
 from csmae_hf.training.arguments import (
     ARGUMENTS_NAME,
     CSMAETrainingArguments,
@@ -66,10 +69,13 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     set_seed(training_args.seed)
-    model = build_model(model_args, output_dir if training_args.process_index == 0 else None)
+    start = model_args.model_name_or_path and model_place(model_args.model_name_or_path)
+    built_args = replace(model_args, model_name_or_path=start)
+    model = build_model(built_args, output_dir if training_args.process_index == 0 else None)
     if training_args.device.type == "cpu":
         speed_up(model, torch.bfloat16 if training_args.bf16 else torch.float32)
-    processor = build_processor(model_args, cast(CSMAEConfig, model.config))
+    processor = build_processor(built_args, cast(CSMAEConfig, model.config))
+    mark_generated(model.config, data_args.data, start)
     with training_args.main_process_first(desc="reading the archive"):
         train = load_split(data_args, data_args.train_split, data_args.max_train_tiles)
         if not len(train):
@@ -174,6 +180,15 @@ def tiles_with_all(tiles: Dataset, sensors: Iterable[str]) -> Dataset:
     stored = tiles.select_columns(names).with_format("arrow")[:]  # keys, where the pixels lie in a store
     missing = np.logical_or.reduce([stored.column(name).is_null().to_numpy() for name in names])
     return tiles.select(np.flatnonzero(~missing))
+
+
+def mark_generated(config: PreTrainedConfig, data: str | None, start: str | None) -> None:
+    """Write into a model's configuration whether it was trained on generated scenes, so that this follows the weights everywhere.
+
+    It was where its data are generated, and where the checkpoint was that it started from.
+    """
+    before = CSMAEConfig.get_config_dict(start)[0] if start else {}
+    config.trained_on_generated = bool(is_generated(data) or before.get("trained_on_generated"))
 
 
 def build_callbacks(run: Run) -> list[TrainerCallback]:

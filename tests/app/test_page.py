@@ -14,7 +14,7 @@ from csmae_hf.data.load import load_data
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 
-pytest.importorskip("gradio", reason="no gradio: pip install csmae-hf[app]")
+pytest.importorskip("gradio", reason="pip install gradio")
 rasterio = pytest.importorskip("rasterio")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 

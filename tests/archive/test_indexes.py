@@ -161,7 +161,7 @@ def test_a_lost_faiss_package_costs_speed_and_nothing_else(archive, tmp_path, mo
     monkeypatch.setitem(sys.modules, "faiss", None)
     loaded = Archive.load(tmp_path / "archive")
     assert (
-        "faiss index is not used, search is exact: The faiss index needs faiss: pip install 'csmae-hf[faiss]'"
+        "faiss index is not used, search is exact: The faiss index needs faiss-cpu: pip install 'faiss-cpu>=1.11'"
         in caplog.text
     )
     assert loaded.search("tile 5", sensor="s1", archive_sensor="s2").exact

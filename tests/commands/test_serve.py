@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,7 @@ def test_the_evaluation_is_found_beside_the_archive_or_where_it_is_said_to_be(fo
 @pytest.mark.slow
 def test_without_an_archive_a_sample_is_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny = '{"hidden_size": 32, "num_attention_heads": 2, "multi_sensor_encoder_depth": 1, "cross_sensor_encoder_depth": 1, '
-    tiny += '"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}'
-    first = sample_explorer(tiles=80, num_train_epochs=1, model_overrides=tiny)
+    first = sample_explorer(tiles=80)
     assert first.notice == SAMPLE_NOTICE
     assert len(first.archive) == 80
     assert len(first.evaluation["directions"]) == 4
@@ -75,3 +74,12 @@ def test_the_space_names_what_it_is_tested_with():
     assert card["sdk"] == "gradio"
     assert card["sdk_version"] == pinned[1]
     compile((ROOT / "space" / card["app_file"]).read_text(), card["app_file"], "exec")
+
+
+def test_the_space_installs_what_the_package_needs_and_not_the_package_which_is_on_no_index():
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    wanted = settings["options"]["install_requires"].split()
+    wanted += [line for extra in ("app", "geo") for line in settings["options.extras_require"][extra].split()]
+    lines = (ROOT / "space" / "requirements.txt").read_text().split()
+    assert [line for line in lines if not line.startswith(("--", "http"))] == wanted

@@ -175,6 +175,7 @@ def test_everything_that_is_promised_is_written(complete):
     document = json.loads((folder / "results.json").read_text())
     assert len(document["directions"]) == 4
     assert len(document["metadata"]["probes"]) == 8
+    assert document["metadata"]["generated"] is True
     with (folder / "results.csv").open(newline="") as stream:
         assert [row["query_sensor"] + row["archive_sensor"] for row in csv.DictReader(stream)] == [
             "s1s1",
@@ -301,7 +302,7 @@ def test_without_matplotlib_the_report_keeps_its_tables_and_says_what_to_install
     monkeypatch.setattr(builtins, "__import__", refuse)
     outcome = retrieve([str(model)], options(sample, tmp_path, pictures=1))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "pip install &quot;csmae-hf[viz]&quot;" in page
+    assert "pip install &#x27;matplotlib&gt;=3.8&#x27;" in page
     assert "<svg" not in page
     assert page.count("<table>") == 2
     assert page.count('<figure class="query"') == 4
@@ -310,7 +311,7 @@ def test_without_matplotlib_the_report_keeps_its_tables_and_says_what_to_install
 
 def test_a_probe_without_scikit_learn_is_refused_before_anything_is_embedded(sample, model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r'pip install "csmae-hf\[probe\]"'):
+    with pytest.raises(ImportError, match="pip install 'scikit-learn>="):
         retrieve([str(model)], options(sample, tmp_path, probe=True))
     assert not list(tmp_path.iterdir())
 

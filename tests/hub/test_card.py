@@ -8,9 +8,9 @@ import pytest
 import yaml
 from hub_double import HubDouble
 from hub_models import run_python, save_tiny
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
-from csmae_hf.hub.card import collection_card, model_card
+from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
 from csmae_hf.hub.facts import read_facts, without_paths
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
@@ -61,7 +61,9 @@ RESULTS = {
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("card") / "run"
-    save_tiny(folder)
+    model = save_tiny(folder)
+    model.config.trained_on_generated = False  # as pre-training writes it
+    model.config.save_pretrained(folder)
     settings = {"data": "/home/someone/BigEarthNet", "train_split": "train", "learning_rate": 1e-4, "seed": 42}
     settings |= {"num_train_epochs": 150, "flips": True, "max_steps": -1, "hub_token": "hf_SecretSecretSecret"}
     (folder / "arguments.yaml").write_text(yaml.safe_dump(settings))
@@ -182,6 +184,73 @@ def test_results_on_a_sample_archive_say_so(tmp_path: Path, facts: Facts, data: 
     card = model_card(read_facts(tmp_path, model, facts["processor"], results=tmp_path / "results.json"), "me/x")
     assert ("these numbers say nothing of real land" in card) is generated
     assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("said", [True, None])
+def test_what_the_data_were_called_proves_nothing(tmp_path: Path, said: bool | None) -> None:
+    """A sample in a folder named BigEarthNet-x, pushed from where that folder is not: the weights say it, or nobody knows."""
+    model = save_tiny(tmp_path)
+    if said is not None:
+        model.config.trained_on_generated = said
+        model.save_pretrained(tmp_path)
+    (tmp_path / "arguments.yaml").write_text("data: elsewhere/BigEarthNet-x\n")
+    card = model_card(facts_of(tmp_path), "me/x")
+    assert ("Trained on generated scenes" in card) is bool(said)
+    assert "CDLA" not in card
+
+
+def test_the_fields_of_geo_embeddings_are_there(facts: Facts) -> None:
+    data = ModelCard(model_card(facts, "me/full")).data.to_dict()
+    expected = {
+        "provider": "me",
+        "embedding_spatial_types": ["patch"],
+        "embedding_temporal_type": ["single-date"],
+        "embedding_dimension": 32,
+        "precomputed_embeddings": "no",
+    }
+    assert {name: data.get(name) for name in expected} == expected
+    assert data["pretraining"]["product_names"] == ["sentinel-1-grd", "sentinel-2-l2a"]
+    assert "cautions" not in data
+    assert "inference" not in data, "which is another field to the Hub"
+    made = ModelCard(model_card({**facts, "synthetic": True, "provider": "A lab"}, "me/full")).data.to_dict()
+    assert made["provider"] == "A lab"
+    assert "generated" in made["cautions"]
+    assert "product_names" not in made["pretraining"], "generated scenes are no product"
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [("someone/csmae-sesd", "someone/csmae-sesd"), ("/home/someone/runs/model", None), ("runs/a/model", None)],
+)
+def test_a_base_model_is_named_by_its_name_on_the_hub(tmp_path: Path, start: str, found: str | None) -> None:
+    save_tiny(tmp_path)
+    (tmp_path / "arguments.yaml").write_text(f"data: tiles\nmodel_name_or_path: {start}\n")
+    data = ModelCard(model_card(facts_of(tmp_path), "me/x")).data.to_dict()
+    assert data.get("base_model") == found
+    assert data.get("base_model_relation") == ("finetune" if found else None)
+
+
+def test_a_base_model_of_an_earlier_card_is_kept(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    (tmp_path / "README.md").write_text("---\nbase_model: someone/base\n---\n# x\n")
+    assert "base_model: someone/base" in model_card(facts_of(tmp_path), "me/x")
+
+
+def test_benchmark_entries_are_read_back_by_the_hubs_client() -> None:
+    aligned = {**RESULTS, "metadata": {"alignment": {"method": "procrustes"}}}
+    entries = parse_eval_result_entries(benchmark_entries(aligned, "tester/tiles", generated=True))
+    assert [(entry.dataset_id, entry.task_id) for entry in entries] == [
+        ("tester/tiles", task) for task in ("s1_to_s1", "s1_to_s2", "s2_to_s1")
+    ]
+    assert [entry.value for entry in entries] == pytest.approx([0.32, 0.42, 0.52])
+    for words in ("F1@10", "archive split test", "alignment procrustes", "generated scenes"):
+        assert words in entries[0].notes
+
+
+def test_an_alignment_is_named_beside_its_numbers(facts: Facts) -> None:
+    results = {**facts["results"], "metadata": {"alignment": {"method": "procrustes"}}}
+    assert "aligned (procrustes); `alignment.safetensors`" in model_card({**facts, "results": results}, "me/x")
+    assert "aligned" not in model_card(facts, "me/x")
 
 
 def test_an_encoder_says_that_training_cannot_go_on(facts: Facts) -> None:

@@ -33,6 +33,7 @@ CODE = {
     "modeling_csmae.py",
     "pipeline_csmae.py",
 }
+PNG = b"\x89PNG\r\n\x1a\n"
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
@@ -104,6 +105,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("publish")
     models = {variant: save_tiny(folder / variant, variant, seed) for seed, variant in enumerate(VARIANTS)}
+    for variant in VARIANTS:
+        (folder / variant / "example.png").write_bytes(PNG)  # so that not every push draws one
     canary = folder / "canary"
     with HubDouble() as hub:
         pushed = run_python(PUSHES, hub.env(folder / "hf"), *VARIANTS, cwd=folder)
@@ -183,7 +186,8 @@ def reference(model: CSMAEForPreTraining) -> dict[str, torch.Tensor]:
 
 def test_a_push_holds_all_that_a_stranger_needs_and_no_pickle(world: World) -> None:
     files = world.hub.files("tester/sesd")
-    assert set(files) == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", *CODE}
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "example.png"}
+    assert set(files) == names | CODE
     auto_map = json.loads(files["config.json"])["auto_map"]
     assert {"AutoConfig", "AutoModel", "AutoModelForPreTraining"} <= set(auto_map)
     for name in CODE:
@@ -354,6 +358,7 @@ def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(
         "model.safetensors",
         "preprocessor_config.json",
         "README.md",
+        "example.png",
         *CODE,
     }
     text = b"".join(path.read_bytes() for path in out.iterdir())

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS, STATISTICS
 from csmae_hf.sample import generate as sample
 from csmae_hf.sample.acquisitions import ACQUISITIONS, draw_acquisition
-from csmae_hf.sample.generate import generate_sample, read_manifest, split_of
+from csmae_hf.sample.generate import generate_sample, is_generated, read_manifest, split_of
 from csmae_hf.sample.landcover import cover_shares, draw_cover, draw_parcels, smooth_field
 from csmae_hf.sample.materials import RECIPES, season_at
 from csmae_hf.sample.scenes import LABEL_COVER, MAX_TILES, Scene, ScenePlan, make_scene, plan_scene, scene_generator
@@ -497,3 +497,12 @@ def test_retrieval_across_sensors_needs_learning_and_can_be_learned(scenes: list
     assert abs(np.mean(untrained) - chance) < 0.05
     assert spread(shared1, shared2) > chance + 0.08
     assert spread(shared2, shared1) > chance + 0.08
+
+
+def test_generated_scenes_are_known_by_what_lies_there(archive: Path, tmp_path: Path) -> None:
+    assert is_generated(archive) is True
+    assert is_generated(next(archive.glob("*LMDB"))) is True, "the store alone is the sample, too"
+    (tmp_path / "sample").mkdir()
+    assert is_generated(tmp_path / "sample") is False
+    assert is_generated(tmp_path / "nothing") is None, "nobody can say"
+    assert is_generated(None) is True, "where no data are named, a sample is taken"

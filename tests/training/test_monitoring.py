@@ -240,9 +240,9 @@ def test_a_collapse_is_warned_of_with_its_step(sample, tmp_path, caplog, monkeyp
 
 def test_without_matplotlib_the_run_goes_on(sample, tmp_path, caplog, monkeypatch):
     def missing(*args, **kwargs):
-        raise ImportError('Drawing figures needs matplotlib: pip install "csmae-hf[viz]"')
+        raise ImportError("Drawing figures needs matplotlib: pip install 'matplotlib>=3.8'")
 
     monkeypatch.setattr(monitoring, "draw_reconstructions", missing)
     run_tiny(sample, tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1)
-    assert caplog.text.count("csmae-hf[viz]") == 1
+    assert caplog.text.count("pip install") == 1
     assert len(looks(tmp_path)) == 2

@@ -11,11 +11,32 @@ import torch
 from archives import make_dataset, make_processor
 from tiny_runs import run_here
 
+from configuration_csmae import CSMAEConfig
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import pretrain
 from csmae_hf.training import pretrain as pretrain_module
-from csmae_hf.training.pretrain import look_at_tiles, tiles_with_all
+from csmae_hf.training.pretrain import look_at_tiles, mark_generated, tiles_with_all
 from csmae_hf.training.trainer import CSMAETrainer
+
+
+@pytest.mark.parametrize(
+    ("name", "start_was", "expected"),
+    [("BigEarthNet-x", None, True), ("tiles", None, False), ("tiles", True, True), ("tiles", False, False)],
+)
+def test_generated_scenes_are_written_into_the_configuration(
+    tmp_path: Path, name: str, start_was: bool | None, expected: bool
+) -> None:
+    """By what lies in the folder and not by its name; what a model started from counts too."""
+    (tmp_path / "tiles").mkdir()
+    generate_sample(tmp_path / "BigEarthNet-x", tiles=5, seed=0)
+    start = None
+    if start_was is not None:
+        start = str(tmp_path / "start")
+        CSMAEConfig(trained_on_generated=start_was).save_pretrained(start)
+    config = CSMAEConfig()
+    mark_generated(config, str(tmp_path / name), start)
+    config.save_pretrained(tmp_path / "saved")
+    assert CSMAEConfig.from_pretrained(tmp_path / "saved").trained_on_generated is expected
 
 
 def exchanged(row: dict[str, Any], place: int, share: float) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""A card is compared with its files: what is right passes, and each kind of mistake is found by its words."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_models import save_tiny
+
+from csmae_hf.commands.main import main
+from csmae_hf.hub.check_card import check_card
+from csmae_hf.hub.publish_model import PublishOptions, stage_model
+
+METRICS = ("precision", "recall", "f1_of_means", "mean_pair_f1")
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The text files of a pushed folder, by name."""
+    base = tmp_path_factory.mktemp("check")
+    run = base / "run"
+    model = save_tiny(run)
+    model.config.trained_on_generated = True
+    model.config.save_pretrained(run)
+    (run / "example.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    directions = [
+        {"query_sensor": a, "archive_sensor": b, "k": 10, "n_queries": 9, "n_archive": 8}
+        | {metric: 0.1 * (place + 1) + 0.0123456 for place, metric in enumerate(METRICS)}
+        for a in ("s1", "s2")
+        for b in ("s1", "s2")
+    ]
+    results = {"protocol": {"k": 10}, "metadata": {"data": "tiles", "generated": True}, "directions": directions}
+    (run / "results.json").write_text(json.dumps(results))
+    options = PublishOptions(license="mit", datasets=("tester/tiles",))
+    out = stage_model(run, base / "out", "me/tiny", options)
+    names = ("README.md", "config.json", "results.json", ".eval_results/retrieval.yaml")
+    return {name: (out / name).read_text() for name in names}
+
+
+@pytest.fixture
+def folder(staged: dict[str, str], tmp_path: Path) -> Path:
+    for name, text in staged.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "example.png").write_bytes(b"")
+    return tmp_path
+
+
+def change(path: Path, edit: Callable[[str], str]) -> None:
+    before = path.read_text()
+    path.write_text(edit(before))
+    assert path.read_text() != before
+
+
+def test_what_a_push_writes_is_right(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_card(folder) == []
+    assert main(["card", str(folder), "--check"]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "becomes", "words"),
+    [
+        ("README.md", r"\A---\n", "", "no metadata"),
+        ("README.md", r"license: mit", "license: [", "cannot be read"),
+        ("README.md", r"library_name: \w+", "library_name: timm", "library_name"),
+        ("README.md", r"pipeline_tag: .*", "", "pipeline_tag"),
+        ("README.md", r"embedding_dimension: 32", "embedding_dimension: 768", "embeds have 32"),
+        ("README.md", r"- single-date", "- daily", "embedding_temporal_type"),
+        ("README.md", r"(?m)^tags:", "base_model: ../runs/a\ntags:", "base_model"),
+        ("README.md", r"value: 0.312346", "value: 0.9", "s1 to s1 is 0.9 in model-index, and 0.312346"),
+        ("README.md", r"(\| s2 → s1 \| [\d.]+ \|) [\d.]+", r"\1 0.7777", "row s2 → s1"),
+        ("README.md", r"\(example.png\)", "(picture.png)", "picture.png"),
+        ("README.md", r"generated", "made", "generated scenes"),
+        ("README.md", r"## Citation", "/home/me/runs\n\n## Citation", "/home/me/runs"),
+        ("results.json", r'"f1_of_means": 0.31', '"f1_of_means": 0.51', "model-index"),
+        (".eval_results/retrieval.yaml", r"value: 0.31", "value: 0.81", ".eval_results/retrieval.yaml has 0.81"),
+        (".eval_results/retrieval.yaml", r"id: tester/tiles", "id: tiles", "data set 'tiles'"),
+        (".eval_results/retrieval.yaml", r"task_id", "task", "cannot be read"),
+    ],
+)
+def test_each_mistake_is_found(
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, pattern: str, becomes: str, words: str
+) -> None:
+    change(folder / file, lambda text: re.sub(pattern, becomes, text))
+    assert main(["card", str(folder), "--check"]) == 1
+    assert words in capsys.readouterr().out
+
+
+def test_what_is_only_missing_is_a_note(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder / "README.md", lambda text: text.replace("license: mit\n", "", 1))
+    assert main(["card", str(folder), "--check"]) == 0
+    assert "note: license is missing" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_card_is_told_how_to_write_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_tiny(tmp_path)
+    assert main(["card", str(tmp_path), "--check"]) == 2
+    assert "--write" in caplog.text
+    assert main(["card", str(tmp_path), "--write", "--license", "mit", "--repository", "me/x"]) == 0
+    assert not [finding for finding in check_card(tmp_path) if finding.is_error]
