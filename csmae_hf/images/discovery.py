@@ -192,7 +192,9 @@ def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str],
             of_sensor = {sensor: of_sensor.get(sensor, [])}
         described |= sensor is None and bool(of_sensor)
         name = names.without_sensor(os.path.splitext(file)[0]) or os.path.basename(directory) or root.name
-        if not of_sensor:
+        if not of_sensor and (platform := _other_platform(root / path, "s2")):  # SR_B2, as Landsat names bands
+            found.others[path] = platform
+        elif not of_sensor:
             found.ignored.append(path)
         for whose, its in of_sensor.items():
             platform = _other_platform(root / path, whose)

@@ -378,10 +378,11 @@ def make_image(
             pixels = np.where(mask, np.float32("nan"), pixels.astype(np.float32))
         bands[band] = pixels
     if beside is not None and beside.note and unit is None:
-        offset = _offset_in_pixels(bands)
-        unit, unit_by = ("dn+1000", "the pixels, where the catalogue cannot be trusted") if offset else (None, "")
-        if offset is not None:
-            notes.append(f"By the pixels, the offset of 1000 is {'' if offset else 'not '}in them.")
+        decided = _offset_in_pixels(bands)
+        if decided:
+            unit, unit_by = "dn+1000", "the pixels, where the catalogue cannot be trusted"
+        if decided is not None:
+            notes.append(f"By the pixels, the offset of 1000 is {'' if decided else 'not '}in them.")
     first = next(iter(chosen.values())).raster.grid
     facts = Facts(
         tuple(dict.fromkeys(layer.raster.path for layer in chosen.values())),
