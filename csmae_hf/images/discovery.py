@@ -66,7 +66,8 @@ def find_images(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}: expected a folder of GeoTIFFs.")
+        remedy = " This is a file: give the folder that it lies in, or a table of paths." if root.is_file() else ""
+        raise FileNotFoundError(f"No folder {root}: expected a folder of GeoTIFFs.{remedy}")
     names = names or SensorNames()
     top = root.resolve().name
     safes: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}  # whose files lie in several folders
