@@ -553,9 +553,13 @@ def _hole_sizes(images: Images, own: str) -> np.ndarray:
         bands = [_array(band.pixels[row]) for band in largest]
         smaller = [_array(band.pixels[row]) for band in group.values() if band.pixels.shape[-1] < len(bands[0])]
         for mask in _holes(bands):
-            natural = own == "dn" and _is_shadow(mask, bands, scale)
-            if not natural and all(_agrees(mask, band) for band in smaller):
-                counts[row] += mask.sum()
+            clipped = (
+                own == "dn" and max(float(band[mask].max()) for band in bands) <= scale
+            )  # as Sen2Cor clips shadows
+            for part in _pieces(mask) if clipped else [mask]:
+                natural = clipped and _is_shadow(part, bands, scale)
+                if not natural and all(_agrees(part, band) for band in smaller):
+                    counts[row] += part.sum()
     return counts
 
 
@@ -607,10 +611,22 @@ def _runs(flags: np.ndarray, length: int, axis: int) -> np.ndarray:
     return np.asarray(np.logical_and.reduce(parts))
 
 
+def _pieces(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """The parts (H, W) of a mask (H, W) that do not touch each other: a hole in bright ground is none of the shadows elsewhere."""
+    left = mask.copy()
+    while left.any():
+        grown, piece = np.zeros_like(mask), np.zeros_like(mask)
+        grown.flat[left.argmax()] = True
+        while (grown != piece).any():
+            piece, padded = grown, np.pad(grown, 1)
+            around = padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]
+            grown = (piece | around) & mask
+        left &= ~piece
+        yield piece
+
+
 def _is_shadow(mask: np.ndarray, bands: Sequence[np.ndarray], scale: float) -> bool:
-    """Whether pixels (H, W) of one value are at the least value that Sen2Cor gives, amid dark ones."""
-    if max(float(band[mask].max()) for band in bands) > scale:
-        return False
+    """Whether a piece (H, W) of pixels of one value lies amid dark ones."""
     padded = np.pad(mask, 1)
     around = (padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]) & ~mask
     brightest = np.max([band[around] for band in bands], axis=0) if around.any() else np.zeros(1)

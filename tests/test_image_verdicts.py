@@ -227,6 +227,21 @@ def test_shadows_that_sen2cor_clips_at_1_are_no_holes(tiles: dict[str, list[Tile
     assert [verdict("s2", tile) for tile in clipped] == [""] * len(clipped)
 
 
+def test_shadows_elsewhere_do_not_hide_a_hole_in_bright_ground(tiles: dict[str, list[Tile]]) -> None:
+    place = slice(30, 42)
+    bright = [tile for tile in tiles["s2"] if tile["B08"].min() > 100 and tile["B08"][place, place].mean() > 1000]
+    clipped = []
+    for tile in bright:
+        dark = each_band(tile, lambda pixels: np.copy(pixels))
+        for pixels in dark.values():  # deep shadow amid shadow along the southern edge
+            factor = 120 // len(pixels)
+            pixels[84 // factor :] = pixels[84 // factor :] % 97 + 100
+            pixels[90 // factor : 114 // factor, 12 // factor : 108 // factor] = 1
+        clipped.append(dark)
+    assert [tile for tile in clipped if "no-data" in verdict("s2", tile)] == []
+    assert missed("s2", [filled(tile, 1, place, place) for tile in clipped], "no-data") == []
+
+
 @pytest.mark.parametrize(("counts", "said"), [({"B02": 1}, "1 pixel at"), ({"B02": 3, "B8A": 2}, "5 pixels at")])
 def test_saturated_pixels_are_counted(tiles: dict[str, list[Tile]], counts: dict[str, int], said: str) -> None:
     tile = each_band(tiles["s2"][0], np.copy)

@@ -35,6 +35,7 @@ from csmae_hf.data.time_column import Time, is_time
 from csmae_hf.data.unit_rules import check_unit, read_unit, units_column
 from csmae_hf.data.v1_labels import read_v1_labels
 from csmae_hf.files import write_atomically
+from csmae_hf.images.names import Sensors, bands_by_sensor
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def load_bigearthnet(
     subset: str | None = None,
     metadata: Paths | None = None,
     splits: str | os.PathLike[str] | None = None,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     missing: Literal["error", "drop"] = "error",
     max_missing: float | None = None,
     missing_list: str | os.PathLike[str] | None = None,
@@ -76,8 +77,9 @@ def load_bigearthnet(
         splits: v1 only: folder of train.csv, val.csv or validation.csv, and test.csv (may be .bz2; the S2 name, and perhaps the S1
             name; with a line of column names or without), instead of those beside the LMDB or in a folder `official_splits` or
             `splits` beside it.
-        sensors: Pixel columns to make, and the bands of each (None: all); default all bands of each sensor that the store has. Other
-            sensors than BigEarthNet's are those that a v2 store's metadata has a column of names for, such as `thermal_name`.
+        sensors: Pixel columns to make, and the bands of each (None: all), or their names alone; default all bands of each sensor that
+            the store has. Other sensors than BigEarthNet's are those that a v2 store's metadata has a column of names for, such as
+            `thermal_name`.
         missing: What to do about tiles that are listed but are not in the store. Either way they are left out, counted in one warning,
             and listed in a file; "error" refuses when they are more than `max_missing` of those listed, as of a store half
             copied; "drop" does not, as for a small store with the table of all BigEarthNet.
@@ -109,6 +111,7 @@ def load_bigearthnet(
         raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}, or None for all tiles.")
     if sensors is not None and not sensors:
         raise ValueError(f"No sensors were asked for; expected some of {', '.join(SENSORS)}, or None for all.")
+    sensors = None if sensors is None else bands_by_sensor(sensors)
     store = open_store(str(find_store(Path(path)).resolve()))
     rows = _read_rows(store, _paths(metadata), splits)
     named = dict.fromkeys([*SENSORS, *(sensor for row in rows for sensor in row.names)])

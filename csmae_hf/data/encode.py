@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from csmae_hf.bigearthnet import SENSORS, TILE_SENSOR
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.collate import group_reasons
+from csmae_hf.data.evenly import evenly
 from csmae_hf.data.find_tiles import FoundTile, FoundTiles, find_tiles
 from csmae_hf.data.inspect import look_at_pixels
 from csmae_hf.data.metadata import (
@@ -34,6 +35,7 @@ from csmae_hf.data.unit_rules import Units, units_column
 from csmae_hf.images.discovery import REFERENCE_MAP
 from csmae_hf.images.geotiff import TiffFolder, TiffImage
 from csmae_hf.images.image import BandImage
+from csmae_hf.images.names import Sensors
 from image_checks_csmae import BAND_UNIT, OFFSET
 
 _WRAPPED = (64_535, 65_535)
@@ -60,6 +62,10 @@ class Job(NamedTuple):
     suspect: Suspect = "leave-out"
 
 
+_MOST_LOOKED_AT = 1000
+"""So many images are looked at, where too many look wrong by a guess, to name those that do."""
+
+
 class SuspectFailure(Failure):
     """An image that looks wrong by a guess."""
 
@@ -68,7 +74,7 @@ def encode(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
@@ -141,23 +147,27 @@ def encode(
         make = functools.partial(_encode_image, str(found.root))
         most = 0 if suspect == "refuse" else MAX_UNREADABLE_SHARE * len(jobs)
         suspects: list[Failure] = []
-        for _, made in writer.fill(make, todo, workers, present, "image"):
+        for done, (_, made) in enumerate(writer.fill(make, todo, workers, present, "image"), start=1):
             if isinstance(made, Failure):
                 failures.append(made)
             if isinstance(made, SuspectFailure):
                 suspects.append(made)
                 if len(suspects) > most:
-                    raise ValueError(_refusal(suspects, len(jobs)))
+                    rest = todo[done:]  # looked at too, so that who mends them knows which they are
+                    looked = [make(rest[place]) for place in evenly(len(rest), _MOST_LOOKED_AT)]
+                    suspects += [other for other in looked if isinstance(other, SuspectFailure)]
+                    more = "" if len(looked) == len(rest) else " or more"
+                    raise ValueError(_refusal(suspects, f"{len(suspects)}{more} of {len(jobs)} images"))
         writer.finish(_metadata(found, jobs.keys() - {failure.key for failure in failures}), failures)
         written = len(writer.records) - present
     return WriteReport(Path(out), written, present, failures)
 
 
-def _refusal(suspects: Sequence[Failure], total: int) -> str:
+def _refusal(suspects: Sequence[Failure], count: str) -> str:
     """What is said where more images look wrong by a guess than may be left out."""
     reasons = [f"{failure.key}: {failure.reason}" for failure in suspects]
     return (
-        f"{len(suspects)} or more of {total} images look wrong by a guess:\n{group_reasons(reasons)}\n{SUSPECT_REMEDY}. "
+        f"{count} look wrong by a guess:\n{group_reasons(reasons)}\n{SUSPECT_REMEDY}. "
         "What is stored stays: run it again."
     )
 

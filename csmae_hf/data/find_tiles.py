@@ -44,7 +44,7 @@ from csmae_hf.images.band_names import parse_band, unknown_word
 from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_images
 from csmae_hf.images.geotiff import BandFiles, TiffFolder, TiffImage
 from csmae_hf.images.image import kind_of
-from csmae_hf.images.names import SensorNames, in_order
+from csmae_hf.images.names import SensorNames, Sensors, in_order
 from csmae_hf.images.overlap import LEAST_OVERLAP, overlap
 from csmae_hf.images.pairing import image_path, pair_keys
 from csmae_hf.images.products import of_path
@@ -108,7 +108,7 @@ class _Said(NamedTuple):
 def find_tiles(
     source: str | os.PathLike[str],
     *,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
@@ -617,6 +617,11 @@ def _image_of_row(row: Mapping[str, Any], sensor: str, names: SensorNames, folde
     if whole and by_band:
         raise ValueError(
             f"Tile {name} has paths in the column {sensor} and in those of its bands; leave one of them empty."
+        )
+    if len(set(by_band.values())) < len(by_band):
+        raise ValueError(
+            f"Tile {name} has one path for several bands of {sensor} ({', '.join(by_band)}). A file of several bands "
+            f"goes into the column {sensor}; it names them itself, or bands= does (--bands)."
         )
     if by_band:
         return TiffImage(name, sensor, tuple(BandFiles(by_band[band], (band,)) for band in in_order(by_band)))

@@ -21,7 +21,7 @@ from csmae_hf.images.discovery import REFERENCE_MAP, Discovery, Wrong, find_imag
 from csmae_hf.images.geotiff import TiffImage
 from csmae_hf.images.image import BandImage, Facts, Said, kind_of, list_layers, product_of, read_image
 from csmae_hf.images.metadata_files import read_beside
-from csmae_hf.images.names import SensorNames, in_order
+from csmae_hf.images.names import SensorNames, Sensors, in_order
 from csmae_hf.images.pairing import image_path
 from csmae_hf.images.raster import ARRAYS, SUFFIXES, Raster, RasterError, describe
 from image_checks_csmae import (
@@ -149,7 +149,7 @@ def inspect_images(
     bands: Mapping[str, Sequence[str]] | None = None,
     units: Units | None = None,
     level: str | None = None,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     pair: str | None = None,
     suspect: Suspect = "leave-out",
     limit: int = MOST_IMAGES,
@@ -593,6 +593,6 @@ def _tiles(found: Inspection) -> Iterator[str]:
         places = list(dict.fromkeys(images.values()))
         short = list(dict.fromkeys(place.rpartition("/")[2] for place in places))  # where that tells them apart
         shown = short if len(short) == len(places) else places
-        yield f"  {name}: " + (" + ".join(shown) if len(places) > 1 else "both in one file")
+        yield f"  {name}: " + (" + ".join(shown) if len(places) > 1 else f"{shown[0]}, of {' and '.join(images)}")
     if len(pairs) > _MOST_TILES:
         yield f"  ... and {len(pairs) - _MOST_TILES} more pairs"

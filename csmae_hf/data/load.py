@@ -13,6 +13,7 @@ from csmae_hf.data.store import DATA_FILE, is_lmdb_file
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.data.unit_rules import Units
 from csmae_hf.data.units import with_units
+from csmae_hf.images.names import Sensors
 
 ALL_TILES = "all"
 Missing = Literal["error", "drop"]
@@ -28,7 +29,7 @@ def load_data(
     missing: Missing = "error",
     limit: int | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     pair: str | None = None,
     units: Units | None = None,
     level: str | None = None,

@@ -218,8 +218,18 @@ def _environment(path: Path, state: tuple[int, ...]) -> lmdb.Environment:
             # does for a file that was written over in place. One that another took the place of stays open for those who read it
             for old in [old for old in _environments if old[0] != os.getpid() or old == key]:
                 _environments.pop(old)[1].close()
+            if _lock_file(path).exists():
+                # py-lmdb takes a store for an open one where the lock file beside it is that of an open one, though the data are
+                # another file by now
+                for old in [old for old, (_, environment) in _environments.items() if environment.path() == str(path)]:
+                    _environments.pop(old)[1].close()
             known = _environments[key] = state, _open_environment(path)
         return known[1]
+
+
+def _lock_file(path: Path) -> Path:
+    """The lock file beside the data, which LMDB makes for those who open it with a lock."""
+    return path / "lock.mdb" if path.is_dir() else path.with_name(f"{path.name}-lock")
 
 
 def _open_environment(path: Path) -> lmdb.Environment:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -12,7 +12,7 @@ from csmae_hf.data.find_tiles import FoundTiles, find_tiles
 from csmae_hf.data.pixel_column import TIFF_PREFIX, Tile, TileBands, refer
 from csmae_hf.data.unit_rules import Units
 from csmae_hf.images.geotiff import Footprint, TiffFolder
-from csmae_hf.images.names import in_order
+from csmae_hf.images.names import Sensors, bands_by_sensor, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def load_tiles(
     source: str | os.PathLike[str],
     *,
     bands: Mapping[str, Sequence[str]] | None = None,
-    sensors: Mapping[str, Sequence[str] | None] | None = None,
+    sensors: Sensors | None = None,
     metadata: str | os.PathLike[str] | None = None,
     splits: str | os.PathLike[str] | None = None,
     pair: str | None = None,
@@ -39,10 +39,10 @@ def load_tiles(
             perhaps `s1_id`, `labels`, `country`, `split`, `snow`, `cloud_or_shadow`, `units_s1`, `units_s2`; its paths are
             relative to it.
         bands: By sensor, the bands of files that hold several and do not name them, in the order of the file.
-        sensors: Pixel columns to make, and the bands of each (None: all); default those of all sensors found, with the bands that
-            every image has. Any name will do: a sensor that is not BigEarthNet's is found by the bands given for it, spelled as in the
-            names of files (`X_T10.tif`), or by its own name in that of a file or a folder (`X_thermal.tif`, `thermal/X.tif`), and
-            paired as S1 is. A band given for it is no more of the sensor that BigEarthNet has it of.
+        sensors: Pixel columns to make, and the bands of each (None: all), or their names alone; default those of all sensors found,
+            with the bands that every image has. Any name will do: a sensor that is not BigEarthNet's is found by the bands given for
+            it, spelled as in the names of files (`X_T10.tif`), or by its own name in that of a file or a folder (`X_thermal.tif`,
+            `thermal/X.tif`), and paired as S1 is. A band given for it is no more of the sensor that BigEarthNet has it of.
         metadata: Table to use instead of one found in the folder or beside it: parquet as of BigEarthNet v2, or CSV as of v1.
         splits: Folder of split lists as of BigEarthNet v1: train.csv, val.csv, test.csv, one id a line.
         pair: What of their names the images of a tile have in common, where names are not alike but for the sensor: a pattern such as
@@ -62,6 +62,7 @@ def load_tiles(
             the two images of a pair lie in different places.
         RasterError: On looking at the pixels of a file that cannot be read, or says what contradicts the arguments.
     """
+    sensors = None if sensors is None else bands_by_sensor(sensors)
     found = find_tiles(
         source, sensors=sensors, bands=bands, metadata=metadata, splits=splits, pair=pair, units=units, level=level
     )
@@ -88,7 +89,7 @@ def load_tiles(
     return to_dataset([tile.row for tile in found.tiles], pixels, latitude_of=latitude_of)
 
 
-def check_asked(found: FoundTiles, sensors: Mapping[str, Any] | None) -> None:
+def check_asked(found: FoundTiles, sensors: Iterable[str] | None) -> None:
     """Refuse sensors of which there is no image, and none at all; None is all there are."""
     for sensor in sensors or ():
         if sensor not in found.sensors:

@@ -66,7 +66,8 @@ def find_images(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}: expected a folder of GeoTIFFs.")
+        remedy = " This is a file: give the folder that it lies in, or a table of paths." if root.is_file() else ""
+        raise FileNotFoundError(f"No folder {root}: expected a folder of GeoTIFFs.{remedy}")
     names = names or SensorNames()
     top = root.resolve().name
     safes: dict[tuple[str, str, str], dict[str, list[_Found]]] = {}  # whose files lie in several folders
@@ -192,7 +193,9 @@ def _add_stacked(found: Discovery, root: Path, directory: str, files: list[str],
             of_sensor = {sensor: of_sensor.get(sensor, [])}
         described |= sensor is None and bool(of_sensor)
         name = names.without_sensor(os.path.splitext(file)[0]) or os.path.basename(directory) or root.name
-        if not of_sensor:
+        if not of_sensor and (platform := _other_platform(root / path, "s2")):  # SR_B2, as Landsat names bands
+            found.others[path] = platform
+        elif not of_sensor:
             found.ignored.append(path)
         for whose, its in of_sensor.items():
             platform = _other_platform(root / path, whose)

@@ -36,7 +36,7 @@ from csmae_hf.images.raster import (
     read_arrays,
     read_layer,
 )
-from image_checks_csmae import BAND_METRES, UNIT_NAMES
+from image_checks_csmae import BAND_METRES, DARKEST_WITH_OFFSET, MOST_DARK, UNIT_NAMES
 
 NOTHING = Product()
 
@@ -45,6 +45,8 @@ METRES_TOLERANCE = 0.1
 
 _FOLDERS_ABOVE = 3
 """So many folders above a file say something of its image; a SAFE does from further above."""
+
+_VISIBLE, _SHORT_WAVE = ("B02", "B03", "B04"), ("B11", "B12")
 
 OTHER_PLATFORMS = frozenset(["landsat", "hls", "l8", "l9"])
 """Words in a sensor's name that say that its bands are not Sentinel-2's."""
@@ -375,6 +377,12 @@ def make_image(
             no_data[band] = int(mask.sum())
             pixels = np.where(mask, np.float32("nan"), pixels.astype(np.float32))
         bands[band] = pixels
+    if beside is not None and beside.note and unit is None:
+        decided = _offset_in_pixels(bands)
+        if decided:
+            unit, unit_by = "dn+1000", "the pixels, where the catalogue cannot be trusted"
+        if decided is not None:
+            notes.append(f"By the pixels, the offset of 1000 is {'' if decided else 'not '}in them.")
     first = next(iter(chosen.values())).raster.grid
     facts = Facts(
         tuple(dict.fromkeys(layer.raster.path for layer in chosen.values())),
@@ -646,7 +654,7 @@ def _unit(
         claims["the product's name"] = product.unit
     # what names and metadata say is of the product's whole numbers, not of what somebody computed from them
     whole = all(layer.raster.layers[layer.place].dtype.startswith(("uint", "int")) for layer in chosen.values())
-    if kind == "s2" and whole and not claims.keys() - {"the call"}:
+    if kind == "s2" and whole:
         _claim_offset(chosen, product, beside, claims, convert, notes)
     if convert:
         band, (scale, offset) = next(iter(convert.items()))
@@ -678,19 +686,33 @@ def _claim_offset(
     notes: list[str],
 ) -> None:
     """What metadata, and where there are none the baseline in the name, say of the offset of 1000: never the date."""
+    tags = claims.keys() - {"the call"}
     if beside is not None and beside.note:
         notes.append(beside.note)
     elif beside is not None and beside.offsets is not None:
         offsets = {band: beside.offsets.get(band, 0.0) for band in chosen}
         if set(offsets.values()) == {-1000.0}:
             claims[beside.by] = "dn+1000"
-        else:
+        elif not tags or not any(offsets.values()):
             convert |= {band: (1.0, offset) for band, offset in offsets.items() if offset}
             claims[beside.by] = "dn"
     elif product.baseline and product.has_offset is not None:
         claims[f"processing baseline {product.baseline / 100:05.2f} in its name"] = (
             "dn+1000" if product.has_offset else "dn"
         )
+
+
+def _offset_in_pixels(bands: Mapping[str, Pixels]) -> bool | None:
+    """Whether the pixels show the offset of 1000; None where they do not tell, as over deserts, snow and clouds."""
+    visible, short_wave = ([bands[name] for name in names if name in bands] for names in (_VISIBLE, _SHORT_WAVE))
+    if not visible or not short_wave or any(pixels.dtype.kind == "f" for pixels in bands.values()):
+        return None
+    least, most = DARKEST_WITH_OFFSET
+    if any(np.quantile(pixels, MOST_DARK) < least for pixels in bands.values()):
+        return False
+    # without the offset, ground as bright as this in the visible is far brighter in the short-wave infrared, or snow
+    darkest = [min(float(np.quantile(pixels, MOST_DARK)) for pixels in group) for group in (visible, short_wave)]
+    return True if darkest[0] <= most and darkest[1] <= most + 500 else None
 
 
 def _check_tags(chosen: Mapping[str, Layer], kind: str | None) -> None:

@@ -27,6 +27,17 @@ def in_order(bands: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(bands, key=lambda band: _ORDER.get(band, len(_ORDER))))
 
 
+Sensors = Mapping[str, Sequence[str] | None] | Sequence[str]
+"""Sensors that are asked for, with the bands of each, None for all; or their names alone."""
+
+
+def bands_by_sensor(sensors: Sensors) -> dict[str, Sequence[str] | None]:
+    """Give the bands that are asked for by sensor, None for all of its."""
+    if isinstance(sensors, Mapping):
+        return dict(sensors)
+    return dict.fromkeys([sensors] if isinstance(sensors, str) else sensors)
+
+
 class BandFile(NamedTuple):
     """What the name of a file of one band says.
 
@@ -67,8 +78,9 @@ class SensorNames:
         others: Bands of declared sensors that are not BigEarthNet's.
     """
 
-    def __init__(self, declared: Mapping[str, Sequence[str] | None] | None = None):
-        own: dict[str, tuple[str, ...]] = {sensor: tuple(bands or ()) for sensor, bands in (declared or {}).items()}
+    def __init__(self, declared: Sensors | None = None):
+        asked = bands_by_sensor(declared or {})
+        own: dict[str, tuple[str, ...]] = {sensor: tuple(bands or ()) for sensor, bands in asked.items()}
         self.bands = _KNOWN | {sensor: bands for sensor, bands in own.items() if sensor not in _KNOWN}
         claimed = {band for bands in own.values() for band in bands}
         self._sensors_of: dict[str, list[str]] = {}

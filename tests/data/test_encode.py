@@ -506,3 +506,19 @@ def test_two_images_that_would_share_a_key_are_refused(tmp_path: Path) -> None:
     table.write_text("id,s1_id,VV,B02\na,b,a_VV.tif,a_B02.tif\nb,,,b_B02.tif\n")
     with pytest.raises(ValueError, match="key in common, 'b'"):
         encode(table, tmp_path / "out", workers=0)
+
+
+def test_all_images_of_a_mixed_folder_that_carry_the_offset_are_named(shared_data: Path, tmp_path: Path) -> None:
+    names = []
+    for number, image in enumerate(sorted((shared_data / V1_EXAMPLES / "BigEarthNet-S2-Example").iterdir())):
+        for path in image.glob("*_B*.tif"):
+            pixels = read_tiff(path) + np.uint16(1000 if number % 2 else 0)
+            band = path.stem.rpartition("_")[2]
+            write_tiff(tmp_path / "mixed" / f"site{number}_{band}.tif", [pixels])
+        names.append(f"site{number}")
+    carrying = names[1::2]
+    with pytest.raises(ValueError, match=rf"^{len(carrying)} of {len(names)} images look wrong") as caught:
+        encode(tmp_path / "mixed", tmp_path / "out", workers=0)
+    assert f"({', '.join(carrying)})" in str(caught.value)
+    rules = [f"dn+1000 of {name}" for name in carrying]
+    assert encode(tmp_path / "mixed", tmp_path / "out", workers=0, units={"s2": rules}).failures == []

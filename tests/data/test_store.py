@@ -369,3 +369,19 @@ def test_a_store_that_was_open_is_read_anew_when_another_takes_its_place(
     assert len(store) == len(TileStore(store_path)) == 40
     assert same(store.read("other_33"), 33)
     assert "tile_1" not in store
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_file_of_data_that_is_replaced_beside_its_lock_file_is_read_anew(tmp_path: Path, as_file: bool) -> None:
+    """Other writers leave a lock file beside the data, which stays when the data are copied anew."""
+    path, new = tmp_path / "store", tmp_path / "new"
+    for number, folder in ((3, path), (7, new)):
+        with lmdb.open(str(folder), subdir=not as_file, map_size=1 << 26) as environment:
+            put_batch(environment, [(f"tile_{number}".encode(), encode_safetensors(tile(number)))])
+    data, new_data = (folder if as_file else folder / DATA_FILE for folder in (path, new))
+    assert len(list(tmp_path.rglob("*lock*"))) == 2
+    store = TileStore(path)
+    assert store.keys() == ["tile_3"]
+    os.replace(new_data, data)
+    assert store.keys() == TileStore(path).keys() == ["tile_7"]
+    assert same(store.read("tile_7"), 7)

@@ -104,3 +104,9 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     for opening in (find_images, TiffFolder):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             opening(tmp_path / "nowhere")
+
+
+def test_a_file_given_for_a_folder_is_called_a_file(tmp_path: Path) -> None:
+    (tmp_path / "one.tif").write_bytes(b"II*\0")
+    with pytest.raises(FileNotFoundError, match=r"No folder .*one\.tif.* This is a file: give the folder"):
+        find_images(tmp_path / "one.tif")

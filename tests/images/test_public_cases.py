@@ -807,3 +807,74 @@ def test_every_reader_gives_equal_bands_for_every_real_file(shared_data: Path) -
                         np.testing.assert_array_equal(image[band], tile[band])
                     compared += 1
     assert compared == 3 * (12 + 2 + 2 + 2)
+
+
+# What catalogues and tags say of the offset
+
+
+@pytest.mark.parametrize("read", [READERS[name] for name in ("query", "path", "tiles")])
+@pytest.mark.parametrize("more", [0, 1000])
+def test_where_a_catalogue_cannot_be_trusted_the_pixels_decide(tmp_path: Path, read: Callable, more: int) -> None:
+    item = tmp_path / "S2A_29SND_20230518_0_L2A"
+    for band in S2:
+        write(item / f"{band}.tif", [pixels(band) + np.uint16(more)])
+    properties = LEFT_IN | {"s2:processing_baseline": "05.09"}
+    content = {"stac_version": "1.0.0", "id": item.name, "collection": "sentinel-2-l2a", "properties": properties}
+    (item / f"{item.name}.json").write_text(json.dumps(content))
+    image = read(item, S2, "s2")
+    if more:
+        assert image.unit == "dn+1000"
+    processor = CSMAEImageProcessor()
+    plain = processor(s2={band: pixels(band) for band in S2})["s2"]
+    assert (processor(s2=image)["s2"] == plain).all()
+    assert f"is {'' if more else 'not '}in them" in " ".join(image.facts.notes)
+
+
+def test_bright_ground_does_not_decide_the_offset(tmp_path: Path) -> None:
+    """Desert: as bright in the visible as with the offset, and far brighter in the short-wave infrared."""
+    item = tmp_path / "S2A_29SND_20230518_0_L2A"
+    for band in S2:
+        bright = pixels(band).astype(np.int64) % 500 + (1000 if band in ("B02", "B03", "B04") else 3500)
+        write(item / f"{band}.tif", [bright.astype(np.uint16)])
+    content = {"stac_version": "1.0.0", "id": item.name, "properties": LEFT_IN | {"s2:processing_baseline": "05.09"}}
+    (item / f"{item.name}.json").write_text(json.dumps(content))
+    assert read_path(item, S2, sensor="s2").unit is None
+
+
+def test_tags_without_the_offset_contradict_a_name_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "S2B_MSIL2A_20210415T105619_N0500_R094_T30TXN_20230101T000000.tif"
+    write(path, [pixels(band) for band in S2], S2)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (1e-4,) * len(S2), (0.0,) * len(S2)
+    with pytest.raises(
+        RasterError, match=r"scale and offset tags .* says dn .*baseline 05.00 in its name says dn\+1000"
+    ):
+        read_path(path, S2, sensor="s2")
+    with rasterio.open(path, "r+") as file:
+        file.offsets = (-0.1,) * len(S2)
+    assert read_path(path, S2, sensor="s2").unit == "dn+1000"
+
+
+@pytest.mark.parametrize("name", ["LC09_L2SP_190024_20230101_20230110_02_T1_SR_{}", "L8_SR_{}"])
+def test_surface_reflectance_of_landsat_is_called_landsat(tmp_path: Path, name: str) -> None:
+    for number in (2, 3, 4, 5, 6, 7):
+        write(tmp_path / f"{name.format(f'B{number}')}.TIF", [pixels(f"B0{number}")])
+    assert set(find_images(tmp_path).others.values()) == {"Landsat"}
+    with pytest.raises(RasterError, match="of Landsat by its name"):
+        read_path(tmp_path, S2, sensor="s2")
+    with pytest.raises(ValueError, match="of Landsat for one"):
+        load_tiles(tmp_path)
+
+
+def test_names_of_sensors_alone_ask_for_all_their_bands(tmp_path: Path) -> None:
+    write_bands(tmp_path, "x_{}.tif", S1)
+    write_bands(tmp_path, "x_{}.tif", S2)
+    assert [name for name in ("s1", "s2") if name in load_tiles(tmp_path, sensors=["s2"]).column_names] == ["s2"]
+    assert same(load_tiles(tmp_path, sensors="s1")[0]["s1"], S1)
+
+
+def test_one_path_for_two_bands_of_a_table_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "stack.tif", [pixels("VV"), pixels("VH")], ["VV", "VH"])
+    (tmp_path / "tiles.csv").write_text("id,VV,VH\nx,stack.tif,stack.tif\n")
+    with pytest.raises(ValueError, match=r"Tile x has one path for several bands of s1 .*goes into the column s1"):
+        load_tiles(tmp_path / "tiles.csv")
