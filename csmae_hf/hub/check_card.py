@@ -11,8 +11,9 @@ from typing import Any, cast
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
+from csmae_hf.embedding.without_paths import HUB_NAME
 from csmae_hf.hub.card import BENCHMARK_SCORE, SCORES
-from csmae_hf.hub.facts import HUB_NAME, RESULTS_FILE
+from csmae_hf.hub.facts import RESULTS_FILE
 from csmae_hf.hub.geo_fields import ALLOWED, REQUIRED
 
 CARD_FILE = "README.md"
