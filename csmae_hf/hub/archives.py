@@ -60,8 +60,7 @@ def push_archive(
         )
     repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save_archive(for_publication(archive), Path(scratch, "archive"))
-        (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
+        folder = stage_archive(archive, Path(scratch, "archive"), repo, license)
         pushed = upload_folder(
             folder,
             repo,
@@ -72,6 +71,13 @@ def push_archive(
             managed=OWN_FILES,
         )
     return f"{pushed.url}/commit/{pushed.commit}"
+
+
+def stage_archive(archive: Held, folder: Path, repo_id: str, license: str | None = None) -> Path:
+    """Lay out the files of a repository in a new folder, without any network; give the folder. As of [`push_archive`]."""
+    save_archive(for_publication(archive), folder)
+    (folder / CARD).write_text(make_card(archive, repo_id, read_manifest(folder), license), encoding="utf-8")
+    return folder
 
 
 def for_publication(archive: Held) -> Held:
