@@ -272,13 +272,24 @@ def _write_all(
     ]
     shown.append("\n".join(said))
     for name, table in tables.items():
-        files += replace(table, notes=[*table.notes, *said]).write(folder / "tables", name)
+        records = [{**record, **_aligned(record, alignments)} for record in table.records]
+        files += replace(table, records=records, notes=[*table.notes, *said]).write(folder / "tables", name)
     if len(evaluations) > 1:
         content = _summary(groups, trainings, baselines, alignments, differences)
         content["provenance"] = {name: one.as_dict() for name, one in provenances.items()}
         write_atomically(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
         files.append(folder / "summary.json")
     return RetrievalOutcome(evaluations, groups, baselines, differences, "\n\n".join(shown), files)
+
+
+def _aligned(record: Mapping[str, Any], alignments: Mapping[str, str]) -> dict[str, str]:
+    """The alignment of the model, or of both models, that a row of a table is about, for programs that read the table alone."""
+    columns = {"model": "alignment", "other": "other_alignment"}
+    return {
+        column: alignments[record[name]]
+        for name, column in columns.items()
+        if record.get(name) in alignments and column not in record
+    }
 
 
 def _label(name: str, provenances: Mapping[str, Provenance]) -> str:
