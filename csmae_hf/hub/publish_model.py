@@ -327,21 +327,33 @@ def _check_results(source: Path, facts: Mapping[str, Any], model: Identity, *, n
     Those of a release that did not record it are refused where they are named; where they lie in the model's own folder, the card
     says that nobody knows.
     """
-    provenance: Provenance | None = facts["provenance"]
     again = f"measure this one: `run_retrieval.py {model.model} --data DATA --output_dir RESULTS`"
-    if provenance is None:
-        if named:
-            raise ArchiveMismatchError(
-                f"{source} does not say which weights it was measured with, so that it may be of another model; expected what "
-                f"run_retrieval.py of this release writes. To publish numbers, {again}."
-            )
+    if facts["provenance"] is not None:
+        refuse_other_results(source, facts["provenance"], model, again)
+    elif named:
+        raise ArchiveMismatchError(
+            f"{source} does not say which weights it was measured with, so that it may be of another model; expected what "
+            f"run_retrieval.py of this release writes. To publish numbers, {again}."
+        )
+    else:
         logger.warning(
             "%s does not say which weights it was measured with; the card says so. To have it known, %s.", source, again
         )
-        return
-    provenance.made_with.refuse_other(
-        model, str(source), f"Publish the model that was measured (--results), or {again}."
-    )
+
+
+def refuse_other_results(source: Path, provenance: Provenance, model: Identity, again: str) -> None:
+    """Refuse results of another model or processor, or with another alignment beside them than they were measured with.
+
+    Args:
+        source: Their file.
+        provenance: What they say of themselves.
+        model: The model and processor that they are to be published with.
+        again: How to measure that, for the message.
+
+    Raises:
+        ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
+    """
+    provenance.made_with.refuse_other(model, str(source), f"Publish the model that was measured, or {again}.")
     if provenance.alignment != "none":
         beside = source.with_name(ALIGNMENT_FILE)
         alignment = Alignment.load(beside) if beside.is_file() else None

@@ -141,7 +141,9 @@ def test_nothing_published_has_a_path_of_the_machine(world: Path, tmp_path: Path
 def test_cards_say_generated_and_aligned_wherever_they_are_written(world: Path, tmp_path: Path) -> None:
     assert push("a", "results-a/results.json", tmp_path / "model") == 0
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "generated scenes" in card and "aligned (center)" in card and "CDLA" not in card
+    assert "generated scenes" in card
+    assert "aligned (center)" in card
+    assert "CDLA" not in card
     for name, method in (
         ("plain", "| alignment of the sensors | none"),
         ("aligned", "| alignment of the sensors | center"),
