@@ -117,7 +117,13 @@ class Identity:
                 f"{where} was made with the model {self.described} (weights {self.weights[:12]}), not with {other.described} "
                 f"(weights {other.weights[:12]}). Embeds of two models cannot be compared. {remedy}"
             )
-        refuse_other_settings(self.config, other.config, where, remedy)
+        if settings := _other_settings(self.config, other.config):
+            name, ours, theirs = settings[0]
+            more = f" ({', '.join(name for name, *_ in settings[1:])} differ too)" if len(settings) > 1 else ""
+            raise ArchiveMismatchError(
+                f"{where} was made with {name} = {ours}; the model given has {theirs}{more}. The same weights give other embeds "
+                f"then. {remedy}"
+            )
         if other.processor != self.processor:
             raise ArchiveMismatchError(
                 f"{where} was made with another processor (settings {self.processor[:12]}, given {other.processor[:12]}): bands, "
@@ -172,32 +178,15 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     return held
 
 
-def refuse_other_settings(
-    recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None, where: str, remedy: str
-) -> None:
-    """Refuse a configuration, as of `encoder_settings`, that gives other embeds than the one that something was made with.
-
-    Nothing is refused where one was not recorded. `where` and `remedy`, what was made and what to do, are for the message.
-
-    Raises:
-        ArchiveMismatchError: Naming the fields that differ, and both values of the first.
-    """
-    differ = _other_settings(recorded, given)
-    if differ:
-        name, ours, theirs = differ[0]
-        more = f" ({', '.join(name for name, *_ in differ[1:])} differ too)" if len(differ) > 1 else ""
-        raise ArchiveMismatchError(
-            f"{where} was made with {name} = {ours}; the model given has {theirs}{more}. The same weights give other embeds then. "
-            f"{remedy}"
-        )
-
-
 def _other_settings(recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Fields of two configurations that differ, with both values; none where one was not recorded."""
+    """Fields of two configurations that differ, with both values; none where one was not recorded.
+
+    A field that one has not is of a release that did not know it yet, and says nothing.
+    """
     if recorded is None or given is None:
         return []
-    names = sorted(name for name in {*recorded, *given} if recorded.get(name) != given.get(name))
-    return [(name, repr(recorded.get(name)), repr(given.get(name))) for name in names]
+    names = sorted(name for name in recorded.keys() & given.keys() if recorded[name] != given[name])
+    return [(name, repr(recorded[name]), repr(given[name])) for name in names]
 
 
 def processor_hash(processor: Any) -> str:

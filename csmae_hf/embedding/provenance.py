@@ -138,20 +138,21 @@ class Provenance:
 
     def sentence(self) -> str:
         """Say it in one line, for notes below tables, cards and pages."""
-        counts = [f"{one['count']} of {split}" for split, one in self.tiles.items()]
-        whole = list(self.tiles.values())
-        held = ", ".join(f"{split} {one['sha256'][:12]}" for split, one in self.tiles.items())
-        tiles = f"{whole[0]['count']} tiles" if list(self.tiles) == [ALL_TILES] else f"tiles: {', '.join(counts)}"
+        counts = ", ".join(
+            f"{one['count']} tiles" + (f" of {split}" if split != ALL_TILES else "")
+            for split, one in self.tiles.items()
+        )
+        hashes = ", ".join(one["sha256"][:12] for one in self.tiles.values())
+        trained = ", trained on generated scenes" if self.made_with.trained_on_generated else ""
+        aligned = f"alignment {self.alignment} of the sensors (sha256 {(self.alignment_hash or '')[:12]})"
         words = [
-            f"data {self.data}" if self.data else "data without a name",
-            *(["generated scenes, which say nothing of real land"] if self.generated else []),
-            *([f"{tiles} (sha256 of their ids: {held})"] if whole else []),
-            f"alignment {self.alignment}"
-            + (f" (sha256 {self.alignment_hash[:12]})" if self.alignment_hash else " of the sensors"),
-            f"model {self.made_with.described} (weights {self.made_with.weights[:12]}"
-            + (", trained on generated scenes)" if self.made_with.trained_on_generated else ")"),
+            self.data or "data without a name",
+            "generated scenes, which say nothing of real land" if self.generated else "",
+            f"{counts} (sha256 of their ids {hashes})" if counts else "",
+            aligned if self.alignment_hash else "no alignment of the sensors",
+            f"model {self.made_with.described} (weights {self.made_with.weights[:12]}{trained})",
         ]
-        return "; ".join(words)
+        return "; ".join(filter(None, words))
 
 
 def hash_ids(ids: Sequence[str]) -> str:

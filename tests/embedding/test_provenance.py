@@ -41,7 +41,14 @@ def test_a_record_says_all_and_no_place(record: Provenance) -> None:
     assert "/home" not in str(record.as_dict())
     assert Provenance.from_dict(record.as_dict()).differences(record) == []
     said = record.sentence()
-    for word in ("tiles", "generated scenes", "2 of test", "alignment center", "tiny", record.made_with.weights[:12]):
+    for word in (
+        "tiles",
+        "generated scenes",
+        "2 tiles of test",
+        "alignment center",
+        "tiny",
+        record.made_with.weights[:12],
+    ):
         assert word in said
 
 
