@@ -17,6 +17,8 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.data.load import load_data
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.evaluation.baselines import UNTRAINED
+from csmae_hf.evaluation.results import SAMPLE_DATA
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
 from csmae_hf.hub.card import SCORES, model_card
@@ -64,8 +66,9 @@ def measure(unseen: str, work: Path) -> str:
     options = RetrievalOptions(data=unseen, alignment="none", untrained=True, pictures=0, output_dir=str(work))
     if retrieve([TINY_GENERATED], options) is None:
         raise RuntimeError("ship_model.py is one process.")
-    results, summary = (json.loads((work / name).read_text()) for name in (RESULTS_FILE, "summary.json"))
-    untrained = {(one["query_sensor"], one["archive_sensor"]): one["f1_of_means"] for one in summary["untrained"]}
+    results = json.loads((work / RESULTS_FILE).read_text())
+    blank_results = results.pop("baselines")[UNTRAINED]
+    untrained = {(one["query_sensor"], one["archive_sensor"]): one["f1_of_means"] for one in blank_results}
     rows = []
     for entry in results["directions"]:
         scores = [entry["f1_of_means"], untrained[entry["query_sensor"], entry["archive_sensor"]]]
@@ -78,8 +81,11 @@ def measure(unseen: str, work: Path) -> str:
         | {"random": {"mean": {"f1_of_means": entry["random"]["mean"]["f1_of_means"]}}}
         for entry in results["directions"]
     ]
-    results["metadata"] = {name: results["metadata"][name] for name in ("data", "generated", "seed", "alignment")}
-    results["metadata"] |= {"model": TINY_NAME, "data": "synthetic sample archive"}
+    del results["queries"]
+    kept = ("data", "generated", "seed", "alignment", "provenance")
+    results["metadata"] = {name: results["metadata"][name] for name in kept}
+    results["metadata"] |= {"model": TINY_NAME, "data": SAMPLE_DATA}
+    results["metadata"]["provenance"]["data"] = SAMPLE_DATA
     results["metadata"]["alignment"] = {"method": results["metadata"]["alignment"]["method"]}
     text = json.dumps(results, indent=1, ensure_ascii=False)
     Path(TINY_GENERATED, RESULTS_FILE).write_text(text + "\n", encoding="utf-8")

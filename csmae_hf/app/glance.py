@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from csmae_hf.app.html import escape
 from csmae_hf.embedding.diagnostics import alignment, sensor_gap
-from csmae_hf.evaluation.results import RESULTS_FORMAT
+from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.evaluation.results import RESULTS_FORMAT, remarks_beside
 
 MOST_TILES = 5000
 """Tiles that are projected; of larger archives so many, evenly spread."""
@@ -159,8 +160,11 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 _COLUMNS = {"f1_of_means": "F1", "map": "mAP", "ndcg": "NDCG", "precision": "Precision", "recall": "Recall"}
 
 
-def evaluation_table(document: Mapping[str, Any] | None) -> str:
-    """An evaluation as HTML, a row a direction; how to get one where there is none."""
+def evaluation_table(document: Mapping[str, Any] | None, archive: Provenance | None = None) -> str:
+    """An evaluation as HTML, a row a direction; how to get one where there is none.
+
+    Where it is not of the archive that it stands beside, in model, alignment or tiles, that is said above it.
+    """
     if document is None:
         return (
             '<p class="quiet">No evaluation was found beside the archive or its model. <code>run_retrieval.py MODEL --data DATA '
@@ -180,12 +184,17 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
         name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     first = directions[0]
-    model = Path(str((document.get("metadata") or {}).get("model") or "")).name
+    metadata = document.get("metadata") or {}
+    model = Path(str(metadata.get("model") or "")).name
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
+    about += ", generated scenes" if metadata.get("generated") else ""
+    if (method := (metadata.get("alignment") or {}).get("method")) is not None:
+        about += f", alignment {method}"
+    remarks = [] if archive is None else remarks_beside(document, archive)
     caption = (
         f"The last evaluation: {about}{f'; {model}' if model else ''}. In small: a random order of the same tiles."
     )
-    return (
+    return "".join(f'<p class="notice">{escape(remark)}</p>' for remark in remarks) + (
         f'<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
         f'<caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -155,7 +155,8 @@ class Page:
     def _lay_out_glance(self, tab: gr.Tab) -> None:
         by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
         projection = self._html(elem_id="projection")
-        self._html("<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation), elem_id="evaluation")
+        measured = evaluation_table(self.explorer.evaluation, self.explorer.archive.provenance)
+        self._html("<h2>How well it retrieves</h2>" + measured, elem_id="evaluation")
 
         def draw(by: str) -> str:
             try:

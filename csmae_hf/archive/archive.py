@@ -19,6 +19,7 @@ from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
+from csmae_hf.sample.generate import is_generated
 from csmae_hf.search.build_index import build_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter
@@ -49,6 +50,7 @@ class Archive(Held):
         alignment: Applied to the embeds of each sensor; None for none.
         unreadable: Why tiles of the source are not in the archive, by id.
         source: Where the tiles came from, for whoever wants to see them.
+        generated: Whether tiles are generated scenes; None where nobody knows.
 
     Example:
         >>> archive = Archive.build(model, processor, dataset, sensor=["s1", "s2"])
@@ -115,6 +117,7 @@ class Archive(Held):
             alignment=alignment,
             unreadable=reasons,
             source=source,
+            generated=_generated(source),
         )
 
     @classmethod
@@ -254,6 +257,8 @@ class Archive(Held):
         self._forget_unopened_indexes()
         self.tiles = pa.concat_tables([held, tiles])
         self.unreadable.update(reasons)
+        both = {self.generated, _generated(source)}
+        self.generated = True if True in both else None if None in both else False
         if source is not None:
             self.source["added"] = [*self.source.get("added", ()), dict(source)]
         for sensor, vectors in added.items():
@@ -371,3 +376,8 @@ class Archive(Held):
         if model is not None:
             archive.use_model(model, processor)
         return archive
+
+
+def _generated(source: Mapping[str, Any] | None) -> bool | None:
+    """Whether tiles of a source are generated scenes; None where it is not known."""
+    return is_generated(source["data"]) if source and source.get("data") else None

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from csmae_hf.archive.held import Held, Stored
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
+from csmae_hf.embedding.provenance import alignment_hash
 from csmae_hf.files import LOCK_NAME, Entry, write_atomically, write_file
 from csmae_hf.search.build_index import open_index
 from csmae_hf.search.recall import Recall, with_buckets
@@ -86,6 +87,7 @@ def _write_parts(held: Held, folder: Path) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "made_with": asdict(held.identity),
+        "provenance": {name: value for name, value in held.provenance.as_dict().items() if name != "made_with"},
         "tiles": {"count": len(held), "file": tiles.name},
         "width": held.width,
         "sensors": sensors,
@@ -155,7 +157,14 @@ def _read_parts(kind: type[HeldT], folder: Path, manifest: Mapping[str, Any], ve
         from csmae_hf.embedding.alignment import Alignment
 
         alignment = Alignment.load(folder / manifest["alignment"])
+    record = manifest.get("provenance") or {}  # earlier releases recorded less
+    if record and record["alignment_hash"] != alignment_hash(alignment):
+        raise ArchiveMismatchError(
+            f"{folder} was made with the alignment {record['alignment']} ({str(record['alignment_hash'])[:12]}) and holds "
+            f"{'none' if alignment is None else alignment.method} ({str(alignment_hash(alignment))[:12]}). Copy or build it again."
+        )
     told = {name: manifest[name] for name in ("unreadable", "source")}
+    told |= {"generated": record.get("generated"), "data_name": record.get("data")}
     held = kind(tiles, vectors, identity, alignment=alignment, **told)
     held.recall = [Recall(**recall) for recall in manifest["recall"]]
     parts = {"tiles": (held.tiles, manifest["tiles"]["file"])}

@@ -11,6 +11,8 @@ import pyarrow as pa
 import torch
 
 from csmae_hf.embedding.identity import Identity
+from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.embedding.without_paths import public_name
 from csmae_hf.files import Entry
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.ids import ID, TileRows
@@ -58,6 +60,8 @@ class Held:
         alignment: "Alignment | None" = None,
         unreadable: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
+        generated: bool | None = None,
+        data_name: str | None = None,
     ):
         check_ids(tiles.column(ID).to_pylist())
         lengths = {"tiles": tiles.num_rows} | {sensor: len(part) for sensor, part in vectors.items()}
@@ -71,6 +75,8 @@ class Held:
         self.alignment = alignment
         self.unreadable = dict(unreadable or {})
         self.source = dict(source or {})
+        self.generated = generated
+        self._data_name = data_name  # where the source says no more than that
         self.recall: list[Recall] = []
         self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
         self.stored = Stored()
@@ -88,6 +94,19 @@ class Held:
         """Where the tiles came from: of those it was built of, and of those added each time, as far as it is known."""
         first = {name: value for name, value in self.source.items() if name != "added"}
         return [source for source in (first, *self.source.get("added", ())) if source.get("data")]
+
+    @property
+    def provenance(self) -> Provenance:
+        """What the embeds come from, without a path of this machine."""
+        names = [public_name(source["data"]) for source in self.sources]
+        return Provenance.about(
+            self.identity,
+            alignment=self.alignment,
+            data=", ".join(dict.fromkeys(names)) or self._data_name,
+            generated=self.generated,
+            ids=self.ids,
+            splits=self.tiles.column("split").to_pylist() if "split" in self.tiles.column_names else None,
+        )
 
     @property
     def width(self) -> int:

@@ -181,15 +181,16 @@ def describe(archive: "Archive") -> str:
     from csmae_hf.search.filter_language import columns_of
 
     unreadable = f" ({len(archive.unreadable)} unreadable, left out)" if archive.unreadable else ""
-    alignment = archive.alignment.method if archive.alignment is not None else "none"
+    told = archive.provenance
     columns = ", ".join(
         f"{name} ({'list of ' if many else ''}{kind})"
         for name, (kind, many) in columns_of(archive.tiles.schema).items()
     )
     lines = [
         f"tiles      {len(archive)}{unreadable}",
-        f"sensors    {', '.join(archive.sensors)}; width {archive.width}, {archive.identity.metric}, alignment {alignment}",
+        f"sensors    {', '.join(archive.sensors)}; width {archive.width}, {archive.identity.metric}, alignment {told.alignment}",
         f"model      {archive.identity.described} (weights {archive.identity.weights[:12]})",
+        *([f"data       {told.data}{', generated scenes' if told.generated else ''}"] if told.data else []),
         f"columns    {columns}",
     ]
     for sensor, index in archive.indexes.items():

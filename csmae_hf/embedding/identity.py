@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 
+import csmae_hf
 from csmae_hf.sample.shipped import TINY_GENERATED, TINY_NAME
 
 METRIC = "cosine"
@@ -50,6 +51,9 @@ class Identity:
         processor: SHA-256 of the processor's settings (`processor_hash`).
         metric: Similarity by which tiles are compared.
         config: Fields of the model's configuration that change an embed (`encoder_settings`); None where they were not recorded.
+        precision: Type of the weights as they computed, such as "float32"; it is in their hash too.
+        code: Version of csmae-hf that embedded; never a reason to refuse.
+        trained_on_generated: Whether the weights were trained on generated scenes; None where nobody knows.
     """
 
     model: str
@@ -58,20 +62,52 @@ class Identity:
     processor: str
     metric: str = METRIC
     config: Mapping[str, Any] | None = None
+    precision: str | None = None
+    code: str | None = None
+    trained_on_generated: bool | None = None
 
     @classmethod
     def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
-        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from."""
-        config: Any = model.config
+        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from.
+
+        An encoder of any other kind says it itself by a method `identity()`.
+        """
+        if callable(own := getattr(model, "identity", None)):
+            told: Identity = own()
+            return replace(told, model=name) if name else told
+        config: Any = getattr(model, "config", None)
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None
         hashes = weights_hash(model), processor_hash(processor)
         if name is None and loaded_from == TINY_GENERATED:
             name = TINY_NAME  # which every installation has, at a place of its own
-        return cls(name or loaded_from, revision, *hashes, config=encoder_settings(model))
+        dtype = next((str(weights.dtype).removeprefix("torch.") for weights in model.parameters()), None)
+        return cls(
+            name or loaded_from,
+            revision,
+            *hashes,
+            config=encoder_settings(model),
+            precision=dtype,
+            code=csmae_hf.__version__,
+            trained_on_generated=getattr(config, "trained_on_generated", None),
+        )
 
-    def refuse_other(self, other: "Identity", where: str) -> None:
-        """Refuse a model or processor that is not this one; `where` is the archive, for the message.
+    def differences(self, other: "Identity") -> list[tuple[str, str, str]]:
+        """What gives other embeds: name, our value and theirs; of hashes the first 12 letters."""
+        found = [
+            (name, getattr(self, name)[:12], getattr(other, name)[:12])
+            for name in ("weights", "processor")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        return [*found, *_other_settings(self.config, other.config)]
+
+    def refuse_other(
+        self,
+        other: "Identity",
+        where: str,
+        remedy: str = "Load that model and its processor, or build the archive again.",
+    ) -> None:
+        """Refuse a model or processor that is not this one; `where` is the archive, and `remedy` what to do, for the message.
 
         Raises:
             ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
@@ -79,16 +115,19 @@ class Identity:
         if other.weights != self.weights:
             raise ArchiveMismatchError(
                 f"{where} was made with the model {self.described} (weights {self.weights[:12]}), not with {other.described} "
-                f"(weights {other.weights[:12]}). Embeds of two models cannot be compared: load that model, or "
-                "build the archive again."
+                f"(weights {other.weights[:12]}). Embeds of two models cannot be compared. {remedy}"
             )
-        refuse_other_settings(
-            self.config, other.config, where, f"Load the model {self.described} as it was, or build the archive again."
-        )
+        if settings := _other_settings(self.config, other.config):
+            name, ours, theirs = settings[0]
+            more = f" ({', '.join(name for name, *_ in settings[1:])} differ too)" if len(settings) > 1 else ""
+            raise ArchiveMismatchError(
+                f"{where} was made with {name} = {ours}; the model given has {theirs}{more}. The same weights give other embeds "
+                f"then. {remedy}"
+            )
         if other.processor != self.processor:
             raise ArchiveMismatchError(
                 f"{where} was made with another processor (settings {self.processor[:12]}, given {other.processor[:12]}): bands, "
-                f"statistics, size or orientation differ. Load the processor of {self.described}, or build the archive again."
+                f"statistics, size or orientation differ. {remedy}"
             )
 
     @property
@@ -139,25 +178,15 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     return held
 
 
-def refuse_other_settings(
-    recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None, where: str, remedy: str
-) -> None:
-    """Refuse a configuration, as of `encoder_settings`, that gives other embeds than the one that something was made with.
+def _other_settings(recorded: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Fields of two configurations that differ, with both values; none where one was not recorded.
 
-    Nothing is refused where one was not recorded. `where` and `remedy`, what was made and what to do, are for the message.
-
-    Raises:
-        ArchiveMismatchError: Naming the fields that differ, and both values of the first.
+    A field that one has not is of a release that did not know it yet, and says nothing.
     """
     if recorded is None or given is None:
-        return
-    names = sorted(name for name in {*recorded, *given} if recorded.get(name) != given.get(name))
-    if names:
-        more = f" ({', '.join(names[1:])} differ too)" if len(names) > 1 else ""
-        raise ArchiveMismatchError(
-            f"{where} was made with {names[0]} = {recorded.get(names[0])!r}; the model given has {given.get(names[0])!r}{more}. The "
-            f"same weights give other embeds then. {remedy}"
-        )
+        return []
+    names = sorted(name for name in recorded.keys() & given.keys() if recorded[name] != given[name])
+    return [(name, repr(recorded[name]), repr(given[name])) for name in names]
 
 
 def processor_hash(processor: Any) -> str:

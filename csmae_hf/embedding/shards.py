@@ -2,7 +2,7 @@
 
 A shard holds the embeds of a few hundred tiles. Its name is a hash of those tiles (ids, keys, bands, and size and time of the
 LMDB they are read from; of other files the pixels), and the folder it lies in is named by the model's weights and the processor's
-settings; `made_with.json` in it holds the fields of the configuration that change an embed, and a model of other fields is refused.
+settings; `made_with.json` in it is the record of both, and a model whose configuration has other fields is refused.
 So a run that is killed loses at most the shard it was working on; another model, processor or store never finds a shard that is not
 its own; and whatever lies there may be deleted at any time. Processes divide the shards between them. A shard is always
 embedded in the same batches, whichever process does it: one process and several give the same bits.
@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ from csmae_hf.embedding.embed import (
     columns_to_read,
     embed_batches,
 )
-from csmae_hf.embedding.identity import encoder_settings, processor_hash, refuse_other_settings, weights_hash
+from csmae_hf.embedding.identity import Identity
+from csmae_hf.embedding.without_paths import without_paths
 from csmae_hf.files import write_atomically
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class EmbedPlan:
     sensor: str
     shards: Sequence[tuple[int, int, Path]]
     n_tiles: int
+    made_with: Identity  # model and processor
     suspect: Suspect = "leave-out"
 
 
@@ -93,16 +95,20 @@ def plan_embeds(
         ArchiveMismatchError: What lies there was made with the same weights and another configuration.
     """
     check_sensors(model, dataset.column_names, sensors, len(dataset))
-    place = folder / f"{weights_hash(model)[:16]}-{processor_hash(processor)[:16]}"
-    record, settings = place / SETTINGS, encoder_settings(model)
+    made_with = Identity.of(model, processor)
+    place = folder / f"{made_with.weights[:16]}-{made_with.processor[:16]}"
+    record = place / SETTINGS
     if record.is_file():
+        held: dict[str, Any] = json.loads(record.read_bytes())
+        # earlier releases recorded the configuration alone
+        recorded = Identity(**held) if "weights" in held else replace(made_with, config=held)
         remedy = f"Load the model as it was, delete {place}, or keep these embeds elsewhere."
-        refuse_other_settings(json.loads(record.read_bytes()), settings, str(place), remedy)
+        recorded.refuse_other(made_with, str(place), remedy)
     elif not any(place.glob("*/*.safetensors")):  # else of a release that did not record this: taken as it is
-        write_atomically(record, json.dumps(settings, indent=2))
+        write_atomically(record, json.dumps(without_paths(asdict(made_with)), indent=2))
     accepted = "accept" in (suspect, getattr(processor, "suspect", None))
     return [
-        EmbedPlan(sensor, list(_shards(dataset, sensor, place / sensor, accepted)), len(dataset), suspect)
+        EmbedPlan(sensor, list(_shards(dataset, sensor, place / sensor, accepted)), len(dataset), made_with, suspect)
         for sensor in sensors
     ]
 

@@ -55,12 +55,14 @@ def write_report(
     data: str,
     gains: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Sequence[DirectionResult]] | None = None,
+    origin: str = "",
     queries: int = 6,
 ) -> Path:
     """Write the report of a model on named data, with so many example queries of each direction; 0 shows none.
 
-    `gains` are the gain over no alignment of each direction, with its interval; `baselines` the directions of each, by name. Without
-    matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the examples. Returns the path.
+    `gains` are the gain over no alignment of each direction, with its interval; `baselines` the directions of each, by name; `origin`
+    says where the numbers come from. Without matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the
+    examples. Returns the path.
     """
     results = evaluation.results
     over_k = [(title, lambda metric=metric: chart_over_k(results, [metric])) for metric, title in OVER_K.items()]
@@ -94,7 +96,7 @@ def write_report(
         "Alignment": evaluation.choice.method,
     }
     items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    head = f"<h1>Retrieval across sensors</h1>\n<dl>{items}</dl>"
+    head = f"<h1>Retrieval across sensors</h1>\n<dl>{items}</dl>{_sentences([origin] if origin else [])}"
     page = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
     text = page.substitute(title=f"Retrieval: {escape(model)}", head=head, body=body)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.files import write_atomically
 from csmae_hf.metrics import whole_archive
 from csmae_hf.metrics.bootstrap import Interval
@@ -21,6 +22,9 @@ from csmae_hf.metrics.ranking import METRICS
 
 RESULTS_FORMAT = "csmae-retrieval-results"
 RESULTS_VERSION = 4
+
+SAMPLE_DATA = "synthetic sample archive"
+"""Name of the data where none was named, and a sample was generated."""
 
 _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
 
@@ -183,9 +187,46 @@ def write_results(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = (folder / "results.json", folder / "results.csv")
-    for path, text in zip(paths, (document, _as_csv(results)), strict=True):
+    for path, text in zip(paths, (document, _as_csv(results, metadata or {})), strict=True):
         write_atomically(path, text)
     return paths
+
+
+def provenance_of(document: Mapping[str, Any]) -> Provenance | None:
+    """Where the numbers of a `results.json` come from; None where it is of a release that did not record it.
+
+    Raises:
+        ValueError: If what it says is no such record.
+    """
+    held = (document.get("metadata") or {}).get("provenance")
+    return None if held is None else Provenance.from_dict(held)
+
+
+def remarks_beside(document: Mapping[str, Any], archive: Provenance) -> list[str]:
+    """Say in sentences why the numbers of a `results.json` are not those of an archive that it is shown beside; none where they are.
+
+    Args:
+        document: Its content.
+        archive: Where the archive's embeds come from.
+    """
+    measured = provenance_of(document)
+    if measured is not None:
+        return [
+            f"This evaluation is not of this archive: {one.name} {one.ours} were measured, the archive has {one.theirs}."
+            if one.name not in ("alignment", "generated scenes")
+            else f"This evaluation was measured with the alignment {one.ours} of the sensors, this archive is searched with "
+            f"{one.theirs}: it does not retrieve so."
+            if one.name == "alignment"
+            else f"This evaluation and this archive are not of the same tiles: generated scenes {one.ours} and {one.theirs}."
+            for one in measured.differences(archive)
+        ]
+    remarks = ["This evaluation does not say which model, alignment and tiles it was measured with: measure again."]
+    method = ((document.get("metadata") or {}).get("alignment") or {}).get("method", "none")
+    if method != archive.alignment:
+        remarks.append(
+            f"It was measured with the alignment {method} of the sensors, this archive is searched with {archive.alignment}."
+        )
+    return remarks
 
 
 def check_results(results: Sequence[DirectionResult]) -> None:
@@ -199,11 +240,13 @@ def check_results(results: Sequence[DirectionResult]) -> None:
         )
 
 
-def _as_csv(results: Sequence[DirectionResult]) -> str:
+def _as_csv(results: Sequence[DirectionResult], metadata: Mapping[str, Any]) -> str:
     """One row a direction; what has one value a class or a rank is in the JSON only."""
     rows = []
+    alignment = (metadata.get("alignment") or {}).get("method")
     for result in results:
-        row = {name: value for name, value in result.as_dict().items() if name not in ("over_k", "groups")}
+        row = {} if alignment is None else {"alignment": alignment}
+        row |= {name: value for name, value in result.as_dict().items() if name not in ("over_k", "groups")}
         random, intervals = row.pop("random"), row.pop("intervals")
         row["random_draws"] = random.pop("draws")
         row |= {f"random_{kind}_{metric}": value for kind, scores in random.items() for metric, value in scores.items()}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from accelerate import PartialState
 import csmae_hf
 from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
+from csmae_hf.embedding.identity import Identity
+from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
     AlignmentChoice,
@@ -36,7 +38,7 @@ from csmae_hf.evaluation.folds import Folds, evaluate_folds, scenes_of
 from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.pictures import draw_all
 from csmae_hf.evaluation.probe import probe_all, probes_table, require_scikit_learn
-from csmae_hf.evaluation.results import DirectionResult, queries_as_dict, write_results
+from csmae_hf.evaluation.results import SAMPLE_DATA, DirectionResult, queries_as_dict, write_results
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import (
     Collected,
@@ -108,6 +110,7 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
         return None
     kept, collected = collect_all(jobs, tiles, options)
     found = {job.name: one for job, one in zip(jobs, collected, strict=True)}
+    made_with = {job.name: job.plans[0].made_with for job in jobs}
     device = str(device_of(options, state))
     measure = _measure_with(kept, options, folds, device)
     evaluations, baselines = {}, {}
@@ -122,7 +125,30 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     measured = {name: one.results for name, one in baselines.items()}
     measured[BAND_STATISTICS] = measure_band_statistics(*found[BAND_STATISTICS], measure)
     measured[LABELS_KNOWN] = measure_labels_known(next(iter(found.values()))[0], measure)
-    return _write_all(groups, evaluations, measured, alignments, found, kept, options)
+    provenances = {
+        name: _provenance(name, made_with[name], evaluation, found[name][0], options)
+        for name, evaluation in evaluations.items()
+    }
+    return _write_all(groups, evaluations, measured, alignments, found, kept, options, provenances)
+
+
+def _provenance(
+    name: str,
+    made_with: Identity,
+    evaluation: Evaluation,
+    embeds: Mapping[str, Embedded],
+    options: RetrievalOptions,
+) -> Provenance:
+    """Where the numbers of a model come from: its tiles are queries and archive, all that were measured on."""
+    tiles = next(iter(embeds.values()))
+    return Provenance.about(
+        replace(made_with, model=name),
+        alignment=evaluation.choice.alignment,
+        data=options.data or SAMPLE_DATA,
+        generated=is_generated(options.data),
+        ids=tiles.ids,
+        splits=tiles.splits,
+    )
 
 
 def _measure_with(tiles: Tiles, options: RetrievalOptions, folds: Folds | None, device: str) -> Measure:
@@ -208,13 +234,14 @@ def _write_all(
     found: Mapping[str, Collected],
     tiles: Tiles,
     options: RetrievalOptions,
+    provenances: Mapping[str, Provenance],
 ) -> RetrievalOutcome:
     """Write tables, pictures and reports."""
     folder = Path(options.output_dir)
     files: list[Path] = []
     for (name, evaluation), own_folder in zip(evaluations.items(), folder_names(list(evaluations)), strict=True):
         place = folder / own_folder if len(evaluations) > 1 else folder
-        files += _write_one(name, evaluation, baselines, found[name][0], tiles, place, options)
+        files += _write_one(name, evaluation, baselines, found[name][0], tiles, place, options, provenances[name])
     trainings = {
         group: [{result.name: result for result in evaluations[name].results} for name in members]
         for group, members in groups.items()
@@ -231,6 +258,8 @@ def _write_all(
     tables["alignments"] = alignments_table(first.choice, first.by_alignment)
     if first.probes:
         tables["probes"] = probes_table(first.probes)
+    tables["classes"] = class_table(trainings, differences, options.k)
+    said = [f"{_label(name, provenances)}{one.sentence()}." for name, one in provenances.items()]
     shown = [
         (
             f"Of {first_name}; of the others in their folders.\n"
@@ -239,25 +268,44 @@ def _write_all(
         )
         + table.text()
         for name, table in tables.items()
+        if name != "classes"  # too long for a terminal
     ]
-    tables["classes"] = class_table(trainings, differences, options.k)
+    shown.append("\n".join(said))
     for name, table in tables.items():
-        files += table.write(folder / "tables", name)
+        records = [{**record, **_aligned(record, alignments)} for record in table.records]
+        files += replace(table, records=records, notes=[*table.notes, *said]).write(folder / "tables", name)
     if len(evaluations) > 1:
-        files.append(_write_summary(folder / "summary.json", groups, trainings, baselines, alignments, differences))
+        content = _summary(groups, trainings, baselines, alignments, differences)
+        content["provenance"] = {name: one.as_dict() for name, one in provenances.items()}
+        write_atomically(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        files.append(folder / "summary.json")
     return RetrievalOutcome(evaluations, groups, baselines, differences, "\n\n".join(shown), files)
 
 
-def _write_summary(
-    path: Path,
+def _aligned(record: Mapping[str, Any], alignments: Mapping[str, str]) -> dict[str, str]:
+    """The alignment of the model, or of both models, that a row of a table is about, for programs that read the table alone."""
+    columns = {"model": "alignment", "other": "other_alignment"}
+    return {
+        column: alignments[record[name]]
+        for name, column in columns.items()
+        if record.get(name) in alignments and column not in record
+    }
+
+
+def _label(name: str, provenances: Mapping[str, Provenance]) -> str:
+    """What stands before a sentence about one of several models."""
+    return f"{name}: " if len(provenances) > 1 else "Measured on: "
+
+
+def _summary(
     groups: Mapping[str, list[str]],
     trainings: Mapping[str, Any],
     baselines: Mapping[str, Sequence[DirectionResult]],
     alignments: Mapping[str, str],
     differences: Sequence[Difference],
-) -> Path:
-    """Write several models side by side as JSON, whole or not at all."""
-    content = {
+) -> dict[str, Any]:
+    """Several models side by side as JSON types."""
+    return {
         "models": {
             group: {
                 "trainings": members,
@@ -269,8 +317,6 @@ def _write_summary(
         "baselines": {name: [result.as_dict() for result in results] for name, results in baselines.items()},
         "differences": differences_as_dicts(differences),
     }
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return path
 
 
 def folder_names(models: Sequence[str]) -> list[str]:
@@ -287,6 +333,7 @@ def _write_one(
     tiles: Tiles,
     folder: Path,
     options: RetrievalOptions,
+    provenance: Provenance,
 ) -> list[Path]:
     """Write what one model gave."""
     aligned = alignment_as_dict(
@@ -294,8 +341,9 @@ def _write_one(
     )
     metadata = {
         "model": name,
-        "data": options.data or "synthetic sample archive",
-        "generated": is_generated(options.data),
+        "data": provenance.data,
+        "generated": provenance.generated,
+        "provenance": provenance.as_dict(),
         "seed": options.seed,
         "resamples": options.resamples,
         "skipped_tiles": tiles.skipped,
@@ -315,7 +363,8 @@ def _write_one(
             tiles.dataset,
             folder / "report.html",
             model=name,
-            data=str(metadata["data"]),
+            data=f"{provenance.data}{', generated scenes' if provenance.generated else ''}",
+            origin=f"Measured on: {provenance.sentence()}.",
             gains=aligned["gain_over_none"],
             baselines=baselines,
             queries=options.pictures,

@@ -1,21 +1,24 @@
 """An archive as a dataset repository of the Hugging Face Hub: vectors, table, JSON and a card, in one commit."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
 from csmae_hf.archive.held import Held
+from csmae_hf.embedding.without_paths import public_name, without_paths
 from csmae_hf.hub.card import render_card
 from csmae_hf.hub.upload import ensure_repository, upload_folder
+from csmae_hf.search.ids import ID
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +60,7 @@ def push_archive(
         )
     repo = ensure_repository(repo_id, repo_type="dataset", private=private, token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save_archive(for_publication(archive), Path(scratch, "archive"))
-        (folder / CARD).write_text(make_card(archive, repo, read_manifest(folder), license), encoding="utf-8")
+        folder = stage_archive(archive, Path(scratch, "archive"), repo, license)
         pushed = upload_folder(
             folder,
             repo,
@@ -71,16 +73,28 @@ def push_archive(
     return f"{pushed.url}/commit/{pushed.commit}"
 
 
+def stage_archive(archive: Held, folder: Path, repo_id: str, license: str | None = None) -> Path:
+    """Lay out the files of a repository in a new folder, without any network; give the folder. As of [`push_archive`]."""
+    save_archive(for_publication(archive), folder)
+    (folder / CARD).write_text(make_card(archive, repo_id, read_manifest(folder), license), encoding="utf-8")
+    return folder
+
+
 def for_publication(archive: Held) -> Held:
-    """Make a copy to be given away: searched exactly where the index is on a server, with no folder of this machine but its name."""
-    name = archive.identity.model
+    """Make a copy to be given away: searched exactly where the index is on a server, with no folder of this machine but its name.
+
+    Raises:
+        ValueError: If ids of tiles are paths: they cannot be changed, for a search gives them back.
+    """
     copy = Held(
-        archive.tiles,
+        _table_without_paths(archive.tiles),
         archive.vectors,
-        replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
+        replace(archive.identity, model=public_name(archive.identity.model)),
         alignment=archive.alignment,
-        unreadable=archive.unreadable,
+        unreadable=without_paths(archive.unreadable),
         source=_without_places(archive.source),
+        generated=archive.generated,
+        data_name=archive.provenance.data,
     )
     served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"} | {
         *archive.stored.indexes
@@ -91,12 +105,33 @@ def for_publication(archive: Held) -> Held:
 
 
 def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a source, without folders of this machine."""
-    return {
-        name: [_without_places(added) for added in value] if name == "added" else value
+    """What is known of a source, without where its files lie; a data set of the Hub keeps its name."""
+    held = {
+        name: [_without_places(added) for added in value] if name == "added" else without_paths(value)
         for name, value in source.items()
-        if not os.path.isabs(str(value))
+        if name not in ("data", "metadata", "splits") or public_name(value) == value
     }
+    return {name: value for name, value in held.items() if name == "added" or value == source[name]}
+
+
+def _table_without_paths(tiles: pa.Table) -> pa.Table:
+    """Metadata of tiles in which no text holds a folder of this machine."""
+    for place, name in enumerate(tiles.column_names):
+        column = tiles.column(name)
+        texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        if not pa.types.is_string(texts.type) or not pc.any(pc.match_substring_regex(texts, r"[/\\]")).as_py():
+            continue
+        values = column.to_pylist()
+        plain = [without_paths(value) for value in values]
+        if plain == values:
+            continue
+        if name == ID:
+            first = next(value for value, kept in zip(values, plain, strict=True) if value != kept)
+            raise ValueError(
+                f"Ids of tiles are paths of this machine, {first!r} for one, and would be published: build the archive with other ids."
+            )
+        tiles = tiles.set_column(place, tiles.schema.field(name), pa.array(plain, column.type))
+    return tiles
 
 
 def pull_archive(
@@ -154,4 +189,7 @@ def make_card(archive: Held, repo_id: str, manifest: dict[str, Any], license: st
         configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
     )
     names = {"repo_id": repo_id, "license": license, "manifest_name": MANIFEST}
-    return render_card("archive.md", metadata, archive=archive, identity=for_publication(archive).identity, **names)
+    published = for_publication(archive)
+    return render_card(
+        "archive.md", metadata, archive=published, identity=published.identity, provenance=published.provenance, **names
+    )

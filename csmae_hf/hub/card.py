@@ -7,7 +7,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import CardData, EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from csmae_hf.hub.facts import SAMPLE_DATA, last_part
+from csmae_hf.embedding.without_paths import last_part
+from csmae_hf.evaluation.results import SAMPLE_DATA
 from csmae_hf.hub.geo_fields import geo_fields
 from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
 

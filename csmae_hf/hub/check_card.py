@@ -11,9 +11,13 @@ from typing import Any, cast
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
+from csmae_hf.embedding.identity import Identity
+from csmae_hf.embedding.without_paths import HUB_NAME
+from csmae_hf.evaluation.results import provenance_of
 from csmae_hf.hub.card import BENCHMARK_SCORE, SCORES
-from csmae_hf.hub.facts import HUB_NAME, RESULTS_FILE
+from csmae_hf.hub.facts import RESULTS_FILE
 from csmae_hf.hub.geo_fields import ALLOWED, REQUIRED
+from csmae_hf.hub.publish_model import load_processor, load_whole, refuse_other_results
 
 CARD_FILE = "README.md"
 
@@ -72,6 +76,7 @@ def check_card(folder: Path) -> list[CardFinding]:
         *_check_index(cast(ModelCardData, card.data).eval_results or [], results),
         *_check_table(text, results),
         *_check_benchmarks(folder, results),
+        *_check_origin(folder, results),
     ]
     return sorted(findings, key=lambda finding: not finding.is_error)
 
@@ -211,3 +216,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}: expected a mapping. Repair it or take it away.")
     return content
+
+
+def _check_origin(folder: Path, results: Mapping[str, Any]) -> Iterator[CardFinding]:
+    """The numbers of results.json were measured with the model and the alignment that lie here; nothing where it does not say it."""
+    try:
+        provenance = provenance_of(results)
+        if provenance is None or not (folder / "model.safetensors").is_file():
+            return
+        model = load_whole(folder)
+        identity = Identity.of(model, load_processor(folder, cast(Any, model.config)), folder.name)
+        refuse_other_results(folder / RESULTS_FILE, provenance, identity, "measure this one: `run_retrieval.py FOLDER`")
+    except ValueError as error:
+        yield CardFinding(str(error))

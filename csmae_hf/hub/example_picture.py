@@ -13,7 +13,7 @@ from csmae_hf.archive.archive import Archive
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.labels import class_names, known_numbers
 from csmae_hf.data.load import ALL_TILES, load_data
-from csmae_hf.hub.facts import last_part
+from csmae_hf.embedding.without_paths import public_name
 from csmae_hf.sample.generate import generate_sample, is_generated
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
 from image_processing_csmae import CSMAEImageProcessor
@@ -44,7 +44,7 @@ def draw_example(
         ValueError: If these data do not suit the model.
     """
     if data is not None:
-        words = "generated scenes, not satellite images" if is_generated(data) else f"tiles of {last_part(data)}"
+        words = "generated scenes, not satellite images" if is_generated(data) else f"tiles of {public_name(data)}"
         return _draw(model, processor, load_data(data, ALL_TILES, limit=TILES), path, words)
     with tempfile.TemporaryDirectory() as scratch:
         tiles = load_bigearthnet(generate_sample(Path(scratch, "sample"), tiles=TILES, seed=SEED))

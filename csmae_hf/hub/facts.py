@@ -1,15 +1,16 @@
 """What is known of a model: read from its folder, nothing assumed. What the folder does not say stays unknown."""
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from csmae_hf.embedding.without_paths import HUB_NAME, public_name, without_paths
+from csmae_hf.evaluation.results import SAMPLE_DATA, provenance_of
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.sample.generate import is_generated
 from image_processing_csmae import CSMAEImageProcessor
@@ -22,12 +23,6 @@ SETTINGS_FILE = "arguments.yaml"
 
 HARDWARE_FILE = "hardware.json"
 """What a pre-training run ran on."""
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-"""A name on the Hub, `owner/name`."""
-
-SAMPLE_DATA = "synthetic sample archive"
-"""What `run_retrieval.py` calls the sample archive in its results."""
 
 
 def read_facts(
@@ -45,25 +40,31 @@ def read_facts(
         What the card of the model can say: its `config` and `processor`; `has_decoders`, so that pre-training can go on; `parameters`,
         how many, and their `dtype`; the contents of the files of `settings`, `state`, `metrics`, `hardware`, `results` and
         `conversion`, without paths of this machine, empty where there is none; whether training (`synthetic`, None if unknown) and
-        evaluation (`synthetic_results`) took generated tiles; the `base_model` on the Hub that it was made from, where that is known,
-        and the `base_model_relation`, as the Hub calls it; `license`, `provider` and `datasets`, which only the publisher can fill in;
-        and `onnx`, the ONNX files beside the weights, with `onnx_tiles`, a word on the tiles they were measured on.
+        evaluation (`synthetic_results`) took generated tiles; the `provenance` of the results, None where they do not say it; the
+        `base_model` on the Hub that it was made from, where that is known, and the `base_model_relation`, as the Hub calls it;
+        `license`, `provider` and `datasets`, which only the publisher can fill in; and `onnx`, the ONNX files beside the weights, with
+        `onnx_tiles`, a word on the tiles they were measured on.
 
     Raises:
         ValueError: If a file is broken.
     """
     settings, evaluation = _read(folder / SETTINGS_FILE), _read(results) if results else {}
+    published, told = without_paths(evaluation), without_paths(settings)
+    for held, name in ((published.get("metadata") or {}, "model"), (told, "model_name_or_path")):
+        if held.get(name):
+            held[name] = public_name(held[name])
     return {
         "config": model.config,
         "processor": processor,
         "has_decoders": any(name.startswith("decoders.") for name, _ in model.named_parameters()),
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "settings": without_paths(settings),
+        "settings": told,
         "state": _read(folder / "trainer_state.json"),
         "metrics": _read(folder / "train_results.json"),
         "hardware": without_paths(_read(folder / HARDWARE_FILE)),
-        "results": without_paths(evaluation),
+        "results": published,
+        "provenance": provenance_of(published),
         "conversion": _read(folder / REPORT_FILE),
         "synthetic": _trained_on_generated(model.config, settings),
         "synthetic_results": bool(evaluation) and _measured_on_generated(evaluation.get("metadata") or {}),
@@ -75,22 +76,6 @@ def read_facts(
         "onnx": (),
         "onnx_tiles": None,
     }
-
-
-def without_paths(value: Any) -> Any:
-    """Replace every absolute path in JSON types by its last part: where things lie on a machine is nobody's business."""
-    if isinstance(value, Mapping):
-        return {name: without_paths(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [without_paths(entry) for entry in value]
-    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
-        return last_part(value)
-    return value
-
-
-def last_part(path: str) -> str:
-    """The last part of a path of any system."""
-    return PureWindowsPath(path).name or path  # it takes both kinds of slashes
 
 
 def _base_model(folder: Path, settings: Mapping[str, Any]) -> str | None:

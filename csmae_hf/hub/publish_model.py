@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,14 @@ import yaml
 from transformers import PreTrainedModel
 
 from configuration_csmae import CSMAEConfig
+from csmae_hf.embedding.alignment import Alignment
+from csmae_hf.embedding.identity import ArchiveMismatchError, Identity
+from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.embedding.without_paths import HUB_NAME
 from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.example_picture import draw_example
-from csmae_hf.hub.facts import HUB_NAME, RESULTS_FILE, read_facts, without_paths
+from csmae_hf.hub.facts import RESULTS_FILE, read_facts
 from csmae_hf.hub.onnx_files import ONNX_FOLDER, require_onnx, write_onnx_files
 from csmae_hf.hub.upload import Pushed, upload_folder
 from csmae_hf.sample.shipped import model_place
@@ -167,8 +172,11 @@ def stage_model(
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
-    results = _copy_results(folder, place, options)
-    facts = facts_of(folder, published, processor, results, options)
+    results = _find_results(folder, options)
+    facts = facts_of(folder, published, processor, results, options)  # before anything is written
+    place.mkdir(parents=True, exist_ok=True)
+    if results is not None:
+        _write_results(results, facts, place)
     if facts["synthetic"] is not None:
         published.config.trained_on_generated = facts["synthetic"]  # what is known goes with the weights from here
     published.save_pretrained(place)
@@ -202,10 +210,7 @@ def card_of(folder: str | os.PathLike[str], repo_id: str, options: PublishOption
     folder = Path(model_place(str(folder)))
     model = load_whole(folder)
     processor = load_processor(folder, cast(CSMAEConfig, model.config))
-    results = Path(options.results) if options.results else folder / RESULTS_FILE
-    if options.results and not results.is_file():
-        raise FileNotFoundError(f"No results at {results}: expected the results.json of run_retrieval.py.")
-    facts = facts_of(folder, model, processor, results if results.is_file() else None, options)
+    facts = facts_of(folder, model, processor, _find_results(folder, options), options)
     picture = PICTURE_FILE if (folder / PICTURE_FILE).is_file() else None
     return model_card(facts, repo_id, subfolder=options.subfolder, picture=picture)
 
@@ -220,6 +225,7 @@ def facts_of(
     """What the card of a model can say: what its folder says, as of [`read_facts`], and what its publisher does.
 
     Raises:
+        ArchiveMismatchError: If the results are of another model, processor or alignment.
         ValueError: If a name is none of the Hub's, or a file of the folder is broken.
     """
     for option in ("base_model", "benchmark"):
@@ -229,6 +235,8 @@ def facts_of(
                 f"{option}={name!r} is no name on the Hub: expected owner/name (--{option.replace('_', '-')})."
             )
     facts = read_facts(folder, model, processor, results=results)
+    if results is not None:
+        _check_results(results, facts, Identity.of(model, processor, str(folder)), named=bool(options.results))
     facts |= {"license": options.license, "provider": options.provider, "datasets": options.datasets}
     return facts | ({"base_model": options.base_model} if options.base_model else {})
 
@@ -301,28 +309,69 @@ def load_processor(folder: Path, config: CSMAEConfig) -> CSMAEImageProcessor:
     return processor
 
 
-def _copy_results(folder: Path, place: Path, options: PublishOptions) -> Path | None:
-    """Put the results beside the weights, without the paths of this machine; return where they were found."""
+def _find_results(folder: Path, options: PublishOptions) -> Path | None:
+    """The results that are named, or those in the folder; None where there are none."""
     source = Path(options.results) if options.results else folder / RESULTS_FILE
+    if source.is_dir():
+        source /= RESULTS_FILE
     if not source.is_file():
         if options.results:
             raise FileNotFoundError(f"No results at {source}: expected the results.json of run_retrieval.py.")
         return None
-    content = without_paths(json.loads(source.read_text(encoding="utf-8")))
-    place.mkdir(parents=True, exist_ok=True)
-    if ((content.get("metadata") or {}).get("alignment") or {}).get("method", "none") != "none":
+    return source
+
+
+def _check_results(source: Path, facts: Mapping[str, Any], model: Identity, *, named: bool) -> None:
+    """Refuse results that were measured with another model, processor or alignment than what is published.
+
+    Those of a release that did not record it are refused where they are named; where they lie in the model's own folder, the card
+    says that nobody knows.
+    """
+    again = f"measure this one: `run_retrieval.py {model.model} --data DATA --output_dir RESULTS`"
+    if facts["provenance"] is not None:
+        refuse_other_results(source, facts["provenance"], model, again)
+    elif named:
+        raise ArchiveMismatchError(
+            f"{source} does not say which weights it was measured with, so that it may be of another model; expected what "
+            f"run_retrieval.py of this release writes. To publish numbers, {again}."
+        )
+    else:
+        logger.warning(
+            "%s does not say which weights it was measured with; the card says so. To have it known, %s.", source, again
+        )
+
+
+def refuse_other_results(source: Path, provenance: Provenance, model: Identity, again: str) -> None:
+    """Refuse results of another model or processor, or with another alignment beside them than they were measured with.
+
+    Args:
+        source: Their file.
+        provenance: What they say of themselves.
+        model: The model and processor that they are to be published with.
+        again: How to measure that, for the message.
+
+    Raises:
+        ArchiveMismatchError: Naming what differs, both sides of it, and the remedy.
+    """
+    provenance.made_with.refuse_other(model, str(source), f"Publish the model that was measured, or {again}.")
+    if provenance.alignment != "none":
+        beside = source.with_name(ALIGNMENT_FILE)
+        alignment = Alignment.load(beside) if beside.is_file() else None
+        provenance.refuse_other_alignment(
+            alignment, str(source), str(beside), f"Nobody gets these numbers without it. Put it there, or {again}."
+        )
+
+
+def _write_results(source: Path, facts: Mapping[str, Any], place: Path) -> None:
+    """Put results beside the weights, without the paths of this machine, and the alignment that they were measured with."""
+    if ((facts["results"].get("metadata") or {}).get("alignment") or {}).get("method", "none") != "none":
         alignment = source.with_name(ALIGNMENT_FILE)
         if alignment.is_file():
             shutil.copyfile(alignment, place / ALIGNMENT_FILE)
         else:
-            logger.warning(
-                "%s was measured with an alignment of the sensors, and there is no %s beside it: nobody gets these numbers "
-                "without it. Put it there, or measure again with `run_retrieval.py --alignment none`.",
-                source,
-                ALIGNMENT_FILE,
-            )
-    (place / RESULTS_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return source
+            logger.warning("There is no %s: nobody gets the numbers of %s without it.", alignment, source)
+    text = json.dumps(facts["results"], indent=2, ensure_ascii=False)
+    (place / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: Path | None) -> str | None:

@@ -24,6 +24,7 @@ from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
 from csmae_hf.embedding import shards
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_batches
+from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.evaluation import run_tiles
 from csmae_hf.evaluation.pictures import chart_groups
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
@@ -479,6 +480,13 @@ def test_models_are_compared_and_trainings_share_one_protocol(three, sample, tmp
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["models"][group]["alignment"] == methods[three[0]]
     files = [json.loads((tmp_path / Path(name).name / "results.json").read_text()) for name in three]
+    records = [Provenance.from_dict(summary["provenance"][name]) for name in three]
+    assert records == [Provenance.from_dict(one["metadata"]["provenance"]) for one in files]
+    assert {name for name, *_ in records[0].differences(records[2])} >= {"weights"}
+    assert records[0].tiles == records[2].tiles
+    for name in ("differences", "classes", "scores"):
+        rows = list(csv.DictReader((tmp_path / "tables" / f"{name}.csv").open(newline="")))
+        assert {row["alignment"] for row in rows if row["model"] == three[2]} == {methods[three[2]]}
     values = [one["directions"][1]["f1_of_means"] for one in files]
     assert summary["models"][group]["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(
         np.mean(values[:2])

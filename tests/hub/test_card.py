@@ -10,8 +10,9 @@ from hub_double import HubDouble
 from hub_models import run_python, save_tiny
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
+from csmae_hf.embedding.without_paths import without_paths
 from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
-from csmae_hf.hub.facts import read_facts, without_paths
+from csmae_hf.hub.facts import read_facts
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
