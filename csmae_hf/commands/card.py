@@ -1,8 +1,8 @@
 """Write the card of a model folder, or check the one it has.
 
 Print the card that `csmae push` would publish with a model folder, or write it there. With --check compare the card of a folder with
-what lies beside it: metadata as the Hub's client reads them, links, the fields of geoembeddings.org, and every number with
-results.json. Ends with status 1 if something is wrong.
+what lies beside it: metadata as the Hub's client reads them, links, the fields of geoembeddings.org, the table of bands,
+the ONNX files, and every number with results.json. Ends with status 1 if something is wrong.
 """
 
 import argparse
