@@ -78,12 +78,17 @@ def read_facts(
 
 
 def without_paths(value: Any) -> Any:
-    """Replace every absolute path in JSON types by its last part: where things lie on a machine is nobody's business."""
+    """Replace every path in JSON types that says where a machine keeps things by its last part, which is nobody's business: absolute
+    ones, those from a home folder, and those that leave the working folder."""
     if isinstance(value, Mapping):
         return {name: without_paths(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [without_paths(entry) for entry in value]
-    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+    if isinstance(value, str) and (
+        PurePosixPath(value).is_absolute()
+        or PureWindowsPath(value).is_absolute()
+        or re.match(r"(?:\./)*\.\.[/\\]|~\w*[/\\]|file:", value)
+    ):
         return last_part(value)
     return value
 
