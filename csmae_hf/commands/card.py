@@ -1,8 +1,8 @@
 """Write the card of a model folder, or check the one it has.
 
 Print the card that `csmae push` would publish with a model folder, or write it there. With --check compare the card of a folder with
-what lies beside it: metadata as the Hub's client reads them, links, the fields of geoembeddings.org, and every number with
-results.json. Ends with status 1 if something is wrong.
+what lies beside it: metadata as the Hub's client reads them, links, the fields of geoembeddings.org, the table of bands,
+the ONNX files, and every number with results.json. Ends with status 1 if something is wrong.
 """
 
 import argparse
@@ -26,22 +26,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print, write or check a card."""
+    from csmae_hf.sample.shipped import model_place
+
+    folder = Path(model_place(str(arguments.folder)))
     if arguments.check:
         from csmae_hf.hub.check_card import check_card
 
-        findings = check_card(arguments.folder)
+        findings = check_card(folder)
         for finding in findings:
             say(f"{'wrong' if finding.is_error else 'note'}: {finding.text}")
         errors = sum(finding.is_error for finding in findings)
-        say(f"{arguments.folder / 'README.md'}: {f'{errors} to be mended' if errors else 'nothing is wrong'}.")
+        say(f"{folder / 'README.md'}: {f'{errors} to be mended' if errors else 'nothing is wrong'}.")
         return int(errors > 0)
+    if arguments.write and folder != arguments.folder:
+        raise ValueError(
+            f"{arguments.folder} comes with the package, whose files are not written: print its card, or lay out a copy with "
+            f"`csmae push {arguments.folder} OWNER/NAME --dry-run FOLDER`."
+        )
     from csmae_hf.hub.publish_model import PublishOptions, card_of
 
-    name = arguments.repository or arguments.folder.resolve().name
-    card = card_of(arguments.folder, name, PublishOptions(**card_options(arguments)))
+    name = arguments.repository or folder.resolve().name
+    card = card_of(folder, name, PublishOptions(**card_options(arguments)))
     if arguments.write:
-        (arguments.folder / "README.md").write_text(card, encoding="utf-8")
-        say(f"Written: {arguments.folder / 'README.md'}")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        say(f"Written: {folder / 'README.md'}")
     else:
         sys.stdout.write(card)
     return 0

@@ -19,5 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export a model."""
     from csmae_hf.hub.convert import export_original
+    from csmae_hf.sample.shipped import model_place
 
-    say(f"Exported {arguments.folder}: {export_original(arguments.folder, arguments.out)}")
+    say(f"Exported {arguments.folder}: {export_original(model_place(str(arguments.folder)), arguments.out)}")

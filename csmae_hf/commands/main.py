@@ -14,6 +14,9 @@ VERBS = (
 """The files beside this one, in the order of `csmae --help`: the docstring is the help, `add_arguments` says what a verb takes, and
 `run` does it."""
 
+# Transformers imports torchao where it is installed, which warns of each GPU library that a CPU has not, at every command
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs; each sets `run`, a function of the parsed arguments."""
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: that of the command (0 if all went well), or 2 where the input was at fault.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     arguments = build_parser().parse_args(argv)
     try:
         if arguments.verb != "doctor":  # which is there for where this import fails

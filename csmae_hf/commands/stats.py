@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     from csmae_hf.data.load import load_data
     from csmae_hf.data.statistics import estimate_statistics, format_statistics
     from csmae_hf.data.units import with_units
+    from csmae_hf.sample.shipped import model_place
     from image_processing_csmae import CSMAEImageProcessor
 
     weights = sorted(path.name for path in arguments.output.glob("*.safetensors"))
@@ -44,7 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.output} holds a model ({weights[0]}), trained with the statistics it has; others would change its embeds. "
             "Give another folder."
         )
-    before = CSMAEImageProcessor.from_pretrained(arguments.processor) if arguments.processor else CSMAEImageProcessor()
+    before = CSMAEImageProcessor()
+    if arguments.processor:
+        before = CSMAEImageProcessor.from_pretrained(model_place(arguments.processor))
     said = image_options(arguments)
     if (Path(arguments.data) / "state.json").is_file():
         for name in ("bands", "level", "pair"):

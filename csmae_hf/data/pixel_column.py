@@ -48,6 +48,7 @@ class TileBands:
     Args:
         stored: What the row stores, as of `STORAGE`.
         bands: Names of the bands, in order.
+        sensor: Whose image it is, where a column says it.
 
     Raises:
         TileNotFoundError: On looking, if the store has no such key.
@@ -55,8 +56,9 @@ class TileBands:
         StoreGoneError: On looking, if the store is not where it was.
     """
 
-    def __init__(self, stored: Mapping[str, Any], bands: Sequence[str]):
+    def __init__(self, stored: Mapping[str, Any], bands: Sequence[str], sensor: str = ""):
         self._stored = stored
+        self.sensor = sensor
         self._bands = tuple(bands)
         source = stored["source"]
         self.key: str = source[0] if len(source) else ""
@@ -103,7 +105,8 @@ class TileBands:
         """The same bands with the unit that they are said to be in; unread, where they lie in a store."""
         if self.store is None:
             return BandImage(dict(self.items()), replace(self.facts, unit=unit, unit_by="the caller"))
-        return TileBands({"bytes": None, "source": _source_in_unit(self._stored["source"], unit)}, self._bands)
+        source = _source_in_unit(self._stored["source"], unit)
+        return TileBands({"bytes": None, "source": source}, self._bands, self.sensor)
 
     @property
     def footprint(self) -> Footprint | None:
@@ -378,7 +381,8 @@ class Tile:
         """Take what a column holds, as `map` and `cast_column` write it: what rows store, bands by name, or paths of GeoTIFFs.
 
         Raises:
-            ValueError: As of `encode_example`.
+            ValueError: As of `encode_example`. Where `map` returns arrays for the column, as of the processor, it then makes a column
+                of numbers.
         """
         if storage.type.equals(self.pa_type):
             return storage
@@ -388,7 +392,8 @@ class Tile:
             paths = storage.to_pylist()
             return _column(None, [None if path is None else self._file_source(Path(path)) for path in paths])
         if not pa.types.is_struct(storage.type):
-            raise self._unknown(f"column of {str(storage.type)[:100]}")
+            # a ValueError that `map` takes for "no longer this feature": what the processor makes of a batch is kept as numbers
+            raise pa.ArrowInvalid(str(self._unknown(f"column of {str(storage.type)[:100]}")))
         sources: list[list[str] | None] = _child(storage, "source").to_pylist()
         named = [child.name for child in storage.type if child.name not in STORAGE.names]
         values = _child(storage, "bytes")
@@ -440,9 +445,14 @@ class Tile:
         """Give the [`TileBands`] of what a row stores, or its bands to a format of arrays; what is given already is given back."""
         if not isinstance(value, Mapping) or isinstance(value, BandImage) or "source" not in value:
             return value
-        tile = TileBands(value, self.bands)
+        tile = TileBands(value, self.bands, self.sensor)
         # `datasets` does not say for which format it asks; for those of arrays it goes through numpy, where a list is an array
         return tile.read() if isinstance(value["source"], np.ndarray) else tile
+
+
+def _feature_of(value: Any) -> Tile | None:
+    """The feature of the column that an image of a row came from; None of anything else."""
+    return Tile(value.sensor, list(value.keys())) if isinstance(value, TileBands) else None
 
 
 def _band(storage: pa.StructArray, name: str, row: int) -> np.ndarray[Any, Any] | None:
@@ -569,4 +579,4 @@ def _pixel_bytes(dataset: Dataset) -> int:
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*register_feature.*experimental")  # nothing a user could do about it
     register_feature(Tile, Tile._type)
-wrap_writers(pixel_columns, _referring, _pixel_bytes)
+wrap_writers(pixel_columns, _referring, _pixel_bytes, _feature_of)

@@ -2,8 +2,9 @@
 
 `datasets` asks a feature to embed what it refers to in `save_to_disk` and `push_to_hub`, and nowhere else: `to_parquet`, `to_csv`,
 `to_json` and `to_sql` would write where pixels lie on this machine and not the pixels, and the number of shards is reckoned without
-them. `add_item` takes no feature of several parts. There is no hook for these, so the methods are wrapped here; datasets without
-pixel columns go through unchanged.
+them. `add_item` takes no feature of several parts. Where nobody names the features (`from_list` of rows), an image would become
+what its row stores, a place on this machine. There is no hook for these, so the methods are wrapped here; datasets without pixel
+columns go through unchanged.
 """
 
 import functools
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
+from datasets.arrow_writer import TypedSequence
 from datasets.table import embed_table_storage
 
 _ROWS_AT_ONCE = 100
@@ -20,21 +22,39 @@ _NO_PIXELS = ("to_csv", "to_json", "to_sql")
 
 Names = Callable[[Dataset], list[str]]
 Size = Callable[[Dataset], int]
+Infer = Callable[[Any], tuple[Any, Any]]
 
 
-def wrap_writers(pixel_columns: Names, referring: Names, pixel_bytes: Size) -> None:
+def wrap_writers(pixel_columns: Names, referring: Names, pixel_bytes: Size, feature_of: Callable[[Any], Any]) -> None:
     """Wrap the methods of `datasets.Dataset`.
 
     Args:
         pixel_columns: Names a dataset's pixel columns.
         referring: Names those of them with rows that do not hold their pixels.
         pixel_bytes: Says how many bytes they will have.
+        feature_of: Gives the feature of a row's image; None of anything else.
     """
+    TypedSequence._infer_custom_type_and_encode = staticmethod(
+        _inferring(TypedSequence._infer_custom_type_and_encode, feature_of)
+    )
     Dataset.to_parquet = _embedding(Dataset.to_parquet, referring)
     Dataset._estimate_nbytes = _reckoning(Dataset._estimate_nbytes, pixel_bytes)
     for name in _NO_PIXELS:
         setattr(Dataset, name, _refusing(getattr(Dataset, name), pixel_columns))
     Dataset.add_item = _encoding(Dataset.add_item, pixel_columns)
+
+
+def _inferring(infer: Infer, feature_of: Callable[[Any], Any]) -> Infer:
+    """The feature of a column that is made of rows' images without its features, as `datasets` finds its own of pictures."""
+
+    @functools.wraps(infer)
+    def wrapped(data: Any) -> tuple[Any, Any]:
+        feature = feature_of(next((value for value in data if value is not None), None))
+        if feature is None:
+            return infer(data)
+        return [None if value is None else feature.encode_example(value) for value in data], feature
+
+    return wrapped
 
 
 def _embedding(write: Callable[..., Any], referring: Names) -> Callable[..., Any]:

@@ -28,8 +28,11 @@ def load_encoder(
     """
     options |= {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     place = model_place(name)
+    # where peft is installed, the Auto class first looks for an adapter, on the Hub, whatever it is told for the model
+    where = {key: options[key] for key in ("cache_dir", "local_files_only") if key in options}
     try:
-        return AutoModel.from_pretrained(place, **options), AutoImageProcessor.from_pretrained(place, **options)
+        model = AutoModel.from_pretrained(place, adapter_kwargs=where, **options)
+        return model, AutoImageProcessor.from_pretrained(place, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id, or {TINY_NAME}, which "

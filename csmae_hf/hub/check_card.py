@@ -24,7 +24,15 @@ CARD_FILE = "README.md"
 _FRONT = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\| *(\w+) → (\w+) *\|(.+)\|[ \t]*$", re.MULTILINE)
-_LEFT_OVER = re.compile(r"More Information Needed|\bTODO\b|hf_\w{8,}|(?<![\w/.:])/(?:home|root|Users|tmp|mnt)/[\w./-]+")
+_ONNX_ROW = re.compile(r"^\| *(onnx/[\w.]+\.onnx) *\|", re.MULTILINE)
+_BAND_ROW = re.compile(
+    r"^\| *(\w+) *\| *\d+ *\| *([^|]+?) *\|.*\| *([-+.\de]+) *\| *([-+.\de]+) *\|[ \t]*$", re.MULTILINE
+)
+_GENERATED = re.compile(r"trained on generated|generated scenes", re.IGNORECASE)
+# a token has no underscore but its first, unlike hf_hub_download
+_LEFT_OVER = re.compile(
+    r"More Information Needed|\bTODO\b|\bhf_[A-Za-z0-9]{16,}|(?<![\w/.:])/(?:home|root|Users|tmp|mnt)/[\w./-]+"
+)
 _LISTS = ("embedding_spatial_types", "embedding_temporal_type")
 _SAME = 1e-6  # metadata have six places after the point
 
@@ -46,19 +54,23 @@ def check_card(folder: Path) -> list[CardFinding]:
     """Compare the card of a model's folder with the folder.
 
     Args:
-        folder: With `README.md`; `config.json`, `results.json` and `.eval_results/*.yaml` are compared where they are there.
+        folder: With `README.md`; `config.json`, `preprocessor_config.json`, `results.json`, `.eval_results/*.yaml` and
+            `onnx/*.onnx` are compared where they are there.
 
     Returns:
         What is wrong, errors first; nothing for a good card.
 
     Raises:
         FileNotFoundError: If the folder has no card.
-        ValueError: If `config.json` or `results.json` is broken.
+        ValueError: If another of these files is broken.
     """
     path = folder / CARD_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CARD_FILE}: `csmae card {folder} --write` writes one.")
-    content = path.read_text(encoding="utf-8")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        return [CardFinding(f"The card is no text in UTF-8: {error}.")]
     front = _FRONT.match(content)
     if not front:
         return [CardFinding("There is no metadata: the card must begin with YAML between two lines of ---.")]
@@ -75,6 +87,8 @@ def check_card(folder: Path) -> list[CardFinding]:
         *_check_links(folder, text),
         *_check_index(cast(ModelCardData, card.data).eval_results or [], results),
         *_check_table(text, results),
+        *_check_bands(text, _read(folder / "preprocessor_config.json")),
+        *_check_onnx(folder, text),
         *_check_benchmarks(folder, results),
         *_check_origin(folder, results),
     ]
@@ -87,6 +101,10 @@ def _check_fields(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Ite
         yield CardFinding(f"library_name is {metadata.get('library_name')!r}: a model of CSMAE has 'transformers'.")
     if not metadata.get("pipeline_tag"):
         yield CardFinding("pipeline_tag is missing: the Hub finds models by it, 'image-feature-extraction' for one.")
+    elif (tasks := list(config.get("custom_pipelines") or [])) and metadata["pipeline_tag"] not in tasks:
+        yield CardFinding(
+            f"pipeline_tag is {metadata['pipeline_tag']!r}: this model has pipelines for {', '.join(map(repr, tasks))} (config.json)."
+        )
     for name in ("tags", "datasets"):
         value = metadata.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
@@ -118,7 +136,7 @@ def _check_words(text: str, content: str, config: Mapping[str, Any]) -> Iterator
     """What must be said, and what must not."""
     if not re.search(r"^# \S", text, re.MULTILINE):
         yield CardFinding("There is no title, a line that begins with '# '.")
-    if config.get("trained_on_generated") and "generated" not in text:
+    if config.get("trained_on_generated") and not _GENERATED.search(text):
         yield CardFinding("The model was trained on generated scenes (config.json), and the card does not say so.")
     for found in sorted(set(_LEFT_OVER.findall(content))):
         shown = "a token" if found.startswith("hf_") else repr(found)
@@ -162,15 +180,46 @@ def _check_index(held: list[Any], results: Mapping[str, Any]) -> Iterator[CardFi
 
 
 def _check_table(text: str, results: Mapping[str, Any]) -> Iterator[CardFinding]:
-    """The table of the text has the numbers of the results, rounded."""
-    measured = _measured(results)
+    """The table of the text has the numbers of the results, rounded: each score with its interval, and that of a random order."""
+    entries = {(entry["query_sensor"], entry["archive_sensor"]): entry for entry in results.get("directions") or []}
     for query, archive, cells in _ROW.findall(text):
-        values = [measured[query, archive, metric] for metric in SCORES if (query, archive, metric) in measured]
-        for cell, value in zip(cells.split("|"), values, strict=False):
-            if cell.split()[:1] != [f"{value:.4f}"]:
+        entry = entries.get((query, archive), {})
+        measured = [
+            [entry[metric], *((entry.get("intervals") or {}).get(metric) or [])] for metric in SCORES if metric in entry
+        ]
+        chance = ((entry.get("random") or {}).get("mean") or {}).get("f1_of_means")
+        for cell, values in zip(cells.split("|"), [*measured, *([] if chance is None else [[chance]])], strict=False):
+            said, known = re.findall(r"-?\d+(?:\.\d+)?", cell), [f"{value:.4f}" for value in values]
+            if not said or said != known[: len(said)]:
                 yield CardFinding(
-                    f"The row {query} → {archive} of the text has {cell.strip() or 'nothing'} where {RESULTS_FILE} has {value:.4f}."
+                    f"The row {query} → {archive} of the text has {cell.strip() or 'nothing'} where {RESULTS_FILE} has "
+                    f"{', '.join(known)}."
                 )
+
+
+def _check_bands(text: str, processor: Mapping[str, Any]) -> Iterator[CardFinding]:
+    """The table of bands, where the card has one, is the processor's."""
+    rows = {(sensor, band): numbers for sensor, band, *numbers in _BAND_ROW.findall(text)}
+    sensors = processor.get("sensors") or {}
+    for sensor, band in [(name, band) for name in sensors if rows for band in sensors[name]]:
+        if (sensor, band) not in rows:
+            yield CardFinding(f"The table of bands lacks {band} of {sensor} (preprocessor_config.json).")
+            continue
+        for name, said in zip(("band_mean", "band_std"), rows.pop((sensor, band)), strict=True):
+            known = (processor.get(name) or {}).get(band)
+            if isinstance(known, int | float) and said != f"{known:.6g}":
+                yield CardFinding(f"{name} of {band} of {sensor} is {said} in the text, {known:.6g} in the processor.")
+    for sensor, band in rows if sensors else ():
+        yield CardFinding(f"The table of bands has {band} of {sensor}, which the processor does not take.")
+
+
+def _check_onnx(folder: Path, text: str) -> Iterator[CardFinding]:
+    """The ONNX files of the text are those of the folder."""
+    named = set(_ONNX_ROW.findall(text))
+    there = {f"onnx/{path.name}" for path in (folder / "onnx").glob("*.onnx")}
+    for name in sorted(named ^ there):
+        where = "in the card and not in the folder" if name in named else "in the folder and not in the card"
+        yield CardFinding(f"{name} is {where}: push again with --onnx, which measures each file.")
 
 
 def _check_benchmarks(folder: Path, results: Mapping[str, Any]) -> Iterator[CardFinding]:

@@ -53,6 +53,20 @@ def test_every_verb_has_a_file_and_says_what_it_is_for(capsys: pytest.CaptureFix
     assert all(f"    {name.replace('_', '-')}" in said for name in VERBS)
 
 
+def test_warnings_of_torchao_that_no_command_can_heed_are_not_shown(tmp_path: Path) -> None:
+    """Transformers imports torchao where it is installed; here a command that warns as torchao does."""
+    code = (
+        "import logging, sys\nfrom csmae_hf.commands import info, main\n"
+        "def run(_):\n"
+        "    for name in ('torchao', 'torchao.kernel.intmm', 'torch.utils._pytree', 'csmae_hf'):\n"
+        "        logging.getLogger(name).warning('from %s', name)\n"
+        "info.run = run\nsys.exit(main.main(['info', sys.argv[1]]))"
+    )
+    done = run(code, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["from csmae_hf"]
+
+
 def test_the_installed_command_runs_a_verb_and_keeps_results_apart(tmp_path: Path) -> None:
     code = "import sys, csmae_doctor; sys.exit(csmae_doctor.main())"
     made = run(code, "sample", str(tmp_path / "sample"), "--tiles", "5")

@@ -252,6 +252,48 @@ def test_rows_of_arrays_of_other_sets_and_of_paths_are_taken(mixed: datasets.Dat
         made.add_item({"id": "a", "s1": "nowhere.tif"})
 
 
+def test_rows_without_named_features_keep_the_feature_of_their_images(mixed: datasets.Dataset, tmp_path: Path) -> None:
+    rows = [{**mixed[0], "s1": None}, mixed[0], mixed[7]]
+
+    def generate() -> Iterator[dict[str, Any]]:
+        yield from rows
+
+    made = {
+        "from_list": datasets.Dataset.from_list(rows),
+        "from_dict": datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in rows[0]}),
+        "from_generator": datasets.Dataset.from_generator(generate, cache_dir=str(tmp_path), keep_in_memory=True),
+        "new column": mixed.select([0, 0, 7]).map(lambda row: {"radar": row["s1"]}).remove_columns("s1"),
+    }
+    made["new column"] = made["new column"].rename_column("radar", "s1")
+    for way, rebuilt in made.items():
+        assert rebuilt.features["s1"] == mixed.features["s1"], way
+        assert all(
+            np.array_equal(rebuilt[2]["s1"][band], array) for band, array in expected_pixels(rows[2])["s1"].items()
+        )
+        rebuilt.select_columns(["s1", "s2"]).to_parquet(tmp_path / "x.parquet")
+        assert str(tmp_path.parent).encode() not in (tmp_path / "x.parquet").read_bytes(), "names a place"
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("return_tensors", ["np", "pt"])
+def test_what_the_processor_makes_of_a_column_may_replace_it(
+    mixed: datasets.Dataset, batched: bool, return_tensors: str
+) -> None:
+    processor = CSMAEImageProcessor()
+    tiles = mixed.select(range(2))
+
+    def process(rows: dict[str, Any]) -> dict[str, Any]:
+        made = processor(s1=rows["s1"], return_tensors=return_tensors, suspect="accept")
+        return dict(made) if batched else {"s1": made["s1"][0]}
+
+    done = tiles.map(process, batched=batched).with_format("torch")
+    for place in range(2):
+        expected = processor(s1=tiles[place]["s1"], suspect="accept")["s1"][0]
+        assert torch.equal(done[place]["s1"], torch.as_tensor(expected))
+    with pytest.raises(ValueError, match="pixel column of s1 was given a list"):
+        datasets.Dataset.from_dict({"s1": [[1.0]]}, features=datasets.Features({"s1": tiles.features["s1"]}))
+
+
 DTYPES = (
     "bool",
     "int8",

@@ -274,3 +274,24 @@ def test_a_conversion_is_reported(facts: Facts) -> None:
 def test_paths_of_a_machine_become_their_last_part() -> None:
     value = {"data": "/home/me/BigEarthNet", "also": ["C:\\data\\tiles", "relative/path", 3], "root": "/"}
     assert without_paths(value) == {"data": "BigEarthNet", "also": ["tiles", "relative/path", 3], "root": "/"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../tiles",
+        "../../home/me/tiles",
+        "./../tiles",
+        "~/data/tiles",
+        "~me/tiles",
+        "..\\me\\tiles",
+        "file:///home/me/tiles",
+    ],
+)
+def test_paths_that_leave_the_working_folder_are_of_the_machine_too(path: str) -> None:
+    assert without_paths({"data": path}) == {"data": "tiles"}
+
+
+@pytest.mark.parametrize("name", ["runs/seed42", "owner/name", "./tiles", "..", "~", "3 ~ 4/5", "a..b/c", "S2 .. S1"])
+def test_names_and_folders_below_stay(name: str) -> None:
+    assert without_paths(name) == name

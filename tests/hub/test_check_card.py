@@ -27,6 +27,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     directions = [
         {"query_sensor": a, "archive_sensor": b, "k": 10, "n_queries": 9, "n_archive": 8}
         | {metric: 0.1 * (place + 1) + 0.0123456 for place, metric in enumerate(METRICS)}
+        | {"intervals": {"recall": [0.1987, 0.2345]}, "random": {"mean": {"f1_of_means": 0.0512}}}
         for a in ("s1", "s2")
         for b in ("s1", "s2")
     ]
@@ -34,7 +35,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (run / "results.json").write_text(json.dumps(results))
     options = PublishOptions(license="mit", datasets=("tester/tiles",))
     out = stage_model(run, base / "out", "me/tiny", options)
-    names = ("README.md", "config.json", "results.json", ".eval_results/retrieval.yaml")
+    names = ("README.md", "config.json", "preprocessor_config.json", "results.json", ".eval_results/retrieval.yaml")
     return {name: (out / name).read_text() for name in names}
 
 
@@ -66,13 +67,31 @@ def test_what_a_push_writes_is_right(folder: Path, capsys: pytest.CaptureFixture
         ("README.md", r"license: mit", "license: [", "cannot be read"),
         ("README.md", r"library_name: \w+", "library_name: timm", "library_name"),
         ("README.md", r"pipeline_tag: .*", "", "pipeline_tag"),
+        (
+            "README.md",
+            r"pipeline_tag: .*",
+            "pipeline_tag: image-segmentation",
+            "has pipelines for 'image-feature-extraction'",
+        ),
         ("README.md", r"embedding_dimension: 32", "embedding_dimension: 768", "embeds have 32"),
         ("README.md", r"- single-date", "- daily", "embedding_temporal_type"),
         ("README.md", r"(?m)^tags:", "base_model: ../runs/a\ntags:", "base_model"),
         ("README.md", r"value: 0.312346", "value: 0.9", "s1 to s1 is 0.9 in model-index, and 0.312346"),
         ("README.md", r"(\| s2 → s1 \| [\d.]+ \|) [\d.]+", r"\1 0.7777", "row s2 → s1"),
+        ("README.md", r"0\.1987, 0\.2345", "0.1987, 0.2945", "0.2945] where results.json has 0.2123, 0.1987, 0.2345"),
+        ("README.md", r"0\.0512", "0.0112", "has 0.0112 where"),
+        ("README.md", r"\n\| s2 \|[^\n]* B12 [^\n]*", "", "lacks B12 of s2"),
+        (
+            "README.md",
+            r"(\| VH \|.*\|) [-\d.]+ \| ([\d.]+ \|\n)",
+            r"\1 -3.14159 | \2",
+            "band_mean of VH of s1 is -3.14159",
+        ),
+        ("README.md", r"## Citation", "hf_" + "aB3" * 11 + "\n\n## Citation", "a token"),
+        ("README.md", r"## Citation", "| onnx/model.onnx | s1 |\n\n## Citation", "in the card and not in the folder"),
         ("README.md", r"\(example.png\)", "(picture.png)", "picture.png"),
         ("README.md", r"generated", "made", "generated scenes"),
+        ("README.md", r"(?i)trained on generated scenes", "made with generated tiles", "trained on generated scenes"),
         ("README.md", r"## Citation", "/home/me/runs\n\n## Citation", "/home/me/runs"),
         ("results.json", r'"f1_of_means": 0.31', '"f1_of_means": 0.51', "model-index"),
         (".eval_results/retrieval.yaml", r"value: 0.31", "value: 0.81", ".eval_results/retrieval.yaml has 0.81"),
@@ -86,6 +105,22 @@ def test_each_mistake_is_found(
     change(folder / file, lambda text: re.sub(pattern, becomes, text))
     assert main(["card", str(folder), "--check"]) == 1
     assert words in capsys.readouterr().out
+
+
+def test_what_a_push_with_onnx_says_of_hf_hub_download_is_no_token(folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"")
+    assert [finding.text for finding in check_card(folder)] == [
+        "onnx/model.onnx is in the folder and not in the card: push again with --onnx, which measures each file."
+    ]
+    row = "hf_hub_download\n\n| onnx/model.onnx | s1, s2 |\n\n## Citation"
+    change(folder / "README.md", lambda text: text.replace("## Citation", row))
+    assert check_card(folder) == []
+
+
+def test_a_card_in_another_encoding_is_named(folder: Path) -> None:
+    (folder / "README.md").write_bytes("---\ntags: [é]\n---".encode("latin-1"))
+    assert "UTF-8" in check_card(folder)[0].text
 
 
 def test_what_is_only_missing_is_a_note(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 import csmae_hf
+from csmae_hf.commands.main import main
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.encoder import load_encoder
@@ -102,3 +103,25 @@ def test_pushed_from_anywhere_it_is_still_called_generated(tmp_path: Path, monke
     assert "Trained on generated scenes" in card
     assert "CDLA" not in card
     assert [finding for finding in check_card(out) if finding.is_error] == []
+
+
+def test_commands_that_read_a_model_folder_take_its_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    card = (FOLDER / "README.md").read_bytes()
+    assert main(["card", TINY_NAME, "--check"]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    assert main(["card", TINY_NAME]) == 0
+    assert "generated scenes" in capsys.readouterr().out
+    assert main(["card", TINY_NAME, "--write"]) == 2
+    assert "comes with the package" in caplog.text
+    assert (FOLDER / "README.md").read_bytes() == card
+    assert main(["export-original", TINY_NAME, "original.ckpt"]) == 0
+    state = torch.load("original.ckpt", weights_only=True)["state_dict"]
+    with safe_open(FOLDER / "model.safetensors", "pt") as weights:
+        embedding = weights.get_tensor("csmae.cross_sensor_encoder.layers.0.mlp.fc1.weight")
+    assert any(tensor.shape == embedding.shape and torch.equal(tensor, embedding) for tensor in state.values())
