@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from csmae_hf.embedding.foreign import TILE_SIZE
-from csmae_hf.embedding.identity import encoder_settings
 
 POOLS = ("mean", "cls", "pooler")
 """How a module's output becomes one embed: the mean over tokens or places, the first token, or the model's own `pooler_output`."""
@@ -147,9 +147,8 @@ class ModuleEncoder(torch.nn.Module):
         blank = torch.zeros(1, len(self.sensors[sensor]), self.tile_size, self.tile_size, device=where.device)
         try:
             with torch.inference_mode():
-                module.eval()
-                return self.embed(blank, sensor).shape[1]
-        except (RuntimeError, TypeError, IndexError) as error:
+                output = self._forward(module.eval(), blank, sensor)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
             one = self.normalisation[sensor]
             edge = one.size or self.tile_size
             raise ValueError(
@@ -159,13 +158,16 @@ class ModuleEncoder(torch.nn.Module):
         finally:
             for part, mode in modes:
                 part.training = mode
+        return pool_output(output, self.pool, sensor).shape[1]
+
+    def _forward(self, module: torch.nn.Module, pixels: torch.Tensor, sensor: str) -> Any:
+        images = self.normalisation[sensor].apply(pixels)
+        own = next((weights.dtype for weights in module.parameters()), images.dtype)
+        return module(images.to(own))
 
     def embed(self, pixels: torch.Tensor, sensor: str) -> torch.Tensor:
         """(B, width) of pixels (B, C, H, W) in dB and digital numbers."""
-        module = self.by_sensor[sensor]
-        images = self.normalisation[sensor].apply(pixels)
-        own = next((weights.dtype for weights in module.parameters()), images.dtype)
-        embeds = pool_output(module(images.to(own)), self.pool, sensor).float()
+        embeds = pool_output(self._forward(self.by_sensor[sensor], pixels, sensor), self.pool, sensor).float()
         return torch.nn.functional.pad(embeds, (0, max(self.width - embeds.shape[1], 0)))
 
     def untrained(self) -> "ModuleEncoder | None":
@@ -189,8 +191,14 @@ _OWN_FIELDS = ("normalisation", "pool", "modules")
 
 def _describe(module: torch.nn.Module) -> dict[str, Any]:
     """What a module computes beside its weights, as far as it says so: its structure, and its configuration where it has one."""
-    structure = re.sub(r"0x[0-9a-f]+", "", repr(module))
-    return {"structure": hashlib.sha256(structure.encode()).hexdigest()[:16], **encoder_settings(module)}
+    structure = re.sub(r"0x[0-9a-f]+", "", repr(module))  # without places in memory
+    said = {"structure": hashlib.sha256(structure.encode()).hexdigest()[:16]}
+    config = getattr(module, "config", None)
+    if not isinstance(config, PreTrainedConfig):
+        return said
+    common = PreTrainedConfig().to_dict()  # names, versions, labels
+    own = {name: value for name, value in config.to_dict().items() if name not in common and not name.startswith("_")}
+    return said | own
 
 
 def pool_output(output: Any, pool: str | Callable[[Any], torch.Tensor], sensor: str) -> torch.Tensor:
