@@ -75,7 +75,8 @@ class TileCollator:
             SuspectImageError: If signs that are guesses speak against tiles, unless they are accepted; the message names the tiles.
             ValueError: If a tile lacks an image or a label, or is not what the processor takes; the message names the tile.
         """
-        bands = {sensor: self.processor.sensors.get(sensor, ()) for sensor in self.sensors}
+        known = getattr(self.processor, "sensors", {})  # another model's processor may not say
+        bands = {sensor: known.get(sensor, ()) for sensor in self.sensors}
         rows = [{**row, **{sensor: tile_image(row, sensor, names) for sensor, names in bands.items()}} for row in rows]
         present = {sensor: [row[sensor] is not None for row in rows] for sensor in self.sensors}
         for sensor, flags in present.items():

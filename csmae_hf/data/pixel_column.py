@@ -126,7 +126,7 @@ class TileBands:
 
     def _take(self, pixels: dict[str, np.ndarray[Any, Any]]) -> None:
         self._pixels = {band: pixels[band] for band in self._bands}
-        self._facts = pixels.facts if isinstance(pixels, BandImage) else self._said
+        self._facts = pixels.facts if isinstance(pixels, BandImage) else None
 
     def __getitem__(self, band: str) -> np.ndarray[Any, Any]:
         if band not in self._bands:
