@@ -108,7 +108,8 @@ class EncoderModule(torch.nn.Module):
         self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)  # says the device and the type
         self.config = EncoderConfig(
             {sensor: list(bands) for sensor, bands in encoder.sensors.items()},
-            PREFIX + (name or type(encoder).__name__),
+            # archives are given away: no folder of this machine in them
+            PREFIX + (os.path.basename(name) if os.path.isabs(name) else name or type(encoder).__name__),
         )
         self.tile_size = int(getattr(encoder, "tile_size", TILE_SIZE))
         said = {"sensors": self.config.sensors, "width": int(encoder.width), "tile_size": self.tile_size, **fields}
@@ -227,6 +228,14 @@ def load_factory(place: str) -> Encoder:
         if not hasattr(found, part):
             raise ValueError(f"--encoder {place}: {form[1]} has no {form[2]}.")
         found = getattr(found, part)
-    encoder: Encoder = found() if callable(found) and (inspect.isclass(found) or not hasattr(found, "embed")) else found
+    if callable(found) and (inspect.isclass(found) or not hasattr(found, "embed")):
+        try:
+            inspect.signature(found).bind()
+        except TypeError as error:
+            raise ValueError(
+                f"--encoder {place}: it is called without arguments, which it does not take ({error}). Write a function around it."
+            ) from error
+        found = found()
+    encoder: Encoder = found
     EncoderModule(encoder, place)  # refuses what is none
     return encoder

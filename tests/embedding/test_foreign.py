@@ -17,6 +17,9 @@ import torch
 from archives import make_dataset
 from transformers import ViTConfig, ViTModel
 
+from csmae_hf.app.opening import open_explorer
+from csmae_hf.app.state import Search
+from csmae_hf.app.why import why_panel
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.export import write_hits
 from csmae_hf.commands.main import main
@@ -28,6 +31,7 @@ from csmae_hf.embedding.foreign import EncoderModule, encoder_pair, load_factory
 from csmae_hf.embedding.identity import ArchiveMismatchError
 from csmae_hf.embedding.joined_encoder import JoinedEncoder
 from csmae_hf.embedding.module_encoder import ModuleEncoder, Normalisation
+from csmae_hf.embedding.shards import plan_embeds
 from csmae_hf.embedding.transformers_encoder import transformers_encoder
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
@@ -200,15 +204,57 @@ def test_the_commands_take_an_encoder_and_no_archive_runs_one_by_itself(sample, 
         ("my_encoders", "expected package.module:factory"),
         ("nowhere.at_all:make", "no module nowhere"),
         ("my_encoders:missing", "has no missing"),
-        ("my_encoders:vit", "vit"),
+        ("my_encoders:vit", "called without arguments, which it does not take .*'channels'"),
         ("my_encoders:torch", "it has no sensors"),
         ("broken_one:make", "cannot be imported: ZeroDivisionError"),
     ],
 )
 def test_a_factory_that_gives_no_encoder_is_named(place, said, mine) -> None:
     (mine / "broken_one.py").write_text("1 / 0\n")
-    with pytest.raises((ValueError, TypeError), match=said):
+    with pytest.raises(ValueError, match=said):
         load_factory(place)
+
+
+def test_the_page_takes_an_encoder_and_says_what_it_cannot_show(sample, mine) -> None:
+    dataset = load_data(str(sample), "all", limit=8)
+    source = {"data": str(sample), "limit": 8}
+    Archive.build(dataset=dataset, encoder=vits(), model_name="vits", source=source).save("shown")
+    explorer = open_explorer("shown", encoder="my_encoders:vits")
+    image = {band: np.asarray(values) for band, values in dict(dataset[2]["s1"]).items()}
+    embed = explorer.embed_upload(image, "s1", "upload.tif")
+    np.testing.assert_allclose(embed, by_hand([dataset[2]], "s1", vit(2))[0], atol=2e-5)
+    search = Search(tile=dataset["id"][0], sensor="s1", archive_sensor="s2")
+    panel = why_panel(explorer, search, dataset["id"][1], {})
+    assert "one embed of an image and none of its patches" in panel
+    assert "predicts no sensor from another" in panel
+
+    Path("ran").unlink()
+    without = open_explorer("shown")
+    assert without.search(search).hits[0]
+    with pytest.raises(FileNotFoundError, match="--encoder"):
+        without.embed_upload(image, "s1", "upload.tif")
+    assert not Path("ran").exists()
+    with pytest.raises(ArchiveMismatchError, match="weights"):
+        open_explorer("shown", encoder="my_encoders:others")
+
+
+def test_embeds_are_kept_apart_where_only_the_normalisation_differs(tmp_path) -> None:
+    dataset = make_dataset(4)
+
+    def place(std):
+        scale = {"s2": Normalisation(["B02", "B03", "B04"], std=std)}
+        encoder = ModuleEncoder({"s2": torch.nn.Flatten()}, scale, tile_size=16)
+        (plan,) = plan_embeds(tmp_path, *encoder_pair(encoder), dataset, ["s2"])
+        return plan.shards[0][2]
+
+    assert place(1000) == place(1000.0)
+    assert place(1000) != place(2000)
+
+
+def test_no_folder_of_the_machine_is_in_a_name() -> None:
+    assert EncoderModule(Means(version=1), "/home/somebody/encoders").config._name_or_path == "encoder:encoders"
+    archive = Archive.build(dataset=make_dataset(2), encoder=Means(version=1), sensor="s2")
+    assert archive.identity.model == "encoder:Means"
 
 
 class Means:
