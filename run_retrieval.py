@@ -4,6 +4,7 @@
     python run_retrieval.py runs/sesd --data BigEarthNet --query_split validation --archive_split test --k 10
     python run_retrieval.py runs/seed42 runs/seed43 runs/seed44        mean and spread over trainings of one model
     python run_retrieval.py runs/sesd runs/cecd                        two models: differences with their intervals
+    python run_retrieval.py runs/sesd --encoder my_encoders:rgb_vit    a model and an encoder of your own
     accelerate launch run_retrieval.py runs/sesd --data BigEarthNet    all GPUs embed
     python run_retrieval.py runs/sesd --data BigEarthNet --probe --alignment none
 
@@ -31,7 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser; every option but the models is a field of `RetrievalOptions`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="folder of a trained model, or Hub id; several are compared"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="folder of a trained model, or Hub id; several are compared (none is needed with --encoder)",
     )
     for option in fields(RetrievalOptions):
         kind, text = option.type.__origin__, option.type.__metadata__[0]  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ from csmae_hf.app.tile_pictures import TilePictures
 from csmae_hf.archive.hits import Hits
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_images
+from csmae_hf.embedding.foreign import EncoderModule
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -73,15 +74,17 @@ class Explorer:
         datasets: list[Dataset] = (
             list(dataset) if isinstance(dataset, (list, tuple)) else [] if dataset is None else [dataset]
         )
+        features = {name: feature for each in datasets for name, feature in each.features.items()}
+        known = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
         try:
             _, processor = archive.load_model()
-            bands: dict[str, Sequence[str]] = dict(processor.sensors)
+            bands: dict[str, Sequence[str]] = {
+                sensor: names or known.get(sensor, ()) for sensor, names in processor.sensors.items()
+            }
             units = dict(getattr(processor, "units", None) or {})
         except FileNotFoundError as error:
             logger.warning("Without uploads, and without reasons: %s", error)
-            features = {name: feature for each in datasets for name, feature in each.features.items()}
-            bands = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
-            units = {}
+            bands, units = known, {}
         self.bands = bands  # by sensor that a query may be of
         shown = {sensor: names for sensor, names in bands.items() if names}
         self.pictures = TilePictures(datasets, shown, units, archive.tiles)
@@ -188,6 +191,10 @@ class Explorer:
                 model, _ = self.archive.load_model()
                 name = str(getattr(model, "name_or_path", "") or self.archive.identity.model or "")
                 try:
+                    if isinstance(model, EncoderModule):
+                        raise ValueError(
+                            "This encoder predicts no sensor from another, so it cannot show what it expects to see."
+                        )
                     self._reconstructor = load_reconstructor(name, self.archive.identity.revision)
                 except (ValueError, FileNotFoundError) as error:
                     self._reconstructor = error  # so that it is looked for once

@@ -13,6 +13,7 @@ from csmae_hf.archive.export import load_source
 from csmae_hf.data.load import ALL_TILES, holds_store, load_data
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.embedding.foreign import encoder_pair, load_factory
 from csmae_hf.hub.archives import pull_archive
 from csmae_hf.sample.shipped import TINY_NAME
 
@@ -32,6 +33,7 @@ def open_explorer(
     archive: str,
     *,
     model: str | None = None,
+    encoder: str | None = None,
     data: str | None = None,
     results: str | None = None,
     index: bool = True,
@@ -45,6 +47,7 @@ def open_explorer(
     Args:
         archive: Folder, or `hub:NAME` of a dataset repository.
         model: Folder or Hub name of its model; default where the archive says.
+        encoder: `package.module:factory` of its encoder, where it was made with one that is no model of this package.
         data: Its tiles; default where the archive says.
         results: Folder of an evaluation; default the archive's, its parent's `results`, or the model's, where one is there.
         index: Whether to use the archive's index; else search is exact.
@@ -58,6 +61,10 @@ def open_explorer(
         ValueError: As of `Archive.load`, or if the results are none.
     """
     options: dict[str, Any] = {"index": index, "verify": False, "trust_remote_code": trust_remote_code}
+    if model and encoder:
+        raise ValueError("--model and --encoder were given: expected one of them.")
+    if encoder:
+        options["model"], options["processor"] = encoder_pair(load_factory(encoder), encoder)
     if model:
         options["model"], options["processor"] = load_encoder(model, trust_remote_code=trust_remote_code)
     remote = archive.removeprefix("hub:")

@@ -171,7 +171,10 @@ def patch_tokens(
     """One token a patch of an image by a `CSMAEModel`, (L, D), row by row of the picture; bands are (H, W) by name."""
     device = next(model.parameters()).device
     inputs = processor(**{sensor: bands}).to(device)
-    tokens = model(**inputs).last_hidden_state[sensor][0, 1:].float().cpu()  # (L, D), without CLS
+    outputs = model(**inputs)
+    if not hasattr(outputs, "last_hidden_state"):
+        raise ValueError("This encoder gives one embed of an image and none of its patches, so none can be compared.")
+    tokens = outputs.last_hidden_state[sensor][0, 1:].float().cpu()  # (L, D), without CLS
     side = math.isqrt(len(tokens))
     if processor.transpose:
         tokens = tokens.reshape(side, side, -1).transpose(0, 1).reshape(side * side, -1)

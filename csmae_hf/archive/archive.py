@@ -17,6 +17,7 @@ from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
 from csmae_hf.archive.tiles import in_columns, metadata_of, with_units_columns, without_rows
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_tiles
+from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import is_generated
@@ -61,10 +62,11 @@ class Archive(Held):
     @classmethod
     def build(
         cls,
-        model: torch.nn.Module,
-        processor: Any,
-        dataset: "Dataset",
+        model: torch.nn.Module | None = None,
+        processor: Any = None,
+        dataset: "Dataset | None" = None,
         *,
+        encoder: Encoder | None = None,
         sensor: str | Sequence[str] | None = None,
         alignment: "Alignment | None" = None,
         model_name: str | None = None,
@@ -82,10 +84,11 @@ class Archive(Held):
         Args:
             model: A `CSMAEModel`.
             processor: Its processor.
+            encoder: In the place of both an encoder of any other kind.
             dataset: Tiles: a pixel column for each sensor, `id`, and any metadata. `labels` may be missing, or None for some tiles.
             sensor: Sensor or sensors to embed; default all of the model that the dataset has.
             alignment: Applied to the embeds of each sensor.
-            model_name: Folder or Hub name of the model, where it is not the one it was loaded from.
+            model_name: Folder or Hub name of the model, where it is not the one it was loaded from; of an encoder what it is called.
             source: Where the tiles came from, for whoever wants to see them: `data`, and options of [`load_data`].
             batch_size: Tiles per forward pass.
             device: Where to embed; default where the model is.
@@ -99,6 +102,9 @@ class Archive(Held):
         Raises:
             ValueError: If the model or dataset lacks a sensor, there is no tile, an id occurs twice, or too many tiles are unreadable.
         """
+        model, processor = one_model(model, processor, encoder, model_name)
+        if model is None or dataset is None:
+            raise ValueError("Archive.build needs a dataset, and a model with its processor or an encoder.")
         known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
         if sensor is None:
             sensor = [name for name in known if name in dataset.column_names]
@@ -111,7 +117,7 @@ class Archive(Held):
         return cls(
             tiles,
             aligned_vectors(embeds, alignment),
-            Identity.of(model, processor, model_name),
+            Identity.of(model, processor, None if encoder is not None else model_name),
             model=model,
             processor=processor,
             alignment=alignment,
@@ -342,6 +348,7 @@ class Archive(Held):
         *,
         model: torch.nn.Module | None = None,
         processor: Any = None,
+        encoder: Encoder | None = None,
         verify: bool = True,
         index: bool = True,
         trust_remote_code: bool = False,
@@ -354,6 +361,8 @@ class Archive(Held):
             path: The folder.
             model: The model for queries that are images; default it is loaded by name when one comes.
             processor: Its processor.
+            encoder: In the place of both the encoder that the archive was made with, where it was one of another kind. It is never
+                loaded by name: an archive makes nobody run code.
             verify: Whether to read all files once to check their hashes; their sizes are checked anyway.
             index: Whether to open the archive's indexes; else search is exact.
             trust_remote_code: Whether the model that the archive names may bring code of its own, which then runs here.
@@ -369,8 +378,7 @@ class Archive(Held):
             ArchiveCorruptError: If a file is damaged or cut short; named.
             ArchiveMismatchError: If model, processor or metric are not those of the archive.
         """
-        if (model is None) != (processor is None):
-            raise ValueError("A model needs its processor, and a processor its model: give both or neither.")
+        model, processor = one_model(model, processor, encoder)
         archive = open_archive(cls, path, verify=verify, index=index, token=token, uri=uri)
         archive.trust_remote_code = trust_remote_code
         if model is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from csmae_hf.embedding.foreign import PREFIX
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.embedding.without_paths import public_name
@@ -155,6 +156,11 @@ class Held:
             )
 
             identity = self.identity
+            if identity.model.startswith(PREFIX):
+                raise FileNotFoundError(
+                    f"This archive was made with the encoder {identity.model.removeprefix(PREFIX)}. No archive makes this package run "
+                    "code: name the encoder yourself, --encoder package.module:factory (in Python encoder= of Archive.load)."
+                )
             if not identity.model:
                 raise FileNotFoundError(
                     "This archive does not know the name of its model: pass model= and processor= to Archive.load."

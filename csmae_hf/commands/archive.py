@@ -8,7 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_image_options, add_model, add_suspect, add_trust, image_options, model_options, say
+from .options import (
+    IntermixedParser,
+    add_encoder,
+    add_image_options,
+    add_model,
+    add_suspect,
+    add_trust,
+    image_options,
+    model_options,
+    named_encoder,
+    say,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -20,14 +31,15 @@ _DATA_HELP = "BigEarthNet v1 or v2 as an LMDB, or a folder of GeoTIFFs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
-    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=IntermixedParser)
     description = "Embed tiles with a model, and write embeds, metadata and what they were made with to a folder."
     build = verbs.add_parser("build", help="embed tiles and keep them searchable", description=description)
-    build.add_argument("model", help="folder or Hub name of the model")
+    build.add_argument("model", nargs="?", help="folder or Hub name of the model; left out with --encoder")
     build.add_argument("data", help=_DATA_HELP)
     build.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
     build.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
     build.add_argument("--alignment", type=Path, metavar="FILE", help="alignment of the sensors, as of Alignment.save")
+    add_encoder(build)
     add_trust(build)
     _add_tile_options(build)
     _add_index_options(build)
@@ -89,8 +101,15 @@ def run_build(arguments: argparse.Namespace) -> None:
     from csmae_hf.embedding.alignment import Alignment
     from csmae_hf.embedding.encoder import load_encoder
 
+    if bool(arguments.model) == bool(arguments.encoder):
+        raise ValueError(
+            "csmae archive build takes MODEL DATA OUT, or DATA OUT --encoder MODULE:FACTORY: one of MODEL and --encoder."
+        )
     refuse_loss(arguments.out, arguments.overwrite)
-    model, processor = load_encoder(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    if arguments.encoder:
+        model, processor = named_encoder(arguments.encoder)
+    else:
+        model, processor = load_encoder(arguments.model, trust_remote_code=arguments.trust_remote_code)
     dataset, read, embedding = _tiles(arguments)
     archive = Archive.build(
         model,

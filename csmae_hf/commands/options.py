@@ -16,6 +16,22 @@ OUT_HELP = "folder of the archive: new, or begun by the same command"
 _LISTED = 20
 
 
+class IntermixedParser(argparse.ArgumentParser):
+    """Takes positional arguments together, wherever options stand between them; so one may be left out."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See `argparse`."""
+        if self._inside:  # called by what is called below
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
 def say(text: object) -> None:
     """Print a result."""
     sys.stdout.write(f"{text}\n")
@@ -40,7 +56,17 @@ def add_archive(parser: argparse.ArgumentParser, **options: Any) -> None:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add `--model`, for an archive."""
     parser.add_argument("--model", help="folder or Hub name of the model, where it is not where the archive says")
+    add_encoder(parser)
     add_trust(parser)
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Add `--encoder`."""
+    parser.add_argument(
+        "--encoder",
+        metavar="MODULE:FACTORY",
+        help="in the place of a model an encoder of any kind, made by this function of yours; see docs/encoders.md",
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +80,20 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     from csmae_hf.embedding.encoder import load_encoder
 
     trust = {"trust_remote_code": arguments.trust_remote_code}
+    if arguments.encoder:
+        if arguments.model:
+            raise ValueError("--model and --encoder were given: expected one of them.")
+        return trust | dict(zip(("model", "processor"), named_encoder(arguments.encoder), strict=True))
     if not arguments.model:
         return trust
     return trust | dict(zip(("model", "processor"), load_encoder(arguments.model, **trust), strict=True))
+
+
+def named_encoder(place: str) -> tuple[Any, Any]:
+    """The model and the processor of an encoder that `--encoder` names."""
+    from csmae_hf.embedding.foreign import encoder_pair, load_factory
+
+    return encoder_pair(load_factory(place), place)
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         from csmae_hf.app.opening import open_explorer
 
         options: dict[str, Any] = {
-            name: getattr(arguments, name) for name in ("model", "data", "results", "trust_remote_code")
+            name: getattr(arguments, name) for name in ("model", "encoder", "data", "results", "trust_remote_code")
         }
         options |= {"said": image_options(arguments), "suspect": arguments.suspect}
         explorer = open_explorer(arguments.archive, index=not arguments.exact, **options)

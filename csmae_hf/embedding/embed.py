@@ -64,7 +64,8 @@ def embed_dataset(
     Only this sensor's pixels are read. The model is left as it was found: mode and device.
 
     Args:
-        model: A `CSMAEModel`, or any module with `config.sensors` whose output has `embeds[sensor]`.
+        model: A `CSMAEModel`, or any module with `config.sensors` whose output has `embeds[sensor]`: of an encoder of any kind
+            `encoder_pair` makes model and processor.
         processor: The model's image processor.
         dataset: Rows with a pixel column named like the sensor, `{band: array}`.
         sensor: Sensor to embed.
@@ -153,6 +154,8 @@ def embed_images(
 ) -> Embeds:
     """Embed images of one sensor that are in no dataset: (Q, D). `names` is what errors call each; none is left out."""
     check_sensors(model, [sensor], [sensor], len(images))
+    if hasattr(processor, "collator"):
+        processor(**{sensor: images})  # which knows tiles by their ids alone, and says so
     rows = [{ID: name, sensor: image} for name, image in zip(names, images, strict=True)]
     parts: list[Embeds] = []
 
@@ -199,7 +202,10 @@ def embed_batches(
     """
     check_suspect(suspect)
     target = next(model.parameters()).device if device is None else torch.device(device)
-    collate = TileCollator(processor, sensors, suspect="accept" if suspect == "accept" else None)
+    if hasattr(processor, "collator"):  # of embeds that are there already
+        collate = processor.collator(sensors)
+    else:
+        collate = TileCollator(processor, sensors, suspect="accept" if suspect == "accept" else None)
     source = _Batches(rows, batches, collate, isolate, refuse=suspect == "refuse")
     pinned = target.type == "cuda"
     loader: DataLoader[Batch] = DataLoader(source, batch_size=None, num_workers=num_workers, pin_memory=pinned)

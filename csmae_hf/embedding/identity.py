@@ -162,11 +162,16 @@ def _plain_parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.T
 def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     """Take from a model's configuration what changes an embed: two models of the same weights may differ in nothing else.
 
+    Of an encoder of another kind they are its `provenance_fields`.
     These are the fields that its configuration's class adds to those of all classes, without what acts in training or decoders alone,
     as JSON gives them back; none where it has no configuration of Transformers.
     """
     from transformers import PreTrainedConfig
 
+    own: Mapping[str, Any] | None = getattr(model, "provenance_fields", None)
+    if own is not None:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(own), default=str))
+        return stored
     config: Any = getattr(model, "config", None)
     if not (isinstance(config, PreTrainedConfig) and is_dataclass(config)):
         return {}

@@ -52,6 +52,15 @@ class RetrievalOptions:
     ] = AUTO
     alignment_pairs: Annotated[int, "the most training tiles that alignments are fitted on"] = 4096
     trust_remote_code: Annotated[bool, "run the code that a model of another kind brings along; read it first"] = False
+    encoder: Annotated[
+        Words,
+        "an encoder of any kind, made by this function of yours, such as my_encoders:rgb_vit, compared with the models; repeatable "
+        "(docs/encoders.md)",
+    ] = None
+    pairs_curve: Annotated[
+        Text,
+        "also fit each alignment on so many training pairs, such as 16,64,256: gap between the sensors before and after, F1 across",
+    ] = None
     probe: Annotated[bool, "also classify with a linear probe and k-NN on frozen embeds (needs the extra `probe`)"] = (
         False
     )

@@ -13,6 +13,7 @@ from accelerate import PartialState
 import csmae_hf
 from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
+from csmae_hf.embedding.foreign import Encoder, load_factory
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.evaluation.alignment_choice import (
@@ -36,6 +37,7 @@ from csmae_hf.evaluation.comparison import Difference, compare, differences_as_d
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.folds import Folds, evaluate_folds, scenes_of
 from csmae_hf.evaluation.html_report import Evaluation, write_report
+from csmae_hf.evaluation.pairs_curve import pairs_curve, parse_counts
 from csmae_hf.evaluation.pictures import draw_all
 from csmae_hf.evaluation.probe import probe_all, probes_table, require_scikit_learn
 from csmae_hf.evaluation.results import SAMPLE_DATA, DirectionResult, queries_as_dict, write_results
@@ -49,7 +51,7 @@ from csmae_hf.evaluation.run_tiles import (
     embed_all,
     load_run_tiles,
 )
-from csmae_hf.evaluation.tables import class_table, differences_table, scores_table, summarize
+from csmae_hf.evaluation.tables import Table, class_table, differences_table, scores_table, summarize
 from csmae_hf.evaluation.trainings import group_trainings
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.generate import is_generated
@@ -67,7 +69,9 @@ class RetrievalOutcome:
     files: list[Path]  # what was written
 
 
-def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutcome | None:
+def retrieve(
+    models: Sequence[str], options: RetrievalOptions, encoders: Mapping[str, Encoder] | None = None
+) -> RetrievalOutcome | None:
     """Evaluate one model, several trainings of one, or several models, in all ordered pairs of their sensors.
 
     Models whose recorded arguments differ in the seed alone are trainings of one: their mean and spread are reported. Others are
@@ -76,7 +80,8 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
 
     Args:
         models: Folders or Hub names.
-        options: How.
+        options: How; `encoder` names encoders of any kind, which are compared with the models.
+        encoders: Encoders of any kind by what they are called, compared likewise.
 
     Returns:
         Results, tables and files; None in all processes but the first.
@@ -87,6 +92,10 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
     """
     methods = parse_methods(options.alignment)
     folds = Folds.parse(options.folds) if options.folds else None
+    given = dict(encoders or {})
+    models = [*models, *(options.encoder or ()), *given]
+    if not models:
+        raise ValueError("There is nothing to evaluate: name a model, or an encoder (--encoder MODULE:FACTORY).")
     if len(set(models)) < len(models):
         raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
@@ -95,16 +104,18 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
         raise ValueError(f"k={options.k}: expected 1 result a query or more (--k 10).")
     if options.probe:
         require_scikit_learn()  # before an hour of embedding, not after it
+    counts = parse_counts(options.pairs_curve) if options.pairs_curve else []
+    given |= {place: load_factory(place) for place in options.encoder or ()}
     groups = group_trainings(models)
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     if device_of(options, state).type == "cpu":
         keep_freed_memory()
-    fits = options.probe or methods != ("none",)
+    fits = options.probe or bool(counts) or methods != ("none",)
     with state.main_process_first():
         tiles = load_run_tiles(options, fits=fits)
         if folds is not None:
             scenes_of(tiles.dataset)  # before an hour of embedding
-    jobs = embed_all(groups, tiles, options, state, with_train=fits)
+    jobs = embed_all(groups, tiles, options, state, with_train=fits, encoders=given)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
@@ -129,7 +140,12 @@ def retrieve(models: Sequence[str], options: RetrievalOptions) -> RetrievalOutco
         name: _provenance(name, made_with[name], evaluation, found[name][0], options)
         for name, evaluation in evaluations.items()
     }
-    return _write_all(groups, evaluations, measured, alignments, found, kept, options, provenances)
+    curve = None
+    if counts:
+        curve = pairs_curve(
+            {name: found[members[0]] for name, members in groups.items()}, methods, counts, measure, kept.no_train
+        )
+    return _write_all(groups, evaluations, measured, alignments, found, kept, options, provenances, curve)
 
 
 def _provenance(
@@ -235,6 +251,7 @@ def _write_all(
     tiles: Tiles,
     options: RetrievalOptions,
     provenances: Mapping[str, Provenance],
+    curve: Table | None = None,
 ) -> RetrievalOutcome:
     """Write tables, pictures and reports."""
     folder = Path(options.output_dir)
@@ -256,6 +273,8 @@ def _write_all(
     if differences:
         tables["differences"] = differences_table(differences, options.k)
     tables["alignments"] = alignments_table(first.choice, first.by_alignment)
+    if curve is not None:
+        tables["pairs"] = curve
     if first.probes:
         tables["probes"] = probes_table(first.probes)
     tables["classes"] = class_table(trainings, differences, options.k)

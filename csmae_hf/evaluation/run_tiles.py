@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModel, PreTrainedModel, set_seed
+from transformers import AutoModel, set_seed
 
 from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.evenly import evenly
@@ -20,6 +20,7 @@ from csmae_hf.data.load import ALL_TILES, split_name
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
 from csmae_hf.embedding.embed import SuspectReason
 from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.embedding.foreign import Encoder, EncoderModule, encoder_pair
 from csmae_hf.embedding.shards import EmbedPlan, collect_embeds, embed_missing, plan_embeds, refuse_failed
 from csmae_hf.evaluation.alignment_choice import AUTO
 from csmae_hf.evaluation.baselines import BAND_STATISTICS, UNTRAINED, BandStatistics
@@ -101,6 +102,7 @@ def embed_all(
     state: PartialState,
     *,
     with_train: bool,
+    encoders: Mapping[str, Encoder] | None = None,
 ) -> list[Job]:
     """Embed what is not embedded yet, of every model and baseline: this process's share of it.
 
@@ -109,6 +111,7 @@ def embed_all(
         tiles: The tiles.
         options: How.
         state: The processes.
+        encoders: By name, members of groups that are encoders of another kind.
         with_train: Whether models are to embed the training tiles too; band statistics always take them.
 
     Returns:
@@ -117,16 +120,32 @@ def embed_all(
     trained, blank, statistics = [], [], None
     for group, members in groups.items():
         for name in members:
-            model, processor = load_encoder(name, trust_remote_code=options.trust_remote_code)
+            model, processor = (
+                encoder_pair(encoders[name], name)
+                if encoders and name in encoders
+                else load_encoder(name, trust_remote_code=options.trust_remote_code)
+            )
             sensors = _sensors(model, tiles.dataset, options)
             embed = partial(_embed, processor=processor, sensors=sensors, tiles=tiles, options=options, state=state)
             trained.append(embed(name, model, with_train=with_train))
+        statistics = statistics or partial(embed, BAND_STATISTICS, BandStatistics(processor.sensors), with_train=True)
         if options.untrained:
             set_seed(options.seed)
-            random_model = AutoModel.from_config(model.config, trust_remote_code=options.trust_remote_code)
+            random_model = _untrained(model, options)
+            if random_model is None:
+                logger.warning("%s does not say how its weights are drawn: it is not measured untrained.", group)
+                continue
             blank.append(embed(baseline_name(UNTRAINED, group, groups), random_model, with_train=with_train))
-        statistics = statistics or partial(embed, BAND_STATISTICS, BandStatistics(processor.sensors), with_train=True)
     return [*trained, *blank, *([statistics()] if statistics is not None else [])]
+
+
+def _untrained(model: torch.nn.Module, options: RetrievalOptions) -> torch.nn.Module | None:
+    """The same model with random weights; None for an encoder that does not say how these are drawn."""
+    if isinstance(model, EncoderModule):
+        made = model.encoder.untrained() if hasattr(model.encoder, "untrained") else None
+        return None if made is None else encoder_pair(made)[0]
+    untrained: torch.nn.Module = AutoModel.from_config(model.config, trust_remote_code=options.trust_remote_code)
+    return untrained
 
 
 def baseline_name(kind: str, group: str, groups: Collection[str]) -> str:
@@ -170,15 +189,16 @@ def device_of(options: RetrievalOptions, state: PartialState) -> torch.device:
     return state.device if wanted.type == state.device.type and wanted.index is None else wanted
 
 
-def _sensors(model: PreTrainedModel, dataset: Dataset, options: RetrievalOptions) -> list[str]:
+def _sensors(model: torch.nn.Module, dataset: Dataset, options: RetrievalOptions) -> list[str]:
     """The sensors asked for, or all that model and data have."""
+    known = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
     if options.sensors:
         return list(read_sensors(options.sensors) or ())
-    sensors = [sensor for sensor in model.config.sensors if sensor in dataset.column_names]
-    absent = [sensor for sensor in model.config.sensors if sensor not in sensors]
+    sensors = [sensor for sensor in known if sensor in dataset.column_names]
+    absent = [sensor for sensor in known if sensor not in sensors]
     if not sensors:
         raise ValueError(
-            f"The model has the sensors {', '.join(model.config.sensors)}, of which the data have none: they have the columns "
+            f"The model has the sensors {', '.join(known)}, of which the data have none: they have the columns "
             f"{', '.join(dataset.column_names)}."
         )
     if absent:

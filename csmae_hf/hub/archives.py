@@ -15,6 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
 from csmae_hf.archive.held import Held
+from csmae_hf.embedding.foreign import PREFIX
 from csmae_hf.embedding.without_paths import public_name, without_paths
 from csmae_hf.hub.card import render_card
 from csmae_hf.hub.upload import ensure_repository, upload_folder
@@ -52,7 +53,12 @@ def push_archive(
     Raises:
         PublishError: If the Hub refuses or does not answer.
     """
-    if Path(archive.identity.model).exists() or not archive.identity.model:
+    if archive.identity.model.startswith(PREFIX):
+        logger.warning(
+            "The archive was made with the encoder %r: who downloads it needs the code of it to search by images.",
+            archive.identity.model.removeprefix(PREFIX),
+        )
+    elif Path(archive.identity.model).exists() or not archive.identity.model:
         logger.warning(
             "The archive's model %r is no name on the Hub: who downloads the archive must have that folder, or pass the model. "
             "Publish the model, and build the archive with model_name= its name.",
