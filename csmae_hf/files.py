@@ -22,6 +22,8 @@ LOCK_NAME = ".lock"
 
 _ABANDONED_SECONDS = 24 * 3600  # far more than a living process needs between two writes, asleep over night included
 
+_MOST_YAML = 1 << 20
+
 Content = str | bytes | Callable[[IO[bytes]], object]
 """Text (written as UTF-8), bytes, or a function that writes to the binary stream it is given."""
 
@@ -53,6 +55,33 @@ def write_atomically(path: Path, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _written(path.parent, content, lambda stream: stream) as (temporary, _):
         os.replace(temporary, path)
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Read a YAML file, a mapping of plain values; an empty one is an empty mapping.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no YAML of plain values, the message says in which line, or no mapping.
+    """
+    import yaml  # here, so that files alone cost no import of it
+
+    if path.stat().st_size > _MOST_YAML:
+        raise ValueError(f"{path} is larger than {_MOST_YAML >> 20} MiB: no YAML file that a person would write.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML file: it is not text in UTF-8 (byte {error.start}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is no YAML file that can be read: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"{path} is no YAML file of plain values: {what}{where}. Mend it there.") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path} holds a {type(content).__name__}: expected a mapping, `name: value` line by line.")
+    return content or {}
 
 
 def write_file(folder: Path, stem: str, suffix: str, content: Content) -> Entry:
