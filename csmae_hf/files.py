@@ -9,8 +9,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -104,13 +105,18 @@ def write_file(folder: Path, stem: str, suffix: str, content: Content) -> Entry:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path, *, overwrite: bool = False, own: Sequence[str] = ()) -> Iterator[Path]:
     """Give a folder to fill, which becomes `path` if all goes well and is removed if not.
 
+    Args:
+        path: The folder to make.
+        overwrite: Whether it may take the place of a folder made before, which is moved aside, and removed when the new one is there.
+        own: As of [`refuse_existing`].
+
     Raises:
-        FileExistsError: If `path` is anything already, before or after.
+        FileExistsError: As of [`refuse_existing`], before or after.
     """
-    refuse_existing(path)
+    refuse_existing(path, overwrite=overwrite, own=own)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = _temporary_in(path.parent)
     staged.mkdir()
@@ -118,17 +124,46 @@ def staged_folder(path: Path) -> Iterator[Path]:
         yield staged
         for item in (*staged.rglob("*"), staged):
             sync(item)
-        refuse_existing(path)
-        staged.rename(path)
+        refuse_existing(path, overwrite=overwrite, own=own)
+        aside = _temporary_in(path.parent)
+        if path.is_dir():
+            path.rename(aside)
+        try:
+            staged.rename(path)
+        except BaseException:
+            if aside.is_dir():
+                aside.rename(path)
+            raise
         sync(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise a FileExistsError if `path` is anything already."""
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already and is not overwritten: choose another place, or remove it.")
+def refuse_existing(path: Path, *, overwrite: bool = False, own: Sequence[str] = ()) -> None:
+    """Refuse a place where something lies: the one rule of every command that writes to a place it is given.
+
+    Args:
+        path: The place.
+        overwrite: Whether a file may be replaced there, or a folder in which nothing but files of ours lies.
+        own: Patterns of the names of all files that a folder of ours holds; empty where a file is to be written.
+
+    Raises:
+        FileExistsError: If something lies there that may not be replaced; the message says what would let it.
+    """
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} exists already and is not overwritten: choose another place, or replace it by --overwrite (in Python "
+            "overwrite=True)."
+        )
+    if path.is_dir() != bool(own) or path.is_symlink():
+        what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
+        raise FileExistsError(f"{path} is {what}, which this does not replace: choose another place.")
+    foreign = [item.name for item in path.glob("*") if not any(fnmatchcase(item.name, pattern) for pattern in own)]
+    if foreign:
+        raise FileExistsError(f"{path} holds {foreign[0]}, which was not made by this command: choose another place.")
 
 
 def sync(path: Path) -> None:

@@ -146,6 +146,9 @@ class CSMAETrainingArguments(TrainingArguments):
     auto_resume: bool = option(
         False, "Go on from the last complete checkpoint in output_dir, or begin where there is none."
     )
+    overwrite: bool = option(
+        False, "Replace the trained model that output_dir holds, once the new one is trained; it is refused otherwise."
+    )
     on_device_preprocessing: bool | None = option(
         None,
         "Resample and standardise tiles on the device rather than in the processes that read them; a third of the "
@@ -329,7 +332,7 @@ def resolved_arguments(
     resolved = dict(training_args.given)
     for group, name in own:
         resolved[name] = _plain(getattr(group, name))
-    left_out = ("resume_from_checkpoint", "auto_resume")
+    left_out = ("resume_from_checkpoint", "auto_resume", "overwrite")
     return {name: value for name, value in resolved.items() if value is not None and name not in left_out}
 
 

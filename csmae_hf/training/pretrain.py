@@ -60,7 +60,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         training_args: How.
 
     Raises:
-        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
+        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it; or a trained
+            model, and nothing says to replace it.
         ValueError: If the arguments contradict each other or the data, or the checkpoint that the run goes on from.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
@@ -69,6 +70,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
+    if checkpoint is None and not training_args.overwrite:
+        refuse_trained(output_dir)
     set_seed(training_args.seed)
     start = model_args.model_name_or_path and model_place(model_args.model_name_or_path)
     built_args = replace(model_args, model_name_or_path=start)
@@ -131,6 +134,18 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
+
+
+def refuse_trained(output_dir: Path) -> None:
+    """Refuse, with a FileExistsError, to train where the files of a model lie, which the new one would replace at its end."""
+    there = sorted(
+        path.name for path in output_dir.glob("*") if path.match("config.json") or path.match("model*.safetensors")
+    )
+    if there:
+        raise FileExistsError(
+            f"{output_dir} holds a model already ({', '.join(there)}), which would be replaced: choose another --output_dir, go on "
+            "from a checkpoint (--resume_from_checkpoint), or replace it by --overwrite."
+        )
 
 
 def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, name: str) -> Dataset:
