@@ -274,11 +274,12 @@ class Archive(Held):
                 self.indexes[sensor] = ExactIndex(vectors)
             else:
                 self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
-        table = with_buckets(self.tiles, self.ids)
-        self.recall = [
-            found for sensor in added for found in measure_index(self.indexes[sensor], sensor, self.vectors, table)
-        ]
-        self._warn_of_low_recall()
+        if not all(isinstance(index, ExactIndex) for index in self.indexes.values()):
+            table = with_buckets(self.tiles, self.ids)
+            self.recall = [
+                found for sensor in added for found in measure_index(self.indexes[sensor], sensor, self.vectors, table)
+            ]
+            self._warn_of_low_recall()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take tiles out, by their ids. The indexes follow. An id that is not in the archive is a ValueError."""

@@ -118,20 +118,24 @@ def test_output_to_a_full_disk_is_said() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_interrupt_that_falls_into_a_destructor_is_not_lost() -> None:
-    code = """
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_falls_into_a_destructor_is_not_lost(number: signal.Signals) -> None:
+    code = (
+        f"number = {int(number)}"
+        + """
 import os, signal, time
 class Held:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(0.01)
 def work(_):
     Held()  # whose interrupt Python can raise to nobody
     time.sleep(20)
 sys.exit(run_to_end('x', work))
 """
+    )
     done = subprocess.run(script(code), capture_output=True, text=True, check=False, timeout=15)
-    assert (done.returncode, done.stderr.strip().count("\n")) == (130, 0), done.stderr
+    assert (done.returncode, done.stderr.strip().count("\n")) == (128 + number, 0), done.stderr
     assert "Traceback" not in done.stderr
 
 
