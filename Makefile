@@ -43,16 +43,16 @@ demo: $(STAMP)
 	$(VENV)/bin/csmae sample $(DEMO)/sample --tiles $(DEMO_TILES) --seed 0
 	@set -e; for seed in $(DEMO_SEEDS); do \
 	  echo "== Pre-training CSMAE-SESD, seed $$seed"; \
-	  $(RUN) run_pretraining.py configs/demo.yaml --data $(DEMO)/sample --output_dir $(DEMO)/model-seed$$seed --seed $$seed $(DEMO_ARGS); \
+	  $(RUN) run_pretraining.py configs/demo.yaml --data $(DEMO)/sample --output_dir $(DEMO)/model-seed$$seed --seed $$seed --overwrite $(DEMO_ARGS); \
 	done
 	@echo "== Retrieval in all four directions"
-	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results --untrained
+	$(RUN) run_retrieval.py $(addprefix $(DEMO)/model-seed,$(DEMO_SEEDS)) --data $(DEMO)/sample --output_dir $(DEMO)/results --untrained --overwrite
 	@echo "To go on with csmae and python from here, once in this terminal: . $(VENV)/bin/activate"
 
 # The trained model that comes with the package, made again: about 20 minutes of one core. Measured on scenes that it never saw.
 shipped: $(STAMP)
 	$(VENV)/bin/csmae sample $(SHIPPED)/sample --tiles 5000 --seed 1
-	$(RUN) run_pretraining.py configs/shipped.yaml --data $(SHIPPED)/sample --output_dir $(SHIPPED)/run
+	$(RUN) run_pretraining.py configs/shipped.yaml --data $(SHIPPED)/sample --output_dir $(SHIPPED)/run --overwrite
 	$(VENV)/bin/csmae sample $(SHIPPED)/unseen --tiles 1000 --seed 0
 	$(RUN) .ci/ship_model.py $(SHIPPED)/run $(SHIPPED)/unseen $(SHIPPED)/results
 

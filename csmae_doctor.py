@@ -182,13 +182,21 @@ def run_doctor() -> int:
 
 def main() -> int:
     """Run the `csmae` command; its `doctor` also where nothing else can be imported."""
-    if sys.argv[1:] == ["doctor"]:
-        return run_doctor()
-    return load_commands().main()
+    try:
+        commands = load_commands()
+    except ModuleNotFoundError as error:
+        if sys.argv[1:] == ["doctor"]:
+            return run_doctor()
+        sys.stderr.write(f"csmae: {error}\n")
+        return 2
+    return int(commands.main())
 
 
-def load_commands() -> Any:
-    """Load `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds: help and mistakes are answered at once."""
+def load_commands(module: str = "main") -> Any:
+    """Load a file of `csmae_hf/commands` without `csmae_hf` around it, whose import takes seconds.
+
+    So help and mistakes are answered at once.
+    """
     package = importlib.util.find_spec("csmae_hf")  # which finds and does not import
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError(
@@ -199,7 +207,7 @@ def load_commands() -> Any:
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
     if spec is not None:
         sys.modules[name] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(f"{name}.main")
+    return importlib.import_module(f"{name}.{module}")
 
 
 def _requirements(extra: str | None) -> list[tuple[str, str]]:

@@ -9,37 +9,33 @@ saved in --output_dir, ready for AutoModel.from_pretrained.
 """
 
 import logging
-import signal
 import sys
+from collections.abc import Sequence
 
-from accelerate import PartialState
-
-from csmae_hf.hub.upload import quiet_http
-from csmae_hf.training.arguments import parse_arguments
-from csmae_hf.training.errors import InterruptedRunError, TrainingError
-from csmae_hf.training.pretrain import pretrain
+import csmae_doctor  # it imports nothing heavy: an interrupt of the imports is answered, too
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return int(csmae_doctor.load_commands("ending").run_to_end("run_pretraining.py", run, argv))
+
+
+def run(words: list[str]) -> None:
+    """Train as the command line says."""
+    from accelerate import PartialState
+
+    from csmae_hf.hub.upload import quiet_http
+    from csmae_hf.training.arguments import parse_arguments
+    from csmae_hf.training.pretrain import pretrain
+
     quiet_http()
-    try:
-        folder = pretrain(*parse_arguments(sys.argv[1:], description=__doc__))
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        logging.error("run_pretraining.py: %s", error)
-        return 2
-    except InterruptedRunError as error:
-        logging.error("run_pretraining.py: %s", error)
-        return 128 + signal.SIGTERM
-    except TrainingError as error:
-        logging.error("run_pretraining.py: %s", error)
-        return 1
-    logging.info("Trained model, processor and code: %s", folder)
+    folder = pretrain(*parse_arguments(words, description=__doc__))
     state = PartialState()
+    if state.is_main_process:
+        sys.stdout.write(f"Trained model, processor and code: {folder}\n")
     state.wait_for_everyone()  # nobody leaves while another still counts on it
     state.destroy_process_group()  # else its threads may still run when the process ends, which aborts it
-    return 0
 
 
 if __name__ == "__main__":

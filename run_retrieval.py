@@ -18,18 +18,19 @@ import argparse
 import logging
 import os
 import sys
-from dataclasses import fields
-from typing import get_args
+from collections.abc import Sequence
 
-from accelerate import PartialState
-
-from csmae_hf.data.image_options import Words
-from csmae_hf.evaluation.retrieval_options import RetrievalOptions
-from csmae_hf.evaluation.run import retrieve
+import csmae_doctor  # it imports nothing heavy: an interrupt of the imports is answered, too
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; every option but the models is a field of `RetrievalOptions`."""
+    from dataclasses import fields
+    from typing import get_args
+
+    from csmae_hf.data.image_options import Words
+    from csmae_hf.evaluation.retrieval_options import RetrievalOptions
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "models",
@@ -55,22 +56,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line."""
-    given = vars(build_parser().parse_args())
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that accelerate launches, one speaks
     logging.basicConfig(level=logging.INFO if first else logging.CRITICAL, format="%(message)s")
-    try:
-        outcome = retrieve(given.pop("models"), RetrievalOptions(**given))
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        logging.error("run_retrieval.py: %s", error)
-        return 2
+    return int(csmae_doctor.load_commands("ending").run_to_end("run_retrieval.py", run, argv))
+
+
+def run(words: list[str]) -> None:
+    """Evaluate as the command line says."""
+    given = vars(build_parser().parse_args(words))
+    from accelerate import PartialState
+
+    from csmae_hf.evaluation.results import refuse_other_results
+    from csmae_hf.evaluation.retrieval_options import RetrievalOptions
+    from csmae_hf.evaluation.run import retrieve
+
+    models, options = given.pop("models"), RetrievalOptions(**given)
+    if not options.overwrite:
+        refuse_other_results(options.output_dir, [*models, *(options.encoder or ())], options.data)
+    outcome = retrieve(models, options)
     if outcome is not None:
         sys.stdout.write(f"\n{outcome.table}\n\n")
         for path in outcome.files:
             sys.stdout.write(f"{path}\n")
     PartialState().destroy_process_group()
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +22,8 @@ LOCK_NAME = ".lock"
 """File by which the processes that write to a folder keep out of each other's way; it is no part of what the folder holds."""
 
 _ABANDONED_SECONDS = 24 * 3600  # far more than a living process needs between two writes, asleep over night included
+
+_MOST_YAML = 1 << 20
 
 Content = str | bytes | Callable[[IO[bytes]], object]
 """Text (written as UTF-8), bytes, or a function that writes to the binary stream it is given."""
@@ -55,6 +58,33 @@ def write_atomically(path: Path, content: Content) -> None:
         os.replace(temporary, path)
 
 
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Read a YAML file, a mapping of plain values; an empty one is an empty mapping.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no YAML of plain values, the message says in which line, or no mapping.
+    """
+    import yaml  # here, so that files alone cost no import of it
+
+    if path.stat().st_size > _MOST_YAML:
+        raise ValueError(f"{path} is larger than {_MOST_YAML >> 20} MiB: no YAML file that a person would write.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML file: it is not text in UTF-8 (byte {error.start}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is no YAML file that can be read: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2020-13-45 is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"{path} is no YAML file of plain values: {what}{where}. Mend it there.") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path} holds a {type(content).__name__}: expected a mapping, `name: value` line by line.")
+    return content or {}
+
+
 def write_file(folder: Path, stem: str, suffix: str, content: Content) -> Entry:
     """Write a file under a name that holds its hash, whole or not at all.
 
@@ -75,13 +105,18 @@ def write_file(folder: Path, stem: str, suffix: str, content: Content) -> Entry:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path, *, overwrite: bool = False, own: Sequence[str] = ()) -> Iterator[Path]:
     """Give a folder to fill, which becomes `path` if all goes well and is removed if not.
 
+    Args:
+        path: The folder to make.
+        overwrite: Whether it may take the place of a folder made before, which is moved aside, and removed when the new one is there.
+        own: As of [`refuse_existing`].
+
     Raises:
-        FileExistsError: If `path` is anything already, before or after.
+        FileExistsError: As of [`refuse_existing`], before or after.
     """
-    refuse_existing(path)
+    refuse_existing(path, overwrite=overwrite, own=own)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = _temporary_in(path.parent)
     staged.mkdir()
@@ -89,17 +124,46 @@ def staged_folder(path: Path) -> Iterator[Path]:
         yield staged
         for item in (*staged.rglob("*"), staged):
             sync(item)
-        refuse_existing(path)
-        staged.rename(path)
+        refuse_existing(path, overwrite=overwrite, own=own)
+        aside = _temporary_in(path.parent)
+        if path.is_dir():
+            path.rename(aside)
+        try:
+            staged.rename(path)
+        except BaseException:
+            if aside.is_dir():
+                aside.rename(path)
+            raise
         sync(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise a FileExistsError if `path` is anything already."""
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already and is not overwritten: choose another place, or remove it.")
+def refuse_existing(path: Path, *, overwrite: bool = False, own: Sequence[str] = ()) -> None:
+    """Refuse a place where something lies: the one rule of every command that writes to a place it is given.
+
+    Args:
+        path: The place.
+        overwrite: Whether a file may be replaced there, or a folder in which nothing but files of ours lies.
+        own: Patterns of the names of all files that a folder of ours holds; empty where a file is to be written.
+
+    Raises:
+        FileExistsError: If something lies there that may not be replaced; the message says what would let it.
+    """
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} exists already and is not overwritten: choose another place, or replace it by --overwrite (in Python "
+            "overwrite=True)."
+        )
+    if path.is_dir() != bool(own) or path.is_symlink():
+        what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
+        raise FileExistsError(f"{path} is {what}, which this does not replace: choose another place.")
+    foreign = [item.name for item in path.glob("*") if not any(fnmatchcase(item.name, pattern) for pattern in own)]
+    if foreign:
+        raise FileExistsError(f"{path} holds {foreign[0]}, which was not made by this command: choose another place.")
 
 
 def sync(path: Path) -> None:

@@ -54,6 +54,8 @@ ABBREVIATIONS: dict[str, str] = {
 _HIT, _MISS, _INK, _FAINT = "#1a7f37", "#c62828", "#1f2328", "#6e7781"
 _FONT = "DejaVu Sans"  # has the check mark and the cross; any system's matplotlib brings it
 
+_MARK = "Drawn by csmae-hf"  # in the metadata of PNG, SVG and PDF
+
 
 def shown_band(bands: Bands, name: str) -> ArrayLike:
     """Give a band, (H, W), in dB or digital numbers, where the image says by its attribute `unit` that it is in another unit."""
@@ -239,8 +241,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
 
     target = Path(path)
     kind = target.suffix.removeprefix(".") or "png"
-    write_atomically(target, lambda stream: figure.savefig(stream, format=kind, dpi=dpi))
+    field = {"png": "Software", "svg": "Creator", "pdf": "Creator"}.get(kind)
+    metadata = None if field is None else {field: _MARK}
+    write_atomically(target, lambda stream: figure.savefig(stream, format=kind, dpi=dpi, metadata=metadata))
     return target
+
+
+def is_own_picture(path: Path) -> bool:
+    """Say whether a file is a picture that was drawn here, which carries a mark: another may be drawn in its place."""
+    return path.is_file() and _MARK.encode() in path.read_bytes()
 
 
 class _Sheet:

@@ -51,7 +51,7 @@ def test_a_broken_torchvision_is_found_with_the_command_that_removes_it(tmp_path
             [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, timeout=100
         )
 
-    other = csmae("sample", str(tmp_path / "sample"))
+    other = csmae("stats", str(tmp_path / "sample"), str(tmp_path / "out"))
     assert other.returncode == 2
     assert "csmae cannot start" in other.stderr, (
         "a broken torchvision takes Transformers down, so the test is of that case"

@@ -21,9 +21,9 @@ from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import is_generated
-from csmae_hf.search.build_index import build_index
+from csmae_hf.search.build_index import build_index, measure_index
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.filter_language import mask_of, parse_filter
+from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_values
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from csmae_hf.embedding.alignment import Alignment
 
 logger = logging.getLogger(__name__)
+
+_NAMED = 10  # so many ids are named in a message
 
 
 class Archive(Held):
@@ -205,10 +207,11 @@ class Archive(Held):
                 "data sets."
             )
         said = Said(unit, level, None if order is None else tuple(order))
-        selection = None
+        selection, unknown = None, []
         if filter is not None and filter.strip():
             where = parse_filter(filter, self.tiles.schema)
             selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
+            unknown = unknown_values(where, self.tiles)
         queries = move_queries(self, make_queries(self, query, asked, said, suspect), target, like, unlike)
         # What was judged already is not shown again.
         out = np.tile(self.rows_of([*like, *unlike]), (len(queries.names), 1))
@@ -217,7 +220,7 @@ class Archive(Held):
         index = self.indexes[target]
         found = leave_out(index.search(queries.vectors, k + out.shape[1], selection), out, k)
         kept = len(self) if selection is None else len(selection.rows)
-        notes = notes_on(found, out, kept, len(self), k, selection, index.backend)
+        notes = unknown + notes_on(found, out, kept, len(self), k, selection, index.backend)
         for note in notes:
             logger.warning("%s", note)
         rows = np.unique(found.rows[found.rows >= 0])
@@ -237,7 +240,9 @@ class Archive(Held):
         )
 
     def add(self, dataset: "Dataset", *, source: Mapping[str, Any] | None = None, **options: Any) -> None:
-        """Embed more tiles and put them after the others. The indexes follow.
+        """Embed more tiles and put them after the others. The indexes follow, and their recall is measured again.
+
+        Tiles that the archive has already stay as they are, and are named in a warning.
 
         Args:
             dataset: Tiles with the archive's sensors; columns of metadata that the archive has and they lack are None.
@@ -245,16 +250,23 @@ class Archive(Held):
             **options: As of [`Archive.build`]: batch_size, device, num_workers, progress, suspect.
 
         Raises:
-            ValueError: If a tile is in the archive already, a column has another type, or as of [`Archive.build`].
+            ValueError: If all tiles are in the archive already, a column has another type, or as of [`Archive.build`].
         """
         model, processor = self.load_model()
         known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
         tiles = metadata_of(dataset, known, getattr(processor, "units", None))
-        present = set(self.ids) & set(tiles.column(ID).to_pylist())
+        names, held_names = tiles.column(ID).to_pylist(), set(self.ids)
+        present = [name for name in names if name in held_names]
         if present:
-            raise ValueError(
-                f"{len(present)} tiles are in the archive already, {min(present)!r} for one: remove them first."
+            shown = ", ".join(present[:_NAMED]) + (
+                f" and {len(present) - _NAMED} more" if len(present) > _NAMED else ""
             )
+            what = f"{len(present)} of {len(names)} tiles are in the archive already and stay as they are: {shown}."
+            if len(present) == len(names):
+                raise ValueError(f"{what} Nothing is left to add; to embed them again, remove them first.")
+            logger.warning("%s The others are added.", what)
+            rows = [row for row, name in enumerate(names) if name not in held_names]
+            dataset, tiles = dataset.select(rows), tiles.take(pa.array(rows, pa.int64()))
         held = with_units_columns(self.tiles, tiles, known)
         tiles = in_columns(tiles, held.schema)
         embeds, unreadable = embed_tiles(model, processor, dataset, self.sensors, **options)
@@ -273,6 +285,12 @@ class Archive(Held):
                 self.indexes[sensor] = ExactIndex(vectors)
             else:
                 self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
+        if not all(isinstance(index, ExactIndex) for index in self.indexes.values()):
+            table = with_buckets(self.tiles, self.ids)
+            self.recall = [
+                found for sensor in added for found in measure_index(self.indexes[sensor], sensor, self.vectors, table)
+            ]
+            self._warn_of_low_recall()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take tiles out, by their ids. The indexes follow. An id that is not in the archive is a ValueError."""
@@ -317,13 +335,17 @@ class Archive(Held):
         self.indexes = {sensor: index for sensor, (index, _) in built.items()}
         self.stored.indexes.clear()
         self.recall = [recall for _, measured in built.values() for recall in measured]
+        self._warn_of_low_recall()
+        return self.recall
+
+    def _warn_of_low_recall(self) -> None:
         for recall in self.recall:
             if recall.recall < LEAST_RECALL:
+                backend = self.indexes[recall.archive_sensor].backend
                 logger.warning(
                     f"The {backend} index finds {100 * recall.recall:.0f} % of the exact results of {recall.query_sensor} queries in "
                     f"{recall.archive_sensor} where a filter keeps {100 * recall.share:.1f} %."
                 )
-        return self.recall
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the archive to a folder: at every moment it holds the archive before or after, whole.

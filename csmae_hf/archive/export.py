@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DATASET_FILES = ("data-*.arrow", "dataset_info.json", "state.json")
+"""Patterns of the files of a saved dataset."""
+
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 
 
@@ -201,16 +204,17 @@ def _labels(dataset: "Dataset", row: int) -> list[str]:
     return [held] if isinstance(held, str) else list(held or ())  # they are names already
 
 
-def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
+def write_hits(hits: Hits, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write hits to a file of the kind that its name says.
 
     Args:
         hits: Results of a search.
         path: `.json` (everything), `.geojson` (a map), `.csv`, `.parquet`, or a folder for `datasets.load_from_disk`; given back.
+        overwrite: Whether a folder of an earlier dataset is replaced; a file is in any case.
 
     Raises:
         ValueError: If the ending is unknown.
-        FileExistsError: If the folder exists.
+        FileExistsError: If the folder exists, and may not be replaced.
         ImportError: If a map needs rasterio and it is missing.
     """
     target = Path(path)
@@ -226,6 +230,6 @@ def write_hits(hits: Hits, path: str | os.PathLike[str]) -> Path:
     elif suffix:
         raise ValueError(f"{target}: expected {', '.join(PICTURES)}, .json, .geojson, .csv, .parquet, or a folder.")
     else:
-        with staged_folder(target) as folder:
+        with staged_folder(target, overwrite=overwrite, own=DATASET_FILES) as folder:
             hits.to_dataset().save_to_disk(str(folder))
     return target

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
 _CELL_WIDTH = 60
+_OWN = ("query", "rank", "score")  # columns of a hit that are not of the tile's metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +58,22 @@ class Hits:
         return len(self.queries)
 
     def __getitem__(self, query: int) -> list[dict[str, Any]]:
-        """The hits of a query, best first: `rank` (from 1), `score`, `id` and the other metadata."""
-        rows = self.tiles.take(pa.array(self._places[query])).to_pylist()
+        """The hits of a query, best first: `rank` (from 1), `score`, `id` and the other metadata, by the names of `names`."""
+        rows = self.tiles.rename_columns(list(self.names.values())).take(pa.array(self._places[query])).to_pylist()
         scores = self.scores[query].tolist()
         return [{"rank": rank + 1, "score": scores[rank], **row} for rank, row in enumerate(rows)]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Under which names hits have the columns of metadata: their own, with `tile_` before those that a hit itself has."""
+        names = {}
+        taken = {*_OWN, *self.tiles.column_names}
+        for name in self.tiles.column_names:
+            names[name] = name
+            while name in _OWN and names[name] in taken:
+                names[name] = f"tile_{names[name]}"
+            taken.add(names[name])
+        return names
 
     @cached_property
     def _places(self) -> list[IntArray]:
@@ -87,8 +100,7 @@ class Hits:
             "score": pa.array(self.scores[self.rows >= 0], pa.float32()),
         }
         tiles = self.tiles.take(pa.array([place for places in self._places for place in places], pa.int64()))
-        taken = {f"tile_{name}" if name in own else name: tiles.column(name) for name in tiles.column_names}
-        return pa.table({**own, **taken})
+        return pa.table({**own, **{called: tiles.column(name) for name, called in self.names.items()}})
 
     def to_dataset(self) -> "Dataset":
         """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it."""
@@ -120,7 +132,12 @@ class Hits:
             table = [["rank", "score", ID, *columns]]
             for hit in self[place]:
                 table.append(
-                    [str(hit["rank"]), f"{hit['score']:.4f}", hit[ID], *(_cell(hit[name]) for name in columns)]
+                    [
+                        str(hit["rank"]),
+                        f"{hit['score']:.4f}",
+                        hit[ID],
+                        *(_cell(hit[self.names[name]]) for name in columns),
+                    ]
                 )
             widths = [max(map(len, column)) for column in zip(*table, strict=True)]
             lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]

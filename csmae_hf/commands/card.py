@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .options import add_card_options, card_options, say
+from .options import add_card_options, add_overwrite, card_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of the model: of run_pretraining.py, csmae convert or a push")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare the card that is there with the folder")
-    action.add_argument(
-        "--write", action="store_true", help="write FOLDER/README.md, in place of the one that is there"
-    )
+    action.add_argument("--write", action="store_true", help="write FOLDER/README.md")
+    add_overwrite(parser, "the README.md that is there")
     parser.add_argument("--repository", metavar="OWNER/NAME", help="name on the Hub (default: the folder's name)")
     add_card_options(parser)
 
@@ -48,8 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.repository or folder.resolve().name
     card = card_of(folder, name, PublishOptions(**card_options(arguments)))
     if arguments.write:
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        say(f"Written: {folder / 'README.md'}")
+        from csmae_hf.files import refuse_existing, write_atomically
+
+        path = folder / "README.md"
+        if not path.is_file() or path.read_bytes() != card.encode():
+            refuse_existing(path, overwrite=arguments.overwrite)
+        write_atomically(path, card)
+        say(f"Written: {path}")
     else:
         sys.stdout.write(card)
     return 0

@@ -8,7 +8,7 @@ If anything in it does not fit, all of it is listed and nothing is written.
 import argparse
 from pathlib import Path
 
-from .options import say, sensor_bands
+from .options import add_overwrite, say, sensor_bands
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=Path, help="Lightning checkpoint or bare state dict, with or without decoders"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; must not exist")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    add_overwrite(parser, "a folder that was converted before")
     parser.add_argument(
         "--config", type=Path, metavar="YAML", help="the run's args.yaml: masking, losses, heads (default: as released)"
     )
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     from csmae_hf.hub.convert import REPORT_FILE, convert_checkpoint
 
     options = {
-        name: getattr(arguments, name) for name in ("config", "num_attention_heads", "decoder_num_attention_heads")
+        name: getattr(arguments, name)
+        for name in ("config", "num_attention_heads", "decoder_num_attention_heads", "overwrite")
     }
     sensors = dict(arguments.bands) if arguments.bands else None
     folder = convert_checkpoint(arguments.checkpoint, arguments.out, sensors=sensors, **options)

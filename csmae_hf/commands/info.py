@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .options import add_image_options, add_suspect, image_options, say
+from .options import add_image_options, add_overwrite, add_suspect, image_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,23 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="of an LMDB, PNG to write (default: NAME_tiles.png, here)"
     )
+    add_overwrite(parser, "a picture that csmae has not drawn")
     parser.add_argument("--no-picture", action="store_true", help="draw none")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe image files or an LMDB."""
     from csmae_hf.data.load import holds_store
+    from csmae_hf.files import refuse_existing
+    from csmae_hf.visualize import is_own_picture
 
     path, said = arguments.path, image_options(arguments)
     if path.exists() and holds_store(path):
         wrong = [f"--{name}" for name in said if name not in ("units", "sensors")]
         if wrong or arguments.format != "text":
             raise ValueError(f"{path} is an LMDB: {', '.join(wrong) or '--format json'} is for image files.")
-        _describe_store(
-            path,
-            None if arguments.no_picture else arguments.picture or Path(f"{path.resolve().name}_tiles.png"),
-            said,
-        )
+        picture = None if arguments.no_picture else arguments.picture or Path(f"{path.resolve().name}_tiles.png")
+        if picture is not None and not is_own_picture(picture):
+            refuse_existing(picture, overwrite=arguments.overwrite)
+        _describe_store(path, picture, said)
         return 0
     from csmae_hf.data.inspect import format_inspection, inspect_images
 

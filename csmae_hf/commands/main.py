@@ -1,11 +1,12 @@
-"""The `csmae` console command: its parser, and what becomes of its errors."""
+"""The `csmae` console command: its parser and its verbs."""
 
 import argparse
 import importlib
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
+
+from .ending import DEBUG_HELP, run_to_end
 
 VERBS = (
     *("sample", "encode", "transcode", "verify", "info", "stats", "convert", "export_original"),
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         summary = summary[0].lower() + summary[1:].rstrip(".")
         verb_parser = commands.add_parser(name.replace("_", "-"), help=summary, description=description)
         verb_parser.set_defaults(run=verb.run)
+        verb_parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)  # `run_to_end` reads it
         verb.add_arguments(verb_parser)
     return parser
 
@@ -39,27 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line without the program's name; default that of the process.
 
     Returns:
-        The exit status: that of the command (0 if all went well), or 2 where the input was at fault.
+        The exit status: that of the command (0 if all went well), or as of [`run_to_end`].
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
-    arguments = build_parser().parse_args(argv)
-    try:
-        if arguments.verb != "doctor":  # which is there for where this import fails
-            importlib.import_module("csmae_hf.hub.upload").quiet_http()
-        return arguments.run(arguments) or 0
-    except Exception as error:
-        if any(
-            frame.f_code.co_name == "<module>" for frame, _ in traceback.walk_tb(error.__traceback__)
-        ):  # in an import
-            what = f"{type(error).__name__}: {error}"
-            logging.error("csmae cannot start: %s\n`csmae doctor` says what is broken.", what)
-        elif isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError):
-            logging.error("csmae: %s", error)
-        else:
-            raise
-        return 2
+    return run_to_end("csmae", _run, argv)
+
+
+def _run(words: list[str]) -> int | None:
+    arguments = build_parser().parse_args(words)
+    if arguments.verb != "doctor":  # which is there for where this import fails
+        importlib.import_module("csmae_hf.hub.upload").quiet_http()
+    return arguments.run(arguments)
 
 
 if __name__ == "__main__":

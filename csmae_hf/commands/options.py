@@ -37,6 +37,11 @@ def say(text: object) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--overwrite`; without it no command replaces what lies at its output."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}; it is refused otherwise")
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add `--workers`."""
     parser.add_argument(

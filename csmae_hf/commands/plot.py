@@ -7,7 +7,7 @@ trains, from its newest checkpoint's.
 import argparse
 from pathlib import Path
 
-from .options import say
+from .options import add_overwrite, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folder = "the run's output_dir, one of its checkpoints, or a trainer_state.json"
     parser.add_argument("folder", type=Path, metavar="RUN", help=folder)
     parser.add_argument("--output", type=Path, help="folder of the pictures (default: RUN/plots)")
+    add_overwrite(parser, "pictures that csmae has not drawn")
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the pictures (default: %(default)s)"
     )
@@ -24,5 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw the curves."""
     from csmae_hf.training.plots import plot_run
 
-    for path in plot_run(arguments.folder, arguments.output, file_format=arguments.format):
+    for path in plot_run(
+        arguments.folder, arguments.output, file_format=arguments.format, overwrite=arguments.overwrite
+    ):
         say(path)

@@ -8,7 +8,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_archive, add_image_options, add_suspect, image_options, model_options, say, split_names
+from .options import (
+    add_archive,
+    add_image_options,
+    add_overwrite,
+    add_suspect,
+    image_options,
+    model_options,
+    say,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from csmae_hf.archive.archive import Archive
@@ -43,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     add_image_options(parser)
     add_suspect(parser)
+    add_overwrite(parser, "what lies at --out")
     parser.add_argument("--include-self", action="store_true", help="let a tile of the archive find itself")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to write to the terminal")
     parser.add_argument(
@@ -58,9 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Search an archive."""
     from csmae_hf.archive.archive import Archive
-    from csmae_hf.archive.export import PICTURES, write_hits
+    from csmae_hf.archive.export import DATASET_FILES, PICTURES, write_hits
+    from csmae_hf.files import refuse_existing
     from csmae_hf.hub.archives import pull_archive
 
+    for path in arguments.out:  # before the search, not after it
+        refuse_existing(path, overwrite=arguments.overwrite, own=() if path.suffix else DATASET_FILES)
     options = {"index": not arguments.exact, **model_options(arguments)}
     remote = arguments.archive.removeprefix("hub:")
     archive = pull_archive(remote, **options) if remote != arguments.archive else Archive.load(remote, **options)
@@ -78,7 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
     for path in arguments.out:
         is_picture = path.suffix.lower() in PICTURES
         logger.info(
-            "Written: %s", draw(archive, hits, path, arguments.data, said) if is_picture else write_hits(hits, path)
+            "Written: %s",
+            draw(archive, hits, path, arguments.data, said)
+            if is_picture
+            else write_hits(hits, path, overwrite=arguments.overwrite),
         )
 
 

@@ -8,13 +8,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_image_options, add_suspect, image_options, say
+from .options import add_image_options, add_overwrite, add_suspect, image_options, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
     parser.add_argument("data", help="archive, folder or table of image files, or a dataset saved with save_to_disk")
     parser.add_argument("output", type=Path, help="folder for preprocessor_config.json; not that of a trained model")
+    add_overwrite(parser, "the preprocessor_config.json that the folder holds")
     parser.add_argument("--split", default="train", help="split, or 'all' (default: %(default)s)")
     parser.add_argument("--subset", help="BEN-14K or BEN-270K (default: all tiles of the split)")
     parser.add_argument("--metadata", help="metadata table of the archive, where it does not lie beside the LMDB")
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     from csmae_hf.data.load import load_data
     from csmae_hf.data.statistics import estimate_statistics, format_statistics
     from csmae_hf.data.units import with_units
+    from csmae_hf.files import refuse_existing
     from csmae_hf.sample.shipped import model_place
     from image_processing_csmae import CSMAEImageProcessor
 
@@ -45,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.output} holds a model ({weights[0]}), trained with the statistics it has; others would change its embeds. "
             "Give another folder."
         )
+    refuse_existing(arguments.output / "preprocessor_config.json", overwrite=arguments.overwrite)
     before = CSMAEImageProcessor()
     if arguments.processor:
         before = CSMAEImageProcessor.from_pretrained(model_place(arguments.processor))

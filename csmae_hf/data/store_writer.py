@@ -162,7 +162,7 @@ class StoreWriter:
             and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK_NAME})
         ):
             raise FileExistsError(
-                f"{folder} holds something else; nothing was written. Give a folder that does not exist yet."
+                f"{folder} holds something else; nothing was written. Give another folder, one that does not exist yet."
             )
         (self.folder / STORE_NAME).mkdir(parents=True, exist_ok=True)
         try:

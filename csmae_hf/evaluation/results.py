@@ -22,9 +22,8 @@ from csmae_hf.metrics.ranking import METRICS
 
 RESULTS_FORMAT = "csmae-retrieval-results"
 RESULTS_VERSION = 4
-
 SAMPLE_DATA = "synthetic sample archive"
-"""Name of the data where none was named, and a sample was generated."""
+"""What results call the data where none were named, and the sample was generated."""
 
 _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
 
@@ -227,6 +226,50 @@ def remarks_beside(document: Mapping[str, Any], archive: Provenance) -> list[str
             f"It was measured with the alignment {method} of the sensors, this archive is searched with {archive.alignment}."
         )
     return remarks
+
+
+def refuse_other_results(folder: str | os.PathLike[str], models: Sequence[str], data: str | None) -> None:
+    """Refuse an output folder whose results are of other models or data, or where files of the same names are of something else.
+
+    Args:
+        folder: The output folder; it need not exist.
+        models: What is to be evaluated.
+        data: Its tiles; None for the generated sample.
+
+    Raises:
+        FileExistsError: If writing there would replace what an evaluation of these did not write.
+    """
+    folder = Path(folder)
+    remedy = "choose another --output_dir, or replace it by --overwrite."
+    each = {name for model in models for name in (Path(model).name, model.strip("/.").replace("/", "-"))}
+    places = [folder, *(folder / name for name in sorted(each) if len(models) > 1)]
+    found = {place / "results.json": _read_json(place / "results.json") for place in places}
+    found = {path: content for path, content in found.items() if path.exists()}
+    for path, content in found.items():
+        held = (content.get("metadata") or {}) if content.get("format") == RESULTS_FORMAT else {}
+        if held.get("model") not in models or held.get("data") not in (data, None if data else SAMPLE_DATA):
+            what = f"{held.get('model')} on {held.get('data')}" if held else "no evaluation of ours"
+            raise FileExistsError(
+                f"{path} is of {what}, asked for is {', '.join(models)} on {data or SAMPLE_DATA}: {remedy}"
+            )
+    summary = folder / "summary.json"
+    groups = _read_json(summary).get("models") if summary.exists() else None
+    members = {name for group in groups.values() for name in group.get("trainings", ())} if groups else None
+    if summary.exists() and members != set(models):
+        raise FileExistsError(f"{summary} compares {', '.join(sorted(members or ())) or 'something else'}: {remedy}")
+    names = ("results.csv", "report.html", "alignment.safetensors", "tables")
+    foreign = [name for name in names if (folder / name).exists()]
+    if foreign and not summary.exists() and not found:
+        raise FileExistsError(f"{folder / foreign[0]} is of no evaluation that is known here: {remedy}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A mapping in a file of JSON; empty where it holds none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_results(results: Sequence[DirectionResult]) -> None:

@@ -66,6 +66,7 @@ class RetrievalOptions:
     )
     cache_dir: Annotated[Text, "where embeds are kept (default: embeds in the output folder)"] = None
     output_dir: Annotated[str, "where tables and pictures go"] = "runs/retrieval"
+    overwrite: Annotated[bool, "replace what the output folder holds of other models or data"] = False
     max_tiles: Annotated[Number, "use so many tiles of each split only, evenly spread over it"] = None
     batch_size: Annotated[int, "tiles of a forward pass"] = 64
     num_workers: Annotated[int, "processes that read tiles"] = 0

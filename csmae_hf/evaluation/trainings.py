@@ -11,7 +11,16 @@ ARGUMENTS_NAME = "arguments.yaml"
 
 _PREFIXES = ("logging_", "save_", "hub_", "dataloader_", "push_to_hub")
 _MAY_DIFFER = frozenset(
-    {"output_dir", "run_name", "resume_from_checkpoint", "auto_resume", "disable_tqdm", "report_to", "data_seed"}
+    {
+        "output_dir",
+        "run_name",
+        "resume_from_checkpoint",
+        "auto_resume",
+        "overwrite",
+        "disable_tqdm",
+        "report_to",
+        "data_seed",
+    }
 )
 """Arguments in which trainings of one model may differ beside their seed: they do not change what is learnt."""
 

@@ -29,6 +29,7 @@ from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 REPORT_FILE = "conversion.json"
+_OWN_FILES = (REPORT_FILE, "config.json", "preprocessor_config.json", "model*.safetensors*", "*_csmae.py")
 """What a converted folder says about where it is from."""
 
 POSITION_TOLERANCE = 1e-5
@@ -52,6 +53,7 @@ def convert_checkpoint(
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
     sensors: Mapping[str, Sequence[str]] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Make a `from_pretrained` folder of a checkpoint of the original code.
 
@@ -68,17 +70,18 @@ def convert_checkpoint(
         num_attention_heads: Heads of the encoder; default the YAML's, then those of the standard ViT of that width.
         decoder_num_attention_heads: Heads of the decoder; default the YAML's, then 16 where its width is 512.
         sensors: Bands by sensor, in the order of the input channels; needed where they are not 2 of S1 and 10 of S2.
+        overwrite: Whether a folder that was converted before is replaced, when the new one is whole.
 
     Returns:
         The folder.
 
     Raises:
         FileNotFoundError: If the checkpoint or the YAML is not there.
-        FileExistsError: If `out` exists.
+        FileExistsError: If `out` exists, and may not be replaced.
         ConversionError: With all that is missing, unexpected, misshapen or unknown; nothing is written then.
     """
     out = Path(out)
-    refuse_existing(out)
+    refuse_existing(out, overwrite=overwrite, own=_OWN_FILES)
     run = read_run_configuration(config) if config is not None else None
     original = read_original(checkpoint)
     heads = {"num_attention_heads": num_attention_heads, "decoder_num_attention_heads": decoder_num_attention_heads}
@@ -95,7 +98,7 @@ def convert_checkpoint(
     names = _names_of(chosen, original.decoder_type is not None)
     state = _unshare({ours: original.tensors[name] for name, ours in names.items()})
     model = model_class.from_pretrained(None, config=chosen, state_dict=state, dtype=original.dtype).eval()
-    with staged_folder(out) as folder:
+    with staged_folder(out, overwrite=overwrite, own=_OWN_FILES) as folder:
         model.save_pretrained(folder)
         # the original's reader swaps rows and columns
         CSMAEImageProcessor(sensors=chosen.sensors, size=chosen.image_size, transpose=True).save_pretrained(folder)
@@ -133,23 +136,24 @@ def _problems(checkpoint: OriginalCheckpoint, config: CSMAEConfig) -> list[str]:
     return problems
 
 
-def export_original(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+def export_original(folder: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a checkpoint that the original code loads: a torch file `{"state_dict": ...}` with its names.
 
     Args:
         folder: A `from_pretrained` folder of a [`CSMAEForPreTraining`] or [`CSMAEModel`] with the sensors s1 and s2.
         out: The file to write.
+        overwrite: Whether a file that is there is replaced.
 
     Returns:
         The file.
 
     Raises:
         FileNotFoundError: If there is no model folder.
-        FileExistsError: If `out` exists.
+        FileExistsError: If `out` exists, and may not be replaced.
         ConversionError: If the original has no such model, with all that it lacks.
     """
     folder, out = Path(folder), Path(out)
-    refuse_existing(out)
+    refuse_existing(out, overwrite=overwrite)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"No model at {folder}: expected a folder with config.json and weights.")
     config = CSMAEConfig.from_pretrained(folder)

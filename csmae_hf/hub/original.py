@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from configuration_csmae import DEFAULT_SENSORS, SIZES, CSMAEConfig
+from csmae_hf.files import read_yaml
 from modeling_csmae import sincos_positions
 
 STANDARD_HEADS: dict[int, int] = {size["hidden_size"]: size["num_attention_heads"] for size in SIZES.values()}
@@ -227,9 +227,9 @@ def read_run_configuration(path: str | os.PathLike[str]) -> RunConfiguration:
     if not path.is_file():
         raise FileNotFoundError(f"No run configuration at {path}: expected the args.yaml of the checkpoint.")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConversionError(f"{path} is no YAML file of plain values: {error}") from error
+        settings = read_yaml(path)
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
     if isinstance(settings, Mapping) and "kwargs" in settings:
         settings = {"backbone": settings}
     if not isinstance(settings, Mapping) or not {"backbone", "method_kwargs"} & set(settings):

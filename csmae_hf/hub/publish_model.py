@@ -160,7 +160,7 @@ def stage_model(
     folder, root, options = Path(model_place(str(folder))), Path(out), options or PublishOptions()
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
-        raise FileExistsError(f"{root} is not empty: name an empty or a new folder.")
+        raise FileExistsError(f"{root} is not empty: choose another folder, an empty or a new one.")
     place = root / (options.subfolder or "")
     if ".." in place.parts or (options.subfolder and Path(options.subfolder).is_absolute()):
         raise ValueError(

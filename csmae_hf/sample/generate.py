@@ -97,7 +97,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Remove the folder and generate it again.") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): give another folder, or remove this one if it is a sample."
+        ) from error
     return content
 
 

@@ -1,8 +1,7 @@
 """Making an archive's indexes, measuring them, and opening those that were stored."""
 
 import logging
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.index import ArchiveIndex
 from csmae_hf.search.milvus_index import MilvusIndex
-from csmae_hf.search.recall import SAMPLE, Recall, measure_recall
+from csmae_hf.search.recall import SAMPLE, SHARES, Recall, measure_recall
 from csmae_hf.search.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -42,13 +41,20 @@ def build_index(
         raise ValueError(f"The {backend} index does not take these options: {error}.") from error
     if isinstance(index, ExactIndex):
         return index, []
-    exact = ExactIndex(vectors[sensor])
+    if "effort" not in options:
+        index.tune(lambda: min(found.recall for found in measure_index(index, sensor, vectors, tiles, [1.0])), sensor)
+    return index, measure_index(index, sensor, vectors, tiles)
+
+
+def measure_index(
+    index: ArchiveIndex, sensor: str, vectors: Mapping[str, Vectors], tiles: pa.Table, shares: Iterable[float] = SHARES
+) -> list[Recall]:
+    """Measure the recall of an index of one sensor in every direction to it, as of [`build_index`]; none of exact search."""
+    if isinstance(index, ExactIndex):
+        return []
     rows = np.sort(np.random.default_rng(0).permutation(tiles.num_rows)[:SAMPLE]).astype(np.int64)
     queries = {name: part[torch.from_numpy(rows)] for name, part in vectors.items()}
-    measure = partial(measure_recall, index, exact, queries, sensor, tiles, rows)
-    if "effort" not in options:
-        index.tune(lambda: min(found.recall for found in measure(shares=[1.0])), sensor)
-    return index, measure()
+    return measure_recall(index, ExactIndex(vectors[sensor]), queries, sensor, tiles, rows, shares)
 
 
 def open_index(

@@ -32,6 +32,7 @@ Kind = Literal["text", "number", "truth", "time"]
 
 MAX_LENGTH = 100_000
 MAX_DEPTH = 50
+_MOST_COMPARED = 1000  # so many values of a column are compared with one that it has not, by how they are spelt
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')|(?P<quoted>"(?:[^"]|"")*")
@@ -234,7 +235,7 @@ class _Parser:
                 self._refuse("expected a date as of ISO 8601, such as '2017-06-13' or '2017-06-13T10:10:31'", token)
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         if token.kind == "number" and kind == "number":
-            number = int(token.text) if re.fullmatch(r"[+-]?\d{1,18}", token.text) else float(token.text)
+            number = int(token.text) if re.fullmatch(r"[+-]?\d{1,300}", token.text) else float(token.text)
             return number if math.isfinite(number) else self._refuse("a number that is too large", token)
         if token.kind == "word" and kind == "truth" and token.text.lower() in ("true", "false"):
             return token.text.lower() == "true"
@@ -258,6 +259,12 @@ def mask_of(where: Where, table: pa.Table) -> NDArray[np.bool_]:
 
 
 def _matches(column: pa.Array, operator: str, values: Sequence[Value]) -> NDArray[np.bool_]:
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())  # of which pyarrow compares, and which holds the same numbers
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        operator, values, decided = _in_type(operator, values, column.type)
+        if decided is not None:
+            return np.asarray(column.is_valid(), dtype=bool) & decided
     constants = _constants(values, column.type)
     if operator in _COMPARE:
         return np.asarray(pc.fill_null(_COMPARE[operator](column, constants[0]), False), dtype=bool)
@@ -265,13 +272,60 @@ def _matches(column: pa.Array, operator: str, values: Sequence[Value]) -> NDArra
     return found if operator == "in" else ~found & np.asarray(column.is_valid())
 
 
+def _in_type(
+    operator: str, values: Sequence[Any], kind: pa.DataType
+) -> tuple[str, tuple[int | float, ...], bool | None]:
+    """The same condition with constants that a column of numbers can hold; and its value, where it is the same for all of these."""
+    if pa.types.is_integer(kind):
+        operator, values = _with_whole_numbers(operator, values)
+        signed = pa.types.is_signed_integer(kind)
+        least = -(1 << (kind.bit_width - 1)) if signed else 0
+        most = (1 << (kind.bit_width - signed)) - 1
+        if operator[0] in "<>" and not least <= values[0] <= most:
+            return operator, (), (values[0] > most) == (operator[0] == "<")
+        kept: tuple[int | float, ...] = tuple(value for value in values if least <= value <= most)
+    elif operator[0] in "<>":
+        bound = float(values[0])
+        if bound != values[0]:  # a whole number between two of the column's, of which this is one
+            operator = operator[0] if (bound > values[0]) == (operator[0] == "<") else f"{operator[0]}="
+        kept = (bound,)
+    else:
+        kept = tuple(float(value) for value in values if float(value) == value)
+        operator = {"=": "in", "!=": "not in"}.get(operator, operator)
+    return operator, kept, None if kept else operator == "not in"
+
+
+def unknown_values(where: Where, table: pa.Table) -> list[str]:
+    """Say of each text that a filter asks for, and that its column has nowhere but for its spelling, which one may have been meant."""
+    if isinstance(where, Joined):
+        return list(dict.fromkeys(said for part in where.parts for said in unknown_values(part, table)))
+    column = table.column(where.column)
+    texts = [value for value in where.values if isinstance(value, str)]
+    if where.operator[0] in "<>" or not texts or not table.num_rows:
+        return []
+    held = pc.list_flatten(column) if _is_list(column.type) else column
+    missing = [text for text in texts if not pc.any(pc.equal(held, pa.scalar(text, held.type))).as_py()]
+    if not missing:
+        return []
+    known = [text for text in pc.unique(held).to_pylist() if text is not None]
+    said = []
+    for text in missing:
+        near = [other for other in known if other.casefold() == text.casefold()]
+        if not near and len(known) <= _MOST_COMPARED:
+            folded = {other.casefold(): other for other in known}
+            near = [folded[name] for name in difflib.get_close_matches(text.casefold(), folded, 1, 0.6)]
+        if near:
+            said.append(f"No tile has {text!r} as {where.column}; did you mean {near[0]!r}?")
+    return said
+
+
 def _constants(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
     """Constants in a type in which comparing them with a column of a kind changes neither."""
     if isinstance(values[0], datetime):
         return pa.array(values, pa.timestamp("us", tz=getattr(kind, "tz", None)))
-    if pa.types.is_floating(kind) or any(isinstance(value, float) for value in values):
-        return pa.array([float(value) for value in values], pa.float64())  # type: ignore[arg-type]
-    return pa.array(values, pa.int64() if pa.types.is_integer(kind) else kind)
+    if pa.types.is_floating(kind):
+        return pa.array(values, pa.float64())
+    return pa.array(values, kind)
 
 
 def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str:
@@ -283,7 +337,11 @@ def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str:
         return f" {where.word} ".join(f"({milvus_of(part, names, schema)})" for part in where.parts)
     field, kind = names[where.column], schema.field(where.column).type
     known = f"{field}_known == true"
-    operator, values = _with_whole_numbers(where) if pa.types.is_integer(kind) else (where.operator, where.values)
+    operator, values = (
+        _with_whole_numbers(where.operator, where.values)
+        if pa.types.is_integer(kind)
+        else (where.operator, where.values)
+    )
     constants = [_milvus_constant(value) for value in values]
     if _is_list(kind):
         held = " or ".join(f"array_contains({field}, {constant})" for constant in constants)
@@ -297,15 +355,14 @@ def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str:
     return f"{known} and {field} {'==' if operator == '=' else operator} {constants[0]}"
 
 
-def _with_whole_numbers(where: Condition) -> tuple[str, tuple[Value, ...]]:
-    """Operator and constants of the same condition on a column of whole numbers, whose constants Milvus wants whole."""
-    numbers: list[Any] = list(where.values)
-    if where.operator[0] not in "<>":  # a fraction equals none of them
+def _with_whole_numbers(operator: str, numbers: Sequence[Any]) -> tuple[str, tuple[int, ...]]:
+    """Operator and constants of the same condition on a column of whole numbers."""
+    if operator[0] not in "<>":  # a fraction equals none of them
         whole = tuple(int(number) for number in numbers if number == int(number))
-        return {"=": "in", "!=": "not in"}.get(where.operator, where.operator), whole
+        return {"=": "in", "!=": "not in"}.get(operator, operator), whole
     if numbers[0] == int(numbers[0]):
-        return where.operator, (int(numbers[0]),)
-    return ("<=", (math.floor(numbers[0]),)) if where.operator[0] == "<" else (">=", (math.ceil(numbers[0]),))
+        return operator, (int(numbers[0]),)
+    return ("<=", (math.floor(numbers[0]),)) if operator[0] == "<" else (">=", (math.ceil(numbers[0]),))
 
 
 def milvus_time(value: date) -> int:

@@ -18,7 +18,7 @@ from transformers.integrations import get_available_reporting_integrations, get_
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.image_options import HELP
 from csmae_hf.data.parallel import default_workers
-from csmae_hf.files import write_atomically
+from csmae_hf.files import read_yaml, write_atomically
 from csmae_hf.training.optimizers import check_optimizer, choose_schedule, is_own
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
@@ -145,6 +145,9 @@ class CSMAETrainingArguments(TrainingArguments):
     )
     auto_resume: bool = option(
         False, "Go on from the last complete checkpoint in output_dir, or begin where there is none."
+    )
+    overwrite: bool = option(
+        False, "Replace the trained model that output_dir holds, once the new one is trained; it is refused otherwise."
     )
     on_device_preprocessing: bool | None = option(
         None,
@@ -329,7 +332,7 @@ def resolved_arguments(
     resolved = dict(training_args.given)
     for group, name in own:
         resolved[name] = _plain(getattr(group, name))
-    left_out = ("resume_from_checkpoint", "auto_resume")
+    left_out = ("resume_from_checkpoint", "auto_resume", "overwrite")
     return {name: value for name, value in resolved.items() if value is not None and name not in left_out}
 
 
@@ -348,7 +351,7 @@ def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
 
 def changed_arguments(path: Path, resolved: dict[str, Any]) -> list[str]:
     """Say `name: before -> now` for each argument of a resumed run that is not as [`save_arguments`] wrote it at the beginning."""
-    before = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    before = read_yaml(path) if path.is_file() else {}
     names = dict.fromkeys([*before, *resolved]) if before else {}
     pairs = {name: (before.get(name), resolved.get(name)) for name in names}
     return [f"{name}: {was} -> {now}" for name, (was, now) in pairs.items() if was != now]
@@ -371,9 +374,7 @@ def yaml_to_argv(path: Path, known: Sequence[str], overridden: Collection[str] =
         raise FileNotFoundError(
             f"No configuration file {path}: the first argument is a YAML file or an option (see --help)."
         )
-    settings = yaml.safe_load(path.read_text()) or {}
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds a {type(settings).__name__}: expected a mapping of argument names to values.")
+    settings = read_yaml(path)
     argv = []
     for name, value in settings.items():
         if name not in known:
@@ -382,7 +383,13 @@ def yaml_to_argv(path: Path, known: Sequence[str], overridden: Collection[str] =
             continue
         if value is False and name.endswith("_strategy"):
             value = "no"  # which YAML reads as false where it is not quoted
-        words = [json.dumps(value)] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        words = (
+            [json.dumps(value, default=str)]
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, list)
+            else [value]
+        )
         argv += [f"--{name}", *map(str, words)]
     return argv
 
@@ -394,11 +401,14 @@ def unknown_name_message(name: str, known: Sequence[str], value: Any = None) -> 
     field_name = name if name in fields else near[0] if near and near[0] not in known else None
     if field_name is not None:
         typed = f", did you mean {field_name!r}? That" if field_name != name else ":"
-        shown = yaml.safe_load(value) if isinstance(value, str) and value else value
+        try:
+            shown = yaml.safe_load(value) if isinstance(value, str) and value else value
+        except yaml.YAMLError:
+            shown = value
         example = {field_name: "..." if shown in (None, "") else shown}
         return (
             f"Unknown argument {name!r}{typed} is a field of the model, and goes into model_overrides: in YAML `model_overrides: "
-            f"{json.dumps(example)}`, on the command line `--model_overrides '{json.dumps(example)}'`."
+            f"{json.dumps(example, default=str)}`, on the command line `--model_overrides '{json.dumps(example, default=str)}'`."
         )
     return f"Unknown argument {name!r}" + (f": did you mean {near[0]!r}?" if near else "; --help lists them.")
 
@@ -413,7 +423,7 @@ def parse_overrides(value: dict | str | None) -> dict[str, Any]:
     if isinstance(overrides, str):
         try:
             overrides = json.loads(overrides)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"model_overrides = {value!r} is no JSON: {error}.") from error
     if not isinstance(overrides, dict):
         raise ValueError(f"model_overrides = {value!r} must be a JSON object of CSMAEConfig fields.")

@@ -1,6 +1,7 @@
-"""Callbacks of a run: what they may know, how what one measures can choose the best model, and the stop on SIGTERM."""
+"""Callbacks of a run: what they may know, how what one measures can choose the best model, and the stop on Ctrl-C or SIGTERM."""
 
 import logging
+import os
 import signal
 import threading
 from dataclasses import dataclass
@@ -66,34 +67,51 @@ class TrackioByStep:
         self.trackio.log(metrics, step=metrics.get("train/global_step"))
 
 
-class StopOnSigterm(TrainerCallback):
-    """On SIGTERM, as cluster schedulers send before they kill, saves a checkpoint after the step in hand and ends the training."""
+class StopOnSignal(TrainerCallback):
+    """On Ctrl-C, or SIGTERM as cluster schedulers send before they kill, saves a checkpoint after the step in hand and stops.
+
+    As a context it listens, in the main thread, which is the only one that can. A second Ctrl-C ends the process at once.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: int | None = None  # the number of the signal
         self.stopped = False
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Begin to listen; only the main thread can."""
+    def __enter__(self) -> "StopOnSignal":
+        owner = os.getpid()
 
         def ask(number: int, frame: Any) -> None:
-            logger.warning("SIGTERM: saving a checkpoint after this step, then stopping.")
-            self.asked = True
+            if os.getpid() != owner:  # a process that reads tiles, which ends with this one
+                if number == signal.SIGTERM:
+                    signal.signal(number, signal.SIG_DFL)
+                    os.kill(os.getpid(), number)
+                return
+            if self.asked == number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.asked = self.asked or number
+            name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            logger.warning("%s: saving a checkpoint after this step, then stopping.", name)
 
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, ask)
+            self._handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask the Trainer to save and stop, at the same step in every process."""
-        asked = self.asked
+        number = self.asked or 0
         if args.world_size > 1:
-            asked = False
+            number = 0
             if state.global_step % AGREE_EVERY == 0:
-                count = torch.tensor(float(self.asked), device=args.device)
-                torch.distributed.all_reduce(count)
-                asked = bool(count.item())
-        if asked:
+                largest = torch.tensor(float(self.asked or 0), device=args.device)
+                torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+                number = int(largest.item())
+        if number:
+            self.asked = number
             control.should_save = control.should_training_stop = self.stopped = True
 
     def on_epoch_end(
@@ -102,8 +120,3 @@ class StopOnSigterm(TrainerCallback):
         """Skip what an epoch's end would do: there is little time, and the checkpoint is saved."""
         if self.stopped:
             control.should_save = control.should_evaluate = False
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        """Stop listening."""
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from csmae_hf.charts import Curve, curves
-from csmae_hf.visualize import save_figure
+from csmae_hf.files import refuse_existing
+from csmae_hf.visualize import is_own_picture, save_figure
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,11 @@ def read_curves(state: str | os.PathLike[str]) -> dict[str, Curve]:
 
 
 def plot_run(
-    run: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, file_format: str = "png"
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    file_format: str = "png",
+    overwrite: bool = False,
 ) -> list[Path]:
     """Draw the curves of a run.
 
@@ -68,6 +73,7 @@ def plot_run(
         run: As of [`find_state`].
         output: Folder of the pictures; default `plots` beside the state's run.
         file_format: One of `FORMATS`; those but `png` stay sharp at any size.
+        overwrite: Whether files are replaced that were not drawn here; earlier curves are in any case.
 
     Returns:
         The pictures: losses in training and in evaluation, learning rate, retrieval, effective rank, and distances of embeds; of each
@@ -75,6 +81,7 @@ def plot_run(
 
     Raises:
         FileNotFoundError: If the run has no state.
+        FileExistsError: If a file lies where a picture goes, and was not drawn here.
         ValueError: If it has logged nothing yet.
         ImportError: If matplotlib is missing.
     """
@@ -85,7 +92,10 @@ def plot_run(
         if drawn:
             log = y_label == "loss" and all(value > 0 for _, values in drawn.values() for value in values)
             figure = curves({title: drawn}, x_label="step", y_label=y_label, log=log)
-            paths.append(save_figure(figure, folder / f"{name}.{file_format}"))
+            path = folder / f"{name}.{file_format}"
+            if not is_own_picture(path):
+                refuse_existing(path, overwrite=overwrite)
+            paths.append(save_figure(figure, path))
     if not paths:
         raise ValueError(f"{state} has logged nothing to draw yet: wait for logging_steps, or make it smaller.")
     return paths

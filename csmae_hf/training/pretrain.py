@@ -1,6 +1,7 @@
 """One pre-training run, from arguments to a folder that `AutoModel.from_pretrained` loads."""
 
 import logging
+import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from csmae_hf.training.arguments import (
     resolved_arguments,
     save_arguments,
 )
-from csmae_hf.training.callbacks import Run, StopOnSigterm
+from csmae_hf.training.callbacks import Run, StopOnSignal
 from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
 from csmae_hf.training.errors import CheckpointError, InterruptedRunError
 from csmae_hf.training.models import build_model, build_processor
@@ -59,7 +60,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         training_args: How.
 
     Raises:
-        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it.
+        FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it; or a trained
+            model, and nothing says to replace it.
         ValueError: If the arguments contradict each other or the data, or the checkpoint that the run goes on from.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
@@ -68,6 +70,8 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
+    if checkpoint is None and not training_args.overwrite:
+        refuse_trained(output_dir)
     set_seed(training_args.seed)
     start = model_args.model_name_or_path and model_place(model_args.model_name_or_path)
     built_args = replace(model_args, model_name_or_path=start)
@@ -130,6 +134,18 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
     folder = train_and_save(trainer, checkpoint)
     publish_run(request, training_args, folder)
     return folder
+
+
+def refuse_trained(output_dir: Path) -> None:
+    """Refuse, with a FileExistsError, to train where the files of a model lie, which the new one would replace at its end."""
+    there = sorted(
+        path.name for path in output_dir.glob("*") if path.match("config.json") or path.match("model*.safetensors")
+    )
+    if there:
+        raise FileExistsError(
+            f"{output_dir} holds a model already ({', '.join(there)}), which would be replaced: choose another --output_dir, go on "
+            "from a checkpoint (--resume_from_checkpoint), or replace it by --overwrite."
+        )
 
 
 def look_at_tiles(tiles: Dataset, processor: CSMAEImageProcessor, suspect: str, name: str) -> Dataset:
@@ -203,19 +219,36 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
         InterruptedRunError: If the run was asked to stop before its end.
         CheckpointError: If the trained model could not be saved.
     """
-    interrupt = StopOnSigterm()
+    interrupt = StopOnSignal()
     trainer.add_callback(interrupt)
     trainer.add_callback(RunSummary(trainer, checkpoint))
+    with interrupt:
+        folder = _train_and_save(trainer, checkpoint, interrupt)
+    if (
+        interrupt.asked is not None and not interrupt.stopped and trainer.args.world_size == 1
+    ):  # others would wait for it
+        raise InterruptedRunError(
+            f"Asked to stop while the trained model was saved, which is done: {folder} is whole, and only what comes after was left "
+            "out, such as publishing.",
+            interrupt.asked,
+        )
+    return folder
+
+
+def _train_and_save(trainer: CSMAETrainer, checkpoint: Path | None, interrupt: StopOnSignal) -> Path:
+    """What [`train_and_save`] does, while the interrupt listens."""
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     output_dir = Path(str(trainer.args.output_dir))
-    if interrupt.stopped:
+    if interrupt.stopped and interrupt.asked is not None:
         raise InterruptedRunError(
-            f"Stopped by SIGTERM after step {trainer.state.global_step} of {trainer.state.max_steps}, "
+            f"Stopped by {'Ctrl-C' if interrupt.asked == signal.SIGINT else 'SIGTERM'} after step {trainer.state.global_step} of "
+            f"{trainer.state.max_steps}, "
             + (
                 "of which --save_only_model has kept the weights alone: this run cannot go on."
                 if trainer.args.save_only_model
                 else "which is saved: go on with --auto_resume."
-            )
+            ),
+            interrupt.asked,
         )
     metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
     if trainer.is_fsdp_enabled:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import TrainingArguments
 
+from csmae_hf.files import read_yaml
 from csmae_hf.training.arguments import ARGUMENTS_NAME, CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.trainer import WINDOW_NAME, CSMAETrainer
 
@@ -53,7 +53,7 @@ def refuse_changed_arguments(checkpoint: Path, trainer: CSMAETrainer, resolved: 
     # what a record leaves out, since it has the Trainer's arguments only where they were given
     defaults = {entry.name: entry.default for entry in entries if entry.default is not dataclasses.MISSING}
     now = {**defaults, **resolved}
-    before = {**defaults, **(yaml.safe_load(record.read_text()) or {})} if record is not None else now
+    before = {**defaults, **read_yaml(record)} if record is not None else now
     refused = [_change(name, before, now) for name in _SETTLED if before.get(name) != now.get(name)]
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     refused += _changed_batch(checkpoint, trainer, state, before, now)

@@ -4,9 +4,11 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from archives import CLASSES, make_dataset, make_model, make_processor
+from datasets import concatenate_datasets
 from tiny_models import TWO_SENSORS, build, draw_images, tiny_config
 from transformers import PreTrainedConfig
 
@@ -238,7 +240,7 @@ def test_tiles_are_added_and_removed(archive, units, dataset, tmp_path):
         hits = archive.search(image, sensor="s2", k=1)
         assert hits.ids == [[name]]
         assert hits.scores[0, 0] > 0.99999
-    with pytest.raises(ValueError, match="1 tiles are in the archive already, 'tile_0062' for one"):
+    with pytest.raises(ValueError, match="1 of 1 tiles are in the archive already and stay as they are: tile_0062"):
         archive.add(more.select([2]), progress=False)
     with pytest.raises(ValueError, match="1 of 2 ids are not in this archive of 63 tiles, 'tile_0003' for one"):
         archive.remove(["tile_0001", "tile_0003"])
@@ -250,6 +252,46 @@ def test_tiles_are_added_and_removed(archive, units, dataset, tmp_path):
     assert loaded.tiles.column("country").to_pylist()[-1] is None
     for sensor in ("s1", "s2"):
         torch.testing.assert_close(loaded.vectors[sensor][:], archive.vectors[sensor][:], rtol=0, atol=0)
+
+
+def test_tiles_that_are_there_already_stay_and_are_named(archive, dataset, tmp_path, caplog):
+    more = concatenate_datasets([dataset.select([7, 2]), make_dataset(3, first=TILES, seed=5), dataset.select([9])])
+    before = archive.vectors["s2"][torch.tensor([2, 7, 9])]
+    archive.add(more, progress=False)
+    assert archive.ids == [f"tile_{row:04d}" for row in range(TILES + 3)]
+    assert (
+        "3 of 6 tiles are in the archive already and stay as they are: tile_0007, tile_0002, tile_0009." in caplog.text
+    )
+    assert torch.equal(archive.vectors["s2"][torch.tensor([2, 7, 9])], before)
+    assert archive.search(more[3]["s2"], sensor="s2", k=1).ids == [[f"tile_{TILES + 1:04d}"]]
+
+
+def test_the_recall_of_an_index_is_measured_again_after_tiles_were_added(archive):
+    pytest.importorskip("faiss", reason="pip install faiss-cpu")
+    archive.use_index("faiss", kind="hnsw")
+    whole = [recall.kept for recall in archive.recall if recall.share == 1]
+    archive.add(make_dataset(6, first=TILES, seed=5), progress=False)
+    assert set(whole) == {TILES}
+    assert {recall.kept for recall in archive.recall if recall.share == 1} == {TILES + 6}
+
+
+def test_columns_that_a_hit_has_itself_are_kept_apart(archive, tmp_path):
+    texts = [f"grade {row}" for row in range(TILES)]
+    for name in ("score", "rank", "query", "tile_score"):
+        archive.tiles = archive.tiles.append_column(name, pa.array([f"{name} of {text}" for text in texts]))
+    hits = archive.search("tile_0004", sensor="s1", archive_sensor="s2", k=2, filter="score != 'x'")
+    row = int(hits.ids[0][0][-4:])
+    hit = hits[0][0]
+    assert hit["rank"] == 1
+    assert hit["score"] == pytest.approx(float(hits.scores[0, 0]))
+    named = {"tile_tile_score": "score", "tile_rank": "rank", "tile_query": "query", "tile_score": "tile_score"}
+    assert {name: hit[name] for name in named} == {name: f"{held} of grade {row}" for name, held in named.items()}
+    assert f"score of grade {row}" in hits.to_text(columns=["score"])
+    table = hits.to_table()
+    assert table.column("score")[0].as_py() == pytest.approx(float(hits.scores[0, 0]))
+    assert {name: table.column(name)[0].as_py() for name in named} == {name: hit[name] for name in named}
+    written = json.loads(hits.to_json())["queries"][0]["hits"][0]
+    assert {name: written[name] for name in (*named, "rank")} == {name: hit[name] for name in (*named, "rank")}
 
 
 def test_what_was_liked_draws_a_query_and_what_was_not_repels_it(built, units):

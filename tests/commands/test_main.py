@@ -48,7 +48,7 @@ def test_a_mistake_on_the_command_line_imports_nothing_either() -> None:
 
 def test_every_verb_has_a_file_and_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(sys.modules[main.__module__].__file__ or "").parent
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "main", "options", *VERBS}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "ending", "main", "options", *VERBS}
     said = build_parser().format_help()
     assert all(f"    {name.replace('_', '-')}" in said for name in VERBS)
 

@@ -189,7 +189,7 @@ def test_both_scripts_take_what_is_said(tiles: Tiles, tmp_path: Path) -> None:
     _, data, _ = parse_arguments(["--data", str(tmp_path / "in"), *words, "--output_dir", str(tmp_path)])
     read = load_split(data, "all", None)
     options = RetrievalOptions(data=str(tmp_path / "in"), query_split="all", archive_split="all", **SAID)
-    for dataset in (read, load_run_tiles(options, needs_train=False).dataset):
+    for dataset in (read, load_run_tiles(options, fits=False).dataset):
         row = dataset[0]["s1"]
         assert row.unit == "linear"
         assert np.allclose(10 * np.log10(row["VV"]), tiles["t0"]["s1"]["VV"], atol=1e-3)

@@ -2,6 +2,7 @@
 
 import operator
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csmae_hf.search.filter_language import FilterError, mask_of, milvus_of, parse_filter
+from csmae_hf.search.filter_language import FilterError, mask_of, milvus_of, parse_filter, unknown_values
 
 SCHEMA = pa.schema(
     [
@@ -232,3 +233,57 @@ def test_an_expression_of_milvus_holds_nothing_of_the_user_but_constants():
         '(c0_known == true and c0 == "x\\" or c3 > 0 //") and ((c5_known == true and c5 < 86400000000) and '
         '(c6_known == true and not (array_contains(c6, "a") or array_contains(c6, "b\\n"))))'
     )
+
+
+WHOLE = 2**53
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "condition", "kept"),
+    [
+        ([0.5, 1.5, None], pa.float16(), "x < 1", [0]),
+        ([0.5, 1.5, None], pa.float16(), "x in (1.5, 7)", [1]),
+        ([0.5, 1.5, None], pa.float16(), "x != 0.5", [1]),
+        ([WHOLE, WHOLE + 1, None], pa.int64(), f"x = {WHOLE + 1}", [1]),
+        ([WHOLE, WHOLE + 1, None], pa.int64(), f"x > {WHOLE}.5", [1]),  # which is 2^53 as a float
+        ([WHOLE, WHOLE + 1, None], pa.int64(), "x < 1e300", [0, 1]),
+        ([WHOLE, WHOLE + 1, None], pa.int64(), "x >= -99999999999999999999", [0, 1]),
+        ([3, 2**64 - 1, None], pa.uint64(), f"x = {2**64 - 1}", [1]),
+        ([3, 2**64 - 1, None], pa.uint64(), "x > -1", [0, 1]),
+        ([3, 2**64 - 1, None], pa.uint64(), "x != -1", [0, 1]),
+        ([3, 2**64 - 1, None], pa.uint64(), f"x in (2.5, {2**65}, 3)", [0]),
+        ([3, 200, None], pa.uint8(), "x <= 300", [0, 1]),
+        ([-3, 100, None], pa.int8(), "not x < 128", []),
+        ([float(WHOLE), WHOLE + 2.0], pa.float64(), f"x = {WHOLE + 1}", []),
+        ([float(WHOLE), WHOLE + 2.0], pa.float64(), f"x < {WHOLE + 1}", [0]),
+        ([float(WHOLE), WHOLE + 2.0], pa.float64(), f"x >= {WHOLE + 1}", [1]),
+    ],
+)
+def test_numbers_of_every_width_compare_as_numbers_do(
+    values: list[Any], kind: pa.DataType, condition: str, kept: list[int]
+) -> None:
+    if kind == pa.float16():
+        values = [None if value is None else np.float16(value) for value in values]
+    table = pa.table({"x": pa.array(values, kind)})
+    assert np.flatnonzero(mask_of(parse_filter(condition, table.schema), table)).tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("place = 'PORTO'", ["No tile has 'PORTO' as place; did you mean 'Porto'?"]),
+        ("place in ('Porto', 'Lisbn')", ["No tile has 'Lisbn' as place; did you mean 'Lisbon'?"]),
+        (
+            "not place = 'lisbon' or kinds = 'sea'",
+            [
+                "No tile has 'lisbon' as place; did you mean 'Lisbon'?",
+                "No tile has 'sea' as kinds; did you mean 'Sea'?",
+            ],
+        ),
+        ("place = 'Reykjavik'", []),
+        ("place = 'Porto' and kinds = 'Sea'", []),
+    ],
+)
+def test_a_text_that_no_tile_has_is_said_with_the_nearest(condition: str, said: list[str]) -> None:
+    table = pa.table({"place": ["Porto", "Lisbon", None], "kinds": [["Sea"], ["City", "Sea"], None]})
+    assert unknown_values(parse_filter(condition, table.schema), table) == said

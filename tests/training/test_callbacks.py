@@ -16,7 +16,7 @@ from transformers.integrations import integration_utils
 
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import callbacks
-from csmae_hf.training.callbacks import StopOnSigterm
+from csmae_hf.training.callbacks import StopOnSignal
 
 
 class Trackio(ModuleType):
@@ -56,26 +56,34 @@ def test_trackio_has_curves_over_steps_and_the_folders_name(tmp_path: Path, monk
     assert (losses, evaluations) == ([2, 4, 6], [3, 6])
 
 
-def test_sigterm_saves_once_and_ends_after_the_step() -> None:
-    stop, control = StopOnSigterm(), TrainerControl(should_save=True, should_evaluate=True)
-    args, before = SimpleNamespace(world_size=1), signal.getsignal(signal.SIGTERM)
-    stop.on_train_begin(args, TrainerState(), control)  # type: ignore[arg-type]
-    control.should_save = False
-    stop.on_step_end(args, TrainerState(global_step=1), control)  # type: ignore[arg-type]
-    assert [control.should_save, control.should_training_stop, stop.stopped] == [False] * 3
-    os.kill(os.getpid(), signal.SIGTERM)
-    stop.on_step_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
-    assert [control.should_save, control.should_training_stop, stop.stopped] == [True] * 3
-    stop.on_epoch_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
-    assert [control.should_save, control.should_evaluate] == [False] * 2
-    stop.on_train_end(args, TrainerState(), control)  # type: ignore[arg-type]
-    assert signal.getsignal(signal.SIGTERM) == before
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_once_and_ends_after_the_step(number: int) -> None:
+    stop, control = StopOnSignal(), TrainerControl(should_save=True, should_evaluate=True)
+    args, before = SimpleNamespace(world_size=1), signal.getsignal(number)
+    with stop:
+        control.should_save = False
+        stop.on_step_end(args, TrainerState(global_step=1), control)  # type: ignore[arg-type]
+        assert [control.should_save, control.should_training_stop, stop.stopped] == [False] * 3
+        os.kill(os.getpid(), number)
+        assert stop.asked == number
+        stop.on_step_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
+        assert [control.should_save, control.should_training_stop, stop.stopped] == [True] * 3
+        stop.on_epoch_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
+        assert [control.should_save, control.should_evaluate] == [False] * 2
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with StopOnSignal():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_several_processes_stop_at_one_step_that_all_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other was asked and this one was not."""
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.add_(1))
-    stop, control = StopOnSigterm(), TrainerControl()
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda number, _: number.fill_(signal.SIGINT))
+    stop, control = StopOnSignal(), TrainerControl()
     args = SimpleNamespace(world_size=2, device="cpu")
     every = callbacks.AGREE_EVERY
     for step in range(1, every):
@@ -83,3 +91,4 @@ def test_several_processes_stop_at_one_step_that_all_agree_on(monkeypatch: pytes
         assert not control.should_training_stop
     stop.on_step_end(args, TrainerState(global_step=every), control)  # type: ignore[arg-type]
     assert control.should_training_stop
+    assert stop.asked == signal.SIGINT
