@@ -13,10 +13,11 @@ from csmae_hf.app.downloads import write_downloads
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import evaluation_table
 from csmae_hf.app.pickers import compose_filter
+from csmae_hf.app.remedies import Reading, in_words
 from csmae_hf.app.state import MOST_RESULTS, Search, Session
-from csmae_hf.app.uploads import read_upload
+from csmae_hf.app.uploads import cut_middle, read_upload
 from csmae_hf.app.why import why_panel
-from csmae_hf.images.image import Said, kind_of
+from csmae_hf.images.image import BandImage, Said, kind_of
 from csmae_hf.optional import needs_package
 from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
@@ -136,7 +137,7 @@ class Page:
             self.saved = gr.File(label="Open a saved search (search.json)", height=120, elem_id="saved")
 
     def _lay_out_results(self) -> None:
-        self.status = self._html(cards.message(""), elem_id="status")
+        self.status = self._html(cards.message(""), active=True, elem_id="status")
         with gr.Accordion("Example tiles", open=True):
             self.examples = self._html(self._examples(0, self.begin.sensor), active=True, elem_id="examples")
             self.more = gr.Button("Other examples", size="sm", elem_id="more")
@@ -173,7 +174,8 @@ class Page:
         widgets = [widget for group in self.picked.values() for widget in group]
         choices = [self.sensor, self.archive_sensor, self.tile, self.k, self.include_self, self.where, *widgets]
         kept, drawn = [self.session, self.uploads], [self.query, self.why, self.marks, self.gallery, self.map]
-        asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices]
+        units = [unit for unit, _ in self.said.values()]
+        asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices, *units]
         keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
 
         def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
@@ -190,12 +192,13 @@ class Page:
             on(part.click, self._act, asked)
         on(self.again.click, lambda session, uploads: self._show(session.searched(session.current), uploads), kept)
         on(self.undo.click, self._undo, kept)
+        brought = [*kept, self.archive_sensor, self.k, *(part for name in self.files for part in self._of_upload(name))]
         for sensor, file in self.files.items():
-            on(
-                file.upload,
-                partial(self._uploaded, sensor),
-                [*kept, self.archive_sensor, self.k, file, *self.said[sensor]],
-            )
+            unit, order = self.said[sensor]
+            # files that are there already are read again as the choice says
+            read = partial(gr.on, [file.upload, unit.input, order.submit])
+            on(read, partial(self._uploaded, sensor), brought, trigger_mode="always_last")
+        on(self.status.click, self._read_again, brought)
         on(self.saved.upload, self._opened, [self.session, self.saved])
         asked_for = "(session, url) => [session, location.search.slice(1)]"
         on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
@@ -216,7 +219,7 @@ class Page:
             try:
                 return handler(*values, **options)
             except _MISTAKES as error:
-                return {self.status: cards.message(str(error), "error")}
+                return {self.status: cards.message(in_words(str(error)), "error")}
 
         return guarded
 
@@ -285,7 +288,8 @@ class Page:
             raise ValueError(
                 f"You have not brought an {search.sensor.upper()} image: bring one, or query by {', '.join(uploads).upper()}."
             )
-        embed = self.explorer.embed_upload(uploads[search.sensor], search.sensor, search.upload)
+        # which was taken when it came
+        embed = self.explorer.embed_upload(uploads[search.sensor], search.sensor, search.upload, accept=True)
         return replace(search, embed=embed)
 
     def _search(self, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
@@ -323,26 +327,55 @@ class Page:
             raise ValueError("There is nothing to undo.")
         return self._show(session.undone(), uploads, filters=True)
 
-    def _uploaded(
-        self,
-        sensor: str,
-        session: Session,
-        uploads: dict[str, Any],
-        archive_sensor: str,
-        k: float,
-        files: list[str],
-        unit: str = "",
-        order: str = "",
+    def _of_upload(self, sensor: str) -> list[Any]:
+        """The widgets of what is brought of a sensor: files, unit, order of bands."""
+        return [self.files[sensor], *self.said[sensor]]
+
+    def _uploaded(self, sensor: str, *values: Any) -> Changes:
+        """Files came, or something was said of those that are there."""
+        files, unit, _ = self._brought(values)[sensor]
+        return self._read(Reading(sensor, unit or ""), *values) if files else {self.status: cards.message("")}
+
+    def _read_again(self, event: gr.EventData, *values: Any) -> Changes:
+        """A button of a message: read the files as it says."""
+        return self._read(Reading.from_json(str(event.reading)), *values)
+
+    def _brought(self, values: tuple[Any, ...]) -> dict[str, tuple[list[str] | None, str, str]]:
+        """Files, unit and order of bands by sensor, of the values of the widgets that uploads ask."""
+        parts = iter(values[4:])
+        return {sensor: (next(parts), next(parts), next(parts)) for sensor in self.files}
+
+    def _read(
+        self, reading: Reading, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, *parts: Any
     ) -> Changes:
+        """Search by the files that were brought of a sensor, or say why not, and as what else they may be taken."""
+        sensor = reading.sensor
+        held, _, order = self._brought((session, uploads, archive_sensor, k, *parts))[sensor]
+        files = held or []
         names = tuple(name.strip() for name in order.split(",") if name.strip())
-        said = Said(unit or None, self.explorer.said.get("level"), names or None)
-        bands = read_upload(files, self.explorer.bands[sensor], sensor, said)
-        name = Path(files[0]).name
-        embed = self.explorer.embed_upload(bands, sensor, name)
+        said = Said(reading.unit or None, reading.level or self.explorer.said.get("level"), names or None)
+        shown: Changes = {self.said[sensor][0]: reading.unit}
+        middle: BandImage | None = None
+        try:
+            bands = read_upload(files, self.explorer.bands[sensor], sensor, said)
+            middle = cut_middle(bands, self.explorer.tile_size) if self.explorer.tile_size else None
+            if reading.cut and middle is not None:
+                bands, middle = middle, None
+            name = Path(files[0]).name
+            embed = self.explorer.embed_upload(bands, sensor, name, accept=reading.accept)
+        except _MISTAKES as error:
+            offers = reading.offers(str(error))
+            if middle is not None:
+                offers.insert(0, ("Take the tile in its middle", replace(reading, cut=True)))
+            buttons = "".join(other.button(words) for words, other in offers)
+            return {**shown, self.status: cards.message(in_words(str(error)), "error", buttons)}
         # Two images are a pair where the second comes to an upload; else a new query begins.
         pair = {**(uploads if session.current.upload is not None else {}), sensor: bands}
         search = replace(session.current.by_upload(name, embed, sensor), archive_sensor=archive_sensor, k=int(k))
-        return self._show(session.searched(search), pair)
+        changes = {**shown, **self._show(session.searched(search), pair)}
+        if bands.facts.notes:
+            changes[self.status] += cards.message(f"{name}: {' '.join(bands.facts.notes)}")
+        return changes
 
     def _opened(self, session: Session, file: str) -> Changes:
         path = Path(file)

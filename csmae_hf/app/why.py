@@ -133,7 +133,8 @@ def reconstruct(
         ValueError: If the processor refuses an image, or the truth is needed and not known (`norm_pixel_loss`).
     """
     config = model.config
-    inputs = dict(processor(**{name: images[name] for name in (source, target) if name in images}))
+    shown = {name: images[name] for name in (source, target) if name in images}
+    inputs = dict(processor(**shown, suspect="accept"))  # they were taken when they came
     known = target in inputs
     if not known:
         if config.norm_pixel_loss:
@@ -170,7 +171,7 @@ def patch_tokens(
 ) -> torch.Tensor:
     """One token a patch of an image by a `CSMAEModel`, (L, D), row by row of the picture; bands are (H, W) by name."""
     device = next(model.parameters()).device
-    inputs = processor(**{sensor: bands}).to(device)
+    inputs = processor(**{sensor: bands}, suspect="accept").to(device)
     tokens = model(**inputs).last_hidden_state[sensor][0, 1:].float().cpu()  # (L, D), without CLS
     side = math.isqrt(len(tokens))
     if processor.transpose:
