@@ -104,7 +104,7 @@ def example_strip(explorer: Explorer, tiles: Sequence[str], sensor: str) -> str:
         f"{_small_picture(explorer, tile, sensor, 72, f'<span>{escape(tile[-12:])}</span>')}</button></li>"
         for tile in tiles
     )
-    return f'<ul class="strip">{items}</ul>' if items else '<p class="quiet">The archive is empty.</p>'
+    return f'<ul class="strip examples">{items}</ul>' if items else '<p class="quiet">The archive is empty.</p>'
 
 
 def _small_picture(explorer: Explorer, tile: str, sensor: str, size: int, instead: str) -> str:

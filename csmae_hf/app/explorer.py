@@ -89,6 +89,11 @@ class Explorer:
         shown = {sensor: names for sensor, names in bands.items() if names}
         self.pictures = TilePictures(datasets, shown, units, archive.tiles)
 
+    @property
+    def alignment(self) -> str:
+        """The alignment of the archive's embeds, "none" where they are as the model gave them."""
+        return self.archive.alignment.method if self.archive.alignment is not None else "none"
+
     @cached_property
     def pickers(self) -> list[Picker]:
         """How the archive's metadata is picked."""

@@ -159,8 +159,12 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 _COLUMNS = {"f1_of_means": "F1", "map": "mAP", "ndcg": "NDCG", "precision": "Precision", "recall": "Recall"}
 
 
-def evaluation_table(document: Mapping[str, Any] | None) -> str:
-    """An evaluation as HTML, a row a direction; how to get one where there is none."""
+def evaluation_table(document: Mapping[str, Any] | None, alignment: str = "none") -> str:
+    """An evaluation as HTML, a row a direction; how to get one where there is none.
+
+    `alignment` is that of the archive's embeds, as of `csmae_hf.embedding.alignment.METHODS`: where the evaluation is of another, it
+    is said that it is not how the archive retrieves.
+    """
     if document is None:
         return (
             '<p class="quiet">No evaluation was found beside the archive or its model. <code>run_retrieval.py MODEL --data DATA '
@@ -180,13 +184,24 @@ def evaluation_table(document: Mapping[str, Any] | None) -> str:
         name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     first = directions[0]
-    model = Path(str((document.get("metadata") or {}).get("model") or "")).name
+    metadata = document.get("metadata") or {}
+    measured = str((metadata.get("alignment") or {}).get("method") or "none")
+    other = ""
+    if measured != alignment:
+        names = [
+            f"with the alignment {name}" if name != "none" else "without an alignment" for name in (measured, alignment)
+        ]
+        other = (
+            f'<p class="notice">Measured {escape(names[0])} of the sensors; this archive was built {escape(names[1])}. '
+            "So the table does not say how this archive retrieves.</p>"
+        )
+    model = Path(str(metadata.get("model") or "")).name
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
     caption = (
         f"The last evaluation: {about}{f'; {model}' if model else ''}. In small: a random order of the same tiles."
     )
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
+        f'{other}<div class="wide" tabindex="0" role="region" aria-label="Evaluation"><table>'
         f'<caption>{escape(caption)}</caption><thead><tr><th scope="col">Direction</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

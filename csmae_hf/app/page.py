@@ -53,12 +53,13 @@ class Page:
             self.uploads = gr.State({})
             self.turn = gr.State(0)
             self.url = gr.Textbox(visible=False)
+            self.back = gr.Button("Back", elem_id="back")  # not seen: the browser's own button presses it
             self._html(cards.header(explorer))
             with gr.Tabs():
-                with gr.Tab("Search"), gr.Row():
-                    with gr.Column(scale=1, min_width=240):
+                with gr.Tab("Search"), gr.Row(elem_id="search"):
+                    with gr.Column(scale=1, min_width=240, elem_id="controls"):
                         self._lay_out_controls()
-                    with gr.Column(scale=4, min_width=240):
+                    with gr.Column(scale=4, min_width=240, elem_id="found"):
                         self._lay_out_results()
                 with gr.Tab("At a glance") as glance:
                     self._lay_out_glance(glance)
@@ -138,10 +139,10 @@ class Page:
 
     def _lay_out_results(self) -> None:
         self.status = self._html(cards.message(""), active=True, elem_id="status")
-        with gr.Accordion("Example tiles", open=True):
+        with gr.Row(elem_id="examples-row"):
             self.examples = self._html(self._examples(0, self.begin.sensor), active=True, elem_id="examples")
-            self.more = gr.Button("Other examples", size="sm", elem_id="more")
-        with gr.Row():
+            self.more = gr.Button("Other examples", size="sm", elem_id="more", scale=0, min_width=140)
+        with gr.Row(elem_id="asked"):
             with gr.Column(min_width=240):
                 self.query = self._html(cards.query_panel(self.explorer, self.begin, {}), elem_id="query")
                 self.marks = self._html(active=True, elem_id="marks")
@@ -150,13 +151,16 @@ class Page:
                     self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=100)
             with gr.Column(min_width=240):
                 self.map = self._html(elem_id="map")
-        self.why = self._html(elem_id="why-panel")
+        self.why = self._html(active=True, elem_id="why-panel")
         self.gallery = self._html(active=True, elem_id="gallery")
 
     def _lay_out_glance(self, tab: gr.Tab) -> None:
         by = gr.Dropdown(self.explorer.colorings(), value="sensor", label="Coloured by", elem_id="by")
         projection = self._html(elem_id="projection")
-        self._html("<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation), elem_id="evaluation")
+        self._html(
+            "<h2>How well it retrieves</h2>" + evaluation_table(self.explorer.evaluation, self.explorer.alignment),
+            elem_id="evaluation",
+        )
 
         def draw(by: str) -> str:
             try:
@@ -176,11 +180,17 @@ class Page:
         kept, drawn = [self.session, self.uploads], [self.query, self.why, self.marks, self.gallery, self.map]
         units = [unit for unit, _ in self.said.values()]
         asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices, *units]
-        keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
+        after = "(url) => window.explorer.shown(url)"  # keeps the address, and brings what was asked for into view
 
-        def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
+        def on(
+            event: Callable[..., Any],
+            handler: Callable[..., Changes],
+            inputs: list[Any],
+            after: str = after,
+            **options: Any,
+        ) -> Any:
             done = event(self._guarded(handler), inputs, shown, show_progress="minimal", queue=False, **options)
-            return done.then(None, [self.url], None, js=keep)
+            return done.then(None, [self.url], None, js=after)
 
         on(self.go.click, self._search, asked)
         on(self.tile.submit, self._search, asked)
@@ -188,7 +198,7 @@ class Page:
         # one event for both, and one answer at a time, so that the last choice has the last word
         switched = partial(gr.on, [self.sensor.input, self.archive_sensor.input])
         on(switched, self._switch, asked, trigger_mode="always_last")
-        for part in (self.gallery, self.marks, self.examples):
+        for part in (self.gallery, self.marks, self.examples, self.why):
             on(part.click, self._act, asked)
         on(self.again.click, lambda session, uploads: self._show(session.searched(session.current), uploads), kept)
         on(self.undo.click, self._undo, kept)
@@ -200,8 +210,11 @@ class Page:
             on(read, partial(self._uploaded, sensor), brought, trigger_mode="always_last")
         on(self.status.click, self._read_again, brought)
         on(self.saved.upload, self._opened, [self.session, self.saved])
-        asked_for = "(session, url) => [session, location.search.slice(1)]"
-        on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
+        asked_for = "(session, uploads, url) => [session, uploads, location.search.slice(1)]"
+        on(self.blocks.load, self._opened_link, [self.session, self.uploads, self.url], js=asked_for)
+        # whoever goes back several steps at once gets the last, and the address is there already
+        again = {"js": asked_for, "after": "() => window.explorer.returned()", "trigger_mode": "always_last"}
+        on(self.back.click, self._opened_link, [self.session, self.uploads, self.url], **again)
         self.sensor.change(self._examples, [self.turn, self.sensor], [self.examples], show_progress="hidden")
         self.more.click(
             lambda turn, sensor: (turn + 1, self._examples(turn + 1, sensor)),
@@ -312,6 +325,8 @@ class Page:
     def _act(self, event: gr.EventData, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
         """A button of a card, of the marks or of the examples."""
         action, tile = str(event.action), str(event.tile)
+        if action == "close":
+            return {self.why: ""}
         self.explorer.metadata(tile)
         if action == "why":
             return {self.why: why_panel(self.explorer, session.shown, tile, uploads)}
@@ -384,9 +399,13 @@ class Page:
         search = self.explorer.completed(Search.from_json(path.read_text(encoding="utf-8", errors="replace")))
         return self._show(session.searched(search), {}, filters=True)
 
-    def _opened_link(self, session: Session, url: str) -> Changes:
+    def _opened_link(self, session: Session, uploads: dict[str, Any], url: str) -> Changes:
+        """Show the search of the page's address: a link that was opened, or where the browser went back to."""
+        earlier = [shown for _, shown in session.past if shown.embed is not None and shown.to_url() == url]
+        if earlier:  # by an image that was brought, which is in no address
+            return self._show(session.searched(earlier[-1]), uploads, filters=True)
         search = self.explorer.completed(Search.from_url(url or ""))
-        if not search.has_query:
+        if not search.has_query and not session.shown.has_query:
             return {self.url: url or ""}
         return self._show(session.searched(search), {}, filters=True)
 

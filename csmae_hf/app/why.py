@@ -45,7 +45,10 @@ def why_panel(explorer: Explorer, search: Search, tile: str, uploads: Pixels) ->
                 body += part()
             except (ValueError, FileNotFoundError, ImportError) as error:  # in its place, why there is none
                 body += f'<p class="quiet">{escape(error)}</p>'
-    return f'<section class="why" id="why" tabindex="-1" aria-label="Why"><h2>{escape(words)}</h2>{body}</section>'
+    return (
+        f'<section class="why" id="why" tabindex="-1" aria-label="Why"><button type="button" class="close" data-action="close" '
+        f'data-tile="{escape(tile)}">Close</button><h2>{escape(words)}</h2>{body}</section>'
+    )
 
 
 def _similarity_part(explorer: Explorer, images: Mapping[str, tuple[Mapping[str, Any], str]]) -> str:
@@ -62,7 +65,7 @@ def _similarity_part(explorer: Explorer, images: Mapping[str, tuple[Mapping[str,
     sensor, target = (sensor.upper() for _, sensor in images.values())
     words = (
         f"Cosine between the model's {len(similarity)} patch tokens of the query ({sensor}) and of the result "
-        f"({target}). Shown first: how well each patch is matched anywhere in the other image; dark is least alike. "
+        f"({target}). Shown first: how well each patch is matched anywhere in the other image; grey is least alike. "
         "Choose a patch (mouse, or arrow keys once it has the focus): the other image shows how alike each of its patches is."
     )
     return (

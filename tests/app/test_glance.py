@@ -58,6 +58,24 @@ def test_a_drawing_has_every_point_and_tells_sensors_by_shape():
     assert 'stroke-linecap="square"' in svg
 
 
+@pytest.mark.parametrize(
+    ("measured", "built", "words"),
+    [
+        ("whiten", "none", "with the alignment whiten of the sensors; this archive was built without an alignment"),
+        ("none", "center", "without an alignment of the sensors; this archive was built with the alignment center"),
+        ("center", "center", None),
+        ("none", "none", None),
+    ],
+)
+def test_an_evaluation_of_another_alignment_is_not_that_of_the_archive(measured, built, words):
+    direction = {"query_sensor": "s1", "archive_sensor": "s2", "k": 10, "n_queries": 40, "n_archive": 50}
+    document = {"metadata": {"alignment": {"method": measured}}, "directions": [direction]}
+    table = evaluation_table(document, built)
+    assert "S1 → S2" in table
+    assert ("notice" in table) == (words is not None)
+    assert (words or "") in table
+
+
 def test_an_evaluation_is_shown_and_anything_else_is_refused(tmp_path):
     assert read_evaluation(tmp_path) is None
     assert "No evaluation" in evaluation_table(None)
@@ -75,6 +93,7 @@ def test_an_evaluation_is_shown_and_anything_else_is_refused(tmp_path):
     }
     (tmp_path / "results.json").write_text(json.dumps(document))
     table = evaluation_table(read_evaluation(tmp_path))
+    assert "notice" not in table
     assert "S1 → S2" in table
     assert "0.250 <small>0.125</small>" in table
     (tmp_path / "results.json").write_text("{}")

@@ -452,8 +452,6 @@ def test_the_page_is_readable_narrow_and_wide(chromium, served, width):
     visitor = Visitor(chromium, served, width=width)
     visitor.page.locator("#examples button").nth(1).click()
     visitor.see("#gallery .card")
-    visitor.page.get_by_role("button", name="Example tiles").click()
-    visitor.page.wait_for_timeout(500)  # until it is closed
     visitor.shot(f"results_{width}")
     visitor.page.get_by_role("button", name="Why result 1?").click()
     visitor.see("#why svg.patches")
@@ -479,6 +477,107 @@ def test_the_page_is_readable_narrow_and_wide(chromium, served, width):
     visitor.shot(f"glance_{width}")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
     visitor.context.close()
+
+
+def in_view(visitor, selector):
+    """Whether the top of something, and some of what is below it, can be seen without scrolling."""
+    visitor.page.wait_for_timeout(300)
+    return visitor.page.evaluate(
+        """(selector) => { const { top, left } = document.querySelector(selector).getBoundingClientRect();
+            return top >= 0 && top < innerHeight - 60 && left >= 0 && left < innerWidth; }""",
+        selector,
+    )
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_examples_and_results_are_in_view_at_once(chromium, served, width):
+    visitor = Visitor(chromium, served, width=width)
+    assert in_view(visitor, "#examples img")
+    visitor.page.locator("#examples button").nth(1).click()
+    visitor.see("#gallery .card")
+    assert in_view(visitor, "#card-1 img")
+    if width == 1600:
+        assert in_view(visitor, "#examples img")
+    visitor.open("Filter")
+    visitor.page.get_by_role("button", name="Search", exact=True).scroll_into_view_if_needed()
+    visitor.page.get_by_role("button", name="Search", exact=True).click()
+    visitor.page.evaluate(SETTLED)
+    assert in_view(visitor, "#card-1 img")
+    visitor.page.get_by_label("And, typed").fill("contry = 'Austria'")
+    visitor.page.get_by_role("button", name="Search", exact=True).click()
+    visitor.see("#status [role=alert]", "did you mean country?")
+    assert in_view(visitor, "#status [role=alert]")
+    visitor.context.close()
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_an_answer_to_why_comes_into_view_and_is_closed(chromium, served, tiles, width):
+    visitor = Visitor(chromium, served, width=width, link=f"?tile={tiles[3]['id']}")
+    visitor.see("#gallery .card")
+    for again in (False, True):
+        visitor.page.get_by_role("button", name="Why result 9?").click()
+        visitor.see("#why svg.patches")
+        assert in_view(visitor, "#why h2")
+        if again:
+            visitor.page.keyboard.press("Escape")
+        else:
+            visitor.page.locator("#why").get_by_role("button", name="Close").click()
+        visitor.page.locator("#why").wait_for(state="detached")
+        assert in_view(visitor, "#card-9 [data-action=why]")
+    visitor.context.close()
+
+
+def test_the_browser_goes_back_and_forward_through_searches(visitor, tiles, tmp_path):
+    visitor.query(tiles[3]["id"])
+    first = visitor.ids()
+    visitor.query(tiles[30]["id"])
+    second = visitor.ids()
+    visitor.page.locator("#archive-sensor").get_by_label("S1", exact=True).check()
+    visitor.see("#query .sensors", "S1 → S1")
+    visitor.page.go_back()
+    visitor.see("#query .sensors", "S1 → S2")
+    assert visitor.ids() == second
+    visitor.page.go_back()
+    visitor.see("#query .id", tiles[3]["id"])
+    assert visitor.ids() == first
+    visitor.page.go_forward()
+    visitor.see("#query .id", tiles[30]["id"])
+    assert visitor.ids() == second
+    person = Uploads(visitor)
+    person.bring("s1", write_tiff(tmp_path / "mine.tif", dict(tiles[8]["s1"].items())))
+    mine = person.answer("mine.tif")
+    visitor.query(tiles[3]["id"])
+    visitor.page.go_back()
+    assert person.answer("mine.tif") == mine
+    for _ in range(3):
+        visitor.page.go_back()
+    visitor.see("#query h2", "Ask the archive")  # as it began
+    assert visitor.ids() == []
+
+
+def test_a_filter_of_a_link_is_the_one_that_is_asked_next(chromium, served, tiles):
+    visitor = Visitor(chromium, served, link=f"?tile={tiles[3]['id']}&where=season+in+('Summer')")
+    visitor.see("#gallery .card")
+    before = visitor.ids()
+    visitor.open("Filter")
+    assert visitor.page.get_by_label("And, typed").input_value() == "season in ('Summer')"
+    visitor.page.get_by_role("button", name="Search", exact=True).click()
+    visitor.page.evaluate(SETTLED)
+    assert visitor.ids() == before
+    visitor.page.get_by_label("And, typed").fill("")
+    visitor.page.get_by_role("button", name="Search", exact=True).click()
+    visitor.page.wait_for_function("!location.search.includes('Summer')")
+    visitor.context.close()
+
+
+def test_a_picture_is_enlarged(visitor, tiles):
+    visitor.query(tiles[3]["id"])
+    visitor.page.locator("#card-2 .enlarge").first.click()
+    picture = visitor.page.locator("dialog.enlarged img")
+    assert picture.bounding_box()["width"] >= 500
+    assert picture.get_attribute("src") == visitor.page.locator("#card-2 img").first.get_attribute("src")
+    visitor.page.keyboard.press("Escape")
+    picture.wait_for(state="detached")
 
 
 def test_links_that_lie_are_answered_on_the_page(chromium, served):
