@@ -480,12 +480,11 @@ def test_the_page_is_readable_narrow_and_wide(chromium, served, width):
 
 
 def in_view(visitor, selector):
-    """Whether the top of something, and some of what is below it, can be seen without scrolling."""
-    visitor.page.wait_for_timeout(300)
-    return visitor.page.evaluate(
+    """Wait until the top of something, and some of what is below it, can be seen without scrolling."""
+    return visitor.page.wait_for_function(
         """(selector) => { const { top, left } = document.querySelector(selector).getBoundingClientRect();
-            return top >= 0 && top < innerHeight - 60 && left >= 0 && left < innerWidth; }""",
-        selector,
+            return top >= 0 && top < innerHeight - 30 && left >= 0 && left < innerWidth; }""",
+        arg=selector,
     )
 
 

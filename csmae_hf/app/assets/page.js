@@ -44,14 +44,31 @@
 
   // What was asked for comes into view when it is there; each search is a step of the browser's history.
   let asked = null;
-  const settled = (seen) => requestAnimationFrame(() => requestAnimationFrame(seen));
+  // An answer is drawn in parts: what is seen is looked at when nothing has changed for a moment.
+  const settled = (seen) => {
+    const begin = performance.now();
+    let last = begin;
+    const watcher = new MutationObserver(() => { last = performance.now(); });
+    watcher.observe(document.body, { subtree: true, childList: true });
+    const look = () => {
+      const now = performance.now();
+      if (now - last < 80 && now - begin < 1500) return setTimeout(look, 30);
+      watcher.disconnect();
+      seen();
+    };
+    setTimeout(look, 30);
+  };
   const view = (item) => item?.scrollIntoView({ block: "start", behavior: "auto" });
   const bring = (wanted) => {
     const wrong = document.querySelector("#status [role=alert]");
     const inside = (item, room) => { const { top } = item.getBoundingClientRect(); return top >= 0 && top < innerHeight - room; };
     if (wrong) { if (!inside(wrong, 60)) view(wrong); return; }
     const why = document.getElementById("why"), cards = document.querySelector("#gallery .card, #gallery p");
-    if (wanted === "why" && why) { view(why); why.focus({ preventScroll: true }); }
+    if (wanted?.closed) {
+      const card = same(wanted.closed).find((item) => item.matches(".card"));
+      card?.scrollIntoView({ block: "center" });
+      card?.querySelector("[data-action=why]")?.focus({ preventScroll: true });
+    } else if (wanted === "why" && why) { view(why); why.focus({ preventScroll: true }); }
     else if (wanted === "results" && cards && !inside(cards, 150)) view(document.getElementById("query"));
   };
   let begun = false;
@@ -79,15 +96,11 @@
     document.body.append(box);
     box.showModal();
   };
-  const closeWhy = (tile) => {
-    const card = same(tile).find((item) => item.matches(".card"));
-    settled(() => { if (card) { card.scrollIntoView({ block: "center" }); card.querySelector("[data-action=why]")?.focus({ preventScroll: true }); } });
-  };
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.(".explorer [data-action], #go, #again");
     if (button) asked = button.dataset.action === "why" ? "why" : ["go", "again"].includes(button.id) || button.dataset.action === "query" ? "results" : null;
-    if (button?.dataset.action === "close") closeWhy(button.dataset.tile);
+    if (button?.dataset.action === "close") asked = { closed: button.dataset.tile };
     const picture = event.target.closest?.(".explorer .enlarge");
     if (picture) return enlarge(picture);
     const marker = event.target.closest?.(".explorer .marker");
