@@ -268,8 +268,8 @@ def check_sizes(sensor: str, bands: Bands, size: int) -> None:
         native = size * 10 // metres if metres else None
         if height != width or not (height in (size, native) or (native is None and size % height == 0)):
             sizes = sorted({size, native or size})
-            larger = min(height, width) > sizes[0]
-            wanted = size if min(height, width) > size else sizes[0]
+            larger = min(height, width) >= sizes[0]
+            wanted = size if min(height, width) >= size else sizes[0]
             remedy = (
                 f"Cut tiles out of it (gdal_translate -srcwin COLUMN ROW {wanted} {wanted} IN.tif OUT.tif, or a window of rasterio)"
                 if larger

@@ -89,10 +89,11 @@ def header(explorer: Explorer) -> str:
     )
 
 
-def message(text: str, kind: str = "status") -> str:
-    """A sentence for the person: "status", or "error"."""
+def message(text: str, kind: str = "status", buttons: str = "") -> str:
+    """A sentence for the person: "status", or "error", with buttons for what may be done, as HTML."""
     role, sign = ("alert", '<span aria-hidden="true">⚠</span> ') if kind == "error" else ("status", "")
-    return f'<p class="{kind if text else "empty"}" role="{role}">{sign if text else ""}{escape(text)}</p>'
+    held = f'<span class="offers">{buttons}</span>' if buttons else ""
+    return f'<p class="{kind if text else "empty"}" role="{role}">{sign if text else ""}{escape(text)}{held}</p>'
 
 
 def example_strip(explorer: Explorer, tiles: Sequence[str], sensor: str) -> str:
@@ -103,7 +104,7 @@ def example_strip(explorer: Explorer, tiles: Sequence[str], sensor: str) -> str:
         f"{_small_picture(explorer, tile, sensor, 72, f'<span>{escape(tile[-12:])}</span>')}</button></li>"
         for tile in tiles
     )
-    return f'<ul class="strip">{items}</ul>' if items else '<p class="quiet">The archive is empty.</p>'
+    return f'<ul class="strip examples">{items}</ul>' if items else '<p class="quiet">The archive is empty.</p>'
 
 
 def _small_picture(explorer: Explorer, tile: str, sensor: str, size: int, instead: str) -> str:

@@ -76,11 +76,14 @@ class Explorer:
         )
         features = {name: feature for each in datasets for name, feature in each.features.items()}
         known = {sensor: getattr(features.get(sensor), "bands", ()) for sensor in archive.sensors}
+        self.tile_size: int | None = None  # of what the model takes, pixels of 10 m; None where there is no model
         try:
             _, processor = archive.load_model()
             bands: dict[str, Sequence[str]] = {
                 sensor: names or known.get(sensor, ()) for sensor, names in processor.sensors.items()
             }
+            size = getattr(processor, "size", None)
+            self.tile_size = size if isinstance(size, int) else None
             units = dict(getattr(processor, "units", None) or {})
         except FileNotFoundError as error:
             logger.warning("Without uploads, and without reasons: %s", error)
@@ -150,14 +153,19 @@ class Explorer:
         )
         return Answer(hits, known, time.perf_counter() - started)
 
-    def embed_upload(self, bands: Mapping[str, Any], sensor: str, name: str) -> tuple[float, ...]:
+    def embed_upload(
+        self, bands: Mapping[str, Any], sensor: str, name: str, *, accept: bool = False
+    ) -> tuple[float, ...]:
         """The embed (D,), before any alignment, of an uploaded image, (H, W) by band, which errors call by its name.
+
+        `accept` takes it although it shows a sign which is a guess.
 
         Raises:
             ValueError: If the processor refuses it.
             FileNotFoundError: If there is no model.
         """
-        embeds = embed_images(*self.archive.load_model(), [bands], sensor, [name], self.suspect)
+        suspect = "accept" if accept else self.suspect
+        embeds = embed_images(*self.archive.load_model(), [bands], sensor, [name], suspect)
         return tuple(float(value) for value in embeds[0])
 
     def bands_of(

@@ -1,8 +1,11 @@
 """Where tiles lie, as a page needs it: rings in degrees, distances, and a map drawn without a tile server."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from csmae_hf.app.html import escape
@@ -12,6 +15,11 @@ EARTH_RADIUS = 6371.0
 """Kilometres, of the sphere of equal volume."""
 
 Point = tuple[float, float]
+
+LAND = Path(__file__).with_name("assets") / "land.json"
+"""Outlines of land: longitudes and latitudes in turn, a list for each ring. Natural Earth, 1:110 million (public domain)."""
+
+_LEAST_DEGREES = 4.0  # across a map with coastlines: nearer by, such coarse ones would lie
 
 _WIDTH, _HEIGHT, _MARGIN = 640.0, 400.0, 26.0
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
@@ -75,9 +83,15 @@ def draw_map(markers: Sequence[Marker], others: Sequence[Place] = ()) -> str:
     drawn = "".join(_draw_marker(marker, view) for marker in reversed(markers))
     return (
         f'<svg class="map" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="group" aria-label="Map of the results">'
-        f'<rect width="{_WIDTH:g}" height="{_HEIGHT:g}" class="sea"/>{view.grid()}'
+        f'<rect width="{_WIDTH:g}" height="{_HEIGHT:g}" class="sea"/>{view.land()}{view.grid()}'
         f'<path class="others" d="{dots}"/>{drawn}{view.scale_bar()}</svg>'
     )
+
+
+@cache
+def _outlines() -> list[list[Point]]:
+    """Rings of land, (longitude, latitude) in degrees."""
+    return [list(zip(ring[::2], ring[1::2], strict=True)) for ring in json.loads(LAND.read_text(encoding="utf-8"))]
 
 
 class _View:
@@ -97,6 +111,17 @@ class _View:
             _WIDTH / 2 + (point[0] - self.middle[0]) * self.squeeze * self.scale,
             _HEIGHT / 2 - (point[1] - self.middle[1]) * self.scale,
         )
+
+    def land(self) -> str:
+        """Land, where the map is of a part of the earth and not of a town."""
+        if _HEIGHT / self.scale < _LEAST_DEGREES:
+            return ""
+        path = ""
+        for ring in _outlines():
+            across, down = zip(*map(self.to_page, ring), strict=True)
+            if max(across) >= 0 and min(across) <= _WIDTH and max(down) >= 0 and min(down) <= _HEIGHT:
+                path += "M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in zip(across, down, strict=True)) + "z"
+        return f'<path class="land" d="{path}"/>'
 
     def grid(self) -> str:
         """Meridians and parallels, with their degrees."""

@@ -13,6 +13,7 @@ def figure(uri: str, title: str, name: str = "") -> str:
     """A picture with its title below; who cannot see it is told the name of what it shows too."""
     words = f"{name}, {title}" if name else title
     return (
-        f'<figure><img src="{uri}" alt="{escape(words)}" width="120" height="120">'
+        '<figure><button type="button" class="enlarge" title="Enlarge">'
+        f'<img src="{uri}" alt="{escape(words)}" width="120" height="120"></button>'
         f"<figcaption>{escape(title)}</figcaption></figure>"
     )

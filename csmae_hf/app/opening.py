@@ -15,6 +15,7 @@ from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.foreign import encoder_pair, load_factory
 from csmae_hf.hub.archives import pull_archive
+from csmae_hf.sample.generate import is_generated
 from csmae_hf.sample.shipped import TINY_NAME
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,7 @@ SAMPLE_FOLDER = Path("sample_explorer")
 """Where the sample, its model, its evaluation and its archive are kept, in the working folder; made once."""
 
 SAMPLE_TILES = 300
-SAMPLE_NOTICE = (
-    "These tiles are generated, and the model is small and was trained on such tiles for a short time: this shows how the page "
-    "works, not how well CSMAE retrieves."
-)
+GENERATED_NOTICE = "These tiles are generated: this shows how the page works, not how well CSMAE retrieves."
 
 
 def open_explorer(
@@ -49,9 +47,10 @@ def open_explorer(
         model: Folder or Hub name of its model; default where the archive says.
         encoder: `package.module:factory` of its encoder, where it was made with one that is no model of this package.
         data: Its tiles; default where the archive says.
-        results: Folder of an evaluation; default the archive's, its parent's `results`, or the model's, where one is there.
+        results: Folder of an evaluation; default the archive's, its parent's `results` or the model's folder in that, or the model's,
+            where one is there.
         index: Whether to use the archive's index; else search is exact.
-        notice: A sentence that stands above everything.
+        notice: A sentence that stands above everything; default that the tiles are generated, where they are.
         said: What is said of image files, uploads and those at `data`: `bands`, `units`, `level`, `sensors`, `pair` of [`load_data`].
         suspect: What is done with uploads that show a sign which is a guess; one alone is not left out, but refused.
         trust_remote_code: Whether to run the code that a model of another kind brings along.
@@ -86,12 +85,18 @@ def open_explorer(
             raise FileNotFoundError(f"No results.json in {results}: expected the output folder of run_retrieval.py.")
     else:
         evaluation = None
-        folders = [] if remote != archive else [Path(archive), Path(archive).parent / "results"]
-        folders += [Path(name) for name in (model, opened.identity.model) if name and Path(name).is_dir()]
+        beside = Path(archive).parent / "results"
+        folders = [] if remote != archive else [Path(archive), beside]
+        names = [name for name in (model, opened.identity.model) if name]
+        # several models that were evaluated together have a folder each
+        folders += [beside / Path(name).name for name in names if folders]
+        folders += [Path(name) for name in names if Path(name).is_dir()]
         for folder in folders:
             # a file of that name that is something else: nobody said it was an evaluation
             with suppress(ValueError):
                 evaluation = evaluation or read_evaluation(folder)
+    if not notice and any(is_generated(source["data"]) for source in there):
+        notice = GENERATED_NOTICE
     return Explorer(opened, datasets or None, evaluation, notice, said, suspect)
 
 
@@ -103,7 +108,7 @@ def sample_explorer(folder: Path = SAMPLE_FOLDER, tiles: int = SAMPLE_TILES) -> 
     archive, data, results = (str(folder / name) for name in ("archive", "tiles", "results"))
     if not Path(archive, "archive.json").is_file():
         _make_sample(archive, data, results, tiles)
-    return open_explorer(archive, data=data, results=results, notice=SAMPLE_NOTICE)
+    return open_explorer(archive, data=data, results=results)
 
 
 def _make_sample(archive: str, data: str, results: str, tiles: int) -> None:

@@ -13,10 +13,11 @@ from csmae_hf.app.downloads import write_downloads
 from csmae_hf.app.explorer import Explorer
 from csmae_hf.app.glance import evaluation_table
 from csmae_hf.app.pickers import compose_filter
+from csmae_hf.app.remedies import Reading, in_words
 from csmae_hf.app.state import MOST_RESULTS, Search, Session
-from csmae_hf.app.uploads import read_upload
+from csmae_hf.app.uploads import cut_middle, read_upload
 from csmae_hf.app.why import why_panel
-from csmae_hf.images.image import Said, kind_of
+from csmae_hf.images.image import BandImage, Said, kind_of
 from csmae_hf.optional import needs_package
 from image_checks_csmae import UNIT_NAMES, UNITS_OF
 
@@ -52,12 +53,13 @@ class Page:
             self.uploads = gr.State({})
             self.turn = gr.State(0)
             self.url = gr.Textbox(visible=False)
+            self.back = gr.Button("Back", elem_id="back")  # not seen: the browser's own button presses it
             self._html(cards.header(explorer))
             with gr.Tabs():
-                with gr.Tab("Search"), gr.Row():
-                    with gr.Column(scale=1, min_width=240):
+                with gr.Tab("Search"), gr.Row(elem_id="search"):
+                    with gr.Column(scale=1, min_width=240, elem_id="controls"):
                         self._lay_out_controls()
-                    with gr.Column(scale=4, min_width=240):
+                    with gr.Column(scale=4, min_width=240, elem_id="found"):
                         self._lay_out_results()
                 with gr.Tab("At a glance") as glance:
                     self._lay_out_glance(glance)
@@ -136,11 +138,11 @@ class Page:
             self.saved = gr.File(label="Open a saved search (search.json)", height=120, elem_id="saved")
 
     def _lay_out_results(self) -> None:
-        self.status = self._html(cards.message(""), elem_id="status")
-        with gr.Accordion("Example tiles", open=True):
+        self.status = self._html(cards.message(""), active=True, elem_id="status")
+        with gr.Row(elem_id="examples-row"):
             self.examples = self._html(self._examples(0, self.begin.sensor), active=True, elem_id="examples")
-            self.more = gr.Button("Other examples", size="sm", elem_id="more")
-        with gr.Row():
+            self.more = gr.Button("Other examples", size="sm", elem_id="more", scale=0, min_width=140)
+        with gr.Row(elem_id="asked"):
             with gr.Column(min_width=240):
                 self.query = self._html(cards.query_panel(self.explorer, self.begin, {}), elem_id="query")
                 self.marks = self._html(active=True, elem_id="marks")
@@ -149,7 +151,7 @@ class Page:
                     self.undo = gr.Button("Undo", elem_id="undo", size="sm", min_width=100)
             with gr.Column(min_width=240):
                 self.map = self._html(elem_id="map")
-        self.why = self._html(elem_id="why-panel")
+        self.why = self._html(active=True, elem_id="why-panel")
         self.gallery = self._html(active=True, elem_id="gallery")
 
     def _lay_out_glance(self, tab: gr.Tab) -> None:
@@ -174,12 +176,19 @@ class Page:
         widgets = [widget for group in self.picked.values() for widget in group]
         choices = [self.sensor, self.archive_sensor, self.tile, self.k, self.include_self, self.where, *widgets]
         kept, drawn = [self.session, self.uploads], [self.query, self.why, self.marks, self.gallery, self.map]
-        asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices]
-        keep = "(url) => history.replaceState(null, '', url ? '?' + url : location.pathname)"
+        units = [unit for unit, _ in self.said.values()]
+        asked, shown = [*kept, *choices], [*kept, self.url, self.status, *drawn, *choices, *units]
+        after = "(url) => window.explorer.shown(url)"  # keeps the address, and brings what was asked for into view
 
-        def on(event: Callable[..., Any], handler: Callable[..., Changes], inputs: list[Any], **options: Any) -> Any:
+        def on(
+            event: Callable[..., Any],
+            handler: Callable[..., Changes],
+            inputs: list[Any],
+            after: str = after,
+            **options: Any,
+        ) -> Any:
             done = event(self._guarded(handler), inputs, shown, show_progress="minimal", queue=False, **options)
-            return done.then(None, [self.url], None, js=keep)
+            return done.then(None, [self.url], None, js=after)
 
         on(self.go.click, self._search, asked)
         on(self.tile.submit, self._search, asked)
@@ -187,19 +196,23 @@ class Page:
         # one event for both, and one answer at a time, so that the last choice has the last word
         switched = partial(gr.on, [self.sensor.input, self.archive_sensor.input])
         on(switched, self._switch, asked, trigger_mode="always_last")
-        for part in (self.gallery, self.marks, self.examples):
+        for part in (self.gallery, self.marks, self.examples, self.why):
             on(part.click, self._act, asked)
         on(self.again.click, lambda session, uploads: self._show(session.searched(session.current), uploads), kept)
         on(self.undo.click, self._undo, kept)
+        brought = [*kept, self.archive_sensor, self.k, *(part for name in self.files for part in self._of_upload(name))]
         for sensor, file in self.files.items():
-            on(
-                file.upload,
-                partial(self._uploaded, sensor),
-                [*kept, self.archive_sensor, self.k, file, *self.said[sensor]],
-            )
+            unit, order = self.said[sensor]
+            # files that are there already are read again as the choice says
+            read = partial(gr.on, [file.upload, unit.input, order.submit])
+            on(read, partial(self._uploaded, sensor), brought, trigger_mode="always_last")
+        on(self.status.click, self._read_again, brought)
         on(self.saved.upload, self._opened, [self.session, self.saved])
-        asked_for = "(session, url) => [session, location.search.slice(1)]"
-        on(self.blocks.load, self._opened_link, [self.session, self.url], js=asked_for)
+        asked_for = "(session, uploads, url) => [session, uploads, location.search.slice(1)]"
+        on(self.blocks.load, self._opened_link, [self.session, self.uploads, self.url], js=asked_for)
+        # whoever goes back several steps at once gets the last, and the address is there already
+        again = {"js": asked_for, "after": "() => window.explorer.returned()", "trigger_mode": "always_last"}
+        on(self.back.click, self._opened_link, [self.session, self.uploads, self.url], **again)
         self.sensor.change(self._examples, [self.turn, self.sensor], [self.examples], show_progress="hidden")
         self.more.click(
             lambda turn, sensor: (turn + 1, self._examples(turn + 1, sensor)),
@@ -217,7 +230,7 @@ class Page:
             try:
                 return handler(*values, **options)
             except _MISTAKES as error:
-                return {self.status: cards.message(str(error), "error")}
+                return {self.status: cards.message(in_words(str(error)), "error")}
 
         return guarded
 
@@ -286,7 +299,8 @@ class Page:
             raise ValueError(
                 f"You have not brought an {search.sensor.upper()} image: bring one, or query by {', '.join(uploads).upper()}."
             )
-        embed = self.explorer.embed_upload(uploads[search.sensor], search.sensor, search.upload)
+        # which was taken when it came
+        embed = self.explorer.embed_upload(uploads[search.sensor], search.sensor, search.upload, accept=True)
         return replace(search, embed=embed)
 
     def _search(self, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
@@ -309,6 +323,8 @@ class Page:
     def _act(self, event: gr.EventData, session: Session, uploads: dict[str, Any], *values: Any) -> Changes:
         """A button of a card, of the marks or of the examples."""
         action, tile = str(event.action), str(event.tile)
+        if action == "close":
+            return {self.why: ""}
         self.explorer.metadata(tile)
         if action == "why":
             return {self.why: why_panel(self.explorer, session.shown, tile, uploads)}
@@ -324,26 +340,55 @@ class Page:
             raise ValueError("There is nothing to undo.")
         return self._show(session.undone(), uploads, filters=True)
 
-    def _uploaded(
-        self,
-        sensor: str,
-        session: Session,
-        uploads: dict[str, Any],
-        archive_sensor: str,
-        k: float,
-        files: list[str],
-        unit: str = "",
-        order: str = "",
+    def _of_upload(self, sensor: str) -> list[Any]:
+        """The widgets of what is brought of a sensor: files, unit, order of bands."""
+        return [self.files[sensor], *self.said[sensor]]
+
+    def _uploaded(self, sensor: str, *values: Any) -> Changes:
+        """Files came, or something was said of those that are there."""
+        files, unit, _ = self._brought(values)[sensor]
+        return self._read(Reading(sensor, unit or ""), *values) if files else {self.status: cards.message("")}
+
+    def _read_again(self, event: gr.EventData, *values: Any) -> Changes:
+        """A button of a message: read the files as it says."""
+        return self._read(Reading.from_json(str(event.reading)), *values)
+
+    def _brought(self, values: tuple[Any, ...]) -> dict[str, tuple[list[str] | None, str, str]]:
+        """Files, unit and order of bands by sensor, of the values of the widgets that uploads ask."""
+        parts = iter(values[4:])
+        return {sensor: (next(parts), next(parts), next(parts)) for sensor in self.files}
+
+    def _read(
+        self, reading: Reading, session: Session, uploads: dict[str, Any], archive_sensor: str, k: float, *parts: Any
     ) -> Changes:
+        """Search by the files that were brought of a sensor, or say why not, and as what else they may be taken."""
+        sensor = reading.sensor
+        held, _, order = self._brought((session, uploads, archive_sensor, k, *parts))[sensor]
+        files = held or []
         names = tuple(name.strip() for name in order.split(",") if name.strip())
-        said = Said(unit or None, self.explorer.said.get("level"), names or None)
-        bands = read_upload(files, self.explorer.bands[sensor], sensor, said)
-        name = Path(files[0]).name
-        embed = self.explorer.embed_upload(bands, sensor, name)
+        said = Said(reading.unit or None, reading.level or self.explorer.said.get("level"), names or None)
+        shown: Changes = {self.said[sensor][0]: reading.unit}
+        middle: BandImage | None = None
+        try:
+            bands = read_upload(files, self.explorer.bands[sensor], sensor, said)
+            middle = cut_middle(bands, self.explorer.tile_size) if self.explorer.tile_size else None
+            if reading.cut and middle is not None:
+                bands, middle = middle, None
+            name = Path(files[0]).name
+            embed = self.explorer.embed_upload(bands, sensor, name, accept=reading.accept)
+        except _MISTAKES as error:
+            offers = reading.offers(str(error))
+            if middle is not None:
+                offers.insert(0, ("Take the tile in its middle", replace(reading, cut=True)))
+            buttons = "".join(other.button(words) for words, other in offers)
+            return {**shown, self.status: cards.message(in_words(str(error)), "error", buttons)}
         # Two images are a pair where the second comes to an upload; else a new query begins.
         pair = {**(uploads if session.current.upload is not None else {}), sensor: bands}
         search = replace(session.current.by_upload(name, embed, sensor), archive_sensor=archive_sensor, k=int(k))
-        return self._show(session.searched(search), pair)
+        changes = {**shown, **self._show(session.searched(search), pair)}
+        if bands.facts.notes:
+            changes[self.status] += cards.message(f"{name}: {' '.join(bands.facts.notes)}")
+        return changes
 
     def _opened(self, session: Session, file: str) -> Changes:
         path = Path(file)
@@ -352,9 +397,13 @@ class Page:
         search = self.explorer.completed(Search.from_json(path.read_text(encoding="utf-8", errors="replace")))
         return self._show(session.searched(search), {}, filters=True)
 
-    def _opened_link(self, session: Session, url: str) -> Changes:
+    def _opened_link(self, session: Session, uploads: dict[str, Any], url: str) -> Changes:
+        """Show the search of the page's address: a link that was opened, or where the browser went back to."""
+        earlier = [shown for _, shown in session.past if shown.embed is not None and shown.to_url() == url]
+        if earlier:  # by an image that was brought, which is in no address
+            return self._show(session.searched(earlier[-1]), uploads, filters=True)
         search = self.explorer.completed(Search.from_url(url or ""))
-        if not search.has_query:
+        if not search.has_query and not session.shown.has_query:
             return {self.url: url or ""}
         return self._show(session.searched(search), {}, filters=True)
 

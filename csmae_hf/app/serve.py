@@ -1,6 +1,7 @@
 """Start the page: on this machine alone unless told otherwise, and without a word to anybody else."""
 
 import logging
+import socket
 import threading
 
 from starlette.middleware import Middleware
@@ -39,18 +40,37 @@ class OnlyFromHere:
         await self.app(scope, receive, with_policy)
 
 
+def _refuse_taken(host: str, port: int) -> None:
+    """Try a port before the page is made: gradio's own message names what nobody typed."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"The page cannot be served at {host}, port {port}: {error}. Choose another port by --port (port= in Python), or leave it "
+            "out for the first free one from 7860."
+        ) from error
+
+
 def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, block: bool = True) -> tuple[Page, str]:
     """Serve the page.
 
     Args:
         explorer: What is shown.
         host: Address to listen on; the default is reachable from this machine alone.
-        port: Where; default the first free one from 7860. One that is taken is an OSError.
+        port: Where; default the first free one from 7860.
         block: Whether to return only when the server ends.
 
     Returns:
         The page, and its address.
+
+    Raises:
+        ValueError: If the port is taken, or the address is none of this machine.
     """
+    if port is not None:
+        _refuse_taken(host, port)
     page = Page(explorer)
     style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     _, address, _ = page.blocks.launch(

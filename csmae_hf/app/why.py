@@ -45,7 +45,10 @@ def why_panel(explorer: Explorer, search: Search, tile: str, uploads: Pixels) ->
                 body += part()
             except (ValueError, FileNotFoundError, ImportError) as error:  # in its place, why there is none
                 body += f'<p class="quiet">{escape(error)}</p>'
-    return f'<section class="why" id="why" tabindex="-1" aria-label="Why"><h2>{escape(words)}</h2>{body}</section>'
+    return (
+        f'<section class="why" id="why" tabindex="-1" aria-label="Why"><button type="button" class="close" data-action="close" '
+        f'data-tile="{escape(tile)}">Close</button><h2>{escape(words)}</h2>{body}</section>'
+    )
 
 
 def _similarity_part(explorer: Explorer, images: Mapping[str, tuple[Mapping[str, Any], str]]) -> str:
@@ -62,7 +65,7 @@ def _similarity_part(explorer: Explorer, images: Mapping[str, tuple[Mapping[str,
     sensor, target = (sensor.upper() for _, sensor in images.values())
     words = (
         f"Cosine between the model's {len(similarity)} patch tokens of the query ({sensor}) and of the result "
-        f"({target}). Shown first: how well each patch is matched anywhere in the other image; dark is least alike. "
+        f"({target}). Shown first: how well each patch is matched anywhere in the other image; grey is least alike. "
         "Choose a patch (mouse, or arrow keys once it has the focus): the other image shows how alike each of its patches is."
     )
     return (
@@ -133,7 +136,8 @@ def reconstruct(
         ValueError: If the processor refuses an image, or the truth is needed and not known (`norm_pixel_loss`).
     """
     config = model.config
-    inputs = dict(processor(**{name: images[name] for name in (source, target) if name in images}))
+    shown = {name: images[name] for name in (source, target) if name in images}
+    inputs = dict(processor(**shown, suspect="accept"))  # they were taken when they came
     known = target in inputs
     if not known:
         if config.norm_pixel_loss:
@@ -170,7 +174,7 @@ def patch_tokens(
 ) -> torch.Tensor:
     """One token a patch of an image by a `CSMAEModel`, (L, D), row by row of the picture; bands are (H, W) by name."""
     device = next(model.parameters()).device
-    inputs = processor(**{sensor: bands}).to(device)
+    inputs = processor(**{sensor: bands}, suspect="accept").to(device)
     outputs = model(**inputs)
     if not hasattr(outputs, "last_hidden_state"):
         raise ValueError("This encoder gives one embed of an image and none of its patches, so none can be compared.")

@@ -46,4 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         start(explorer, host=arguments.host, port=arguments.port)
     except OSError as error:
-        raise ValueError(f"The page cannot be served at {arguments.host}: {error}") from error
+        raise ValueError(
+            f"The page cannot be served at {arguments.host}: no port from 7860 is free, or the address is none of this machine. "
+            "Choose others by --port and --host."
+        ) from error

@@ -53,6 +53,34 @@ def test_all_of_one_place_is_a_map_too_and_none_is_a_sentence():
     assert "known place" in draw_map([])
 
 
+def land_at(svg, x, y):
+    """Whether a point of the page is inside the land that is drawn, by the crossings of a line to its left."""
+    inside = False
+    for ring in re.search(r'class="land" d="([^"]*)"', svg)[1].split("z")[:-1]:
+        points = [tuple(map(float, point.split())) for point in ring[1:].split("L")]
+        for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True):
+            if (y1 > y) != (y2 > y) and x1 + (y - y1) / (y2 - y1) * (x2 - x1) < x:
+                inside = not inside
+    return inside
+
+
+def test_land_and_sea_are_told_apart():
+    where = {"madrid": (-3.7, 40.4), "warsaw": (21.0, 52.2), "atlantic": (-9.9, 46.0), "tyrrhenian": (11.9, 40.0)}
+    svg = draw_map([Marker(name, Place((point,)), "1", "hit") for name, point in where.items()])
+    at = circles(svg)
+    assert {name: land_at(svg, *at[name]) for name in where} == {
+        "madrid": True,
+        "warsaw": True,
+        "atlantic": False,
+        "tyrrhenian": False,
+    }
+
+
+def test_coarse_coastlines_are_not_drawn_around_a_town():
+    near = Place(((VIENNA.ring[0][0] + 0.5, VIENNA.ring[0][1]),))
+    assert 'class="land"' not in draw_map([Marker("a", VIENNA, "1", "hit"), Marker("b", near, "2", "hit")])
+
+
 def test_ids_cannot_break_out_of_the_map():
     svg = draw_map([Marker('"><script>alert(1)</script>', VIENNA, "1", "hit")])
     assert "<script" not in svg

@@ -75,6 +75,7 @@ def test_an_evaluation_is_shown_and_anything_else_is_refused(tmp_path):
     }
     (tmp_path / "results.json").write_text(json.dumps(document))
     table = evaluation_table(read_evaluation(tmp_path))
+    assert "notice" not in table
     assert "S1 → S2" in table
     assert "0.250 <small>0.125</small>" in table
     (tmp_path / "results.json").write_text("{}")

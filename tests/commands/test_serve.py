@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import socket
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from explorers import make_archive
 
-from csmae_hf.app.opening import SAMPLE_NOTICE, open_explorer, sample_explorer
+from csmae_hf.app.opening import GENERATED_NOTICE, open_explorer, sample_explorer
 from csmae_hf.commands.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,11 +58,34 @@ def test_the_evaluation_is_found_beside_the_archive_or_where_it_is_said_to_be(fo
         open_explorer(str(folder / "archive"), results=str(tmp_path))
 
 
+def test_the_evaluation_of_one_of_several_models_is_found(tmp_path):
+    (archive := make_archive(tmp_path)).rename(tmp_path / "mine")
+    assert archive.name == "archive"
+    document = {"format": "csmae-retrieval-results", "directions": []}
+    for name, shown in (("model", document), ("other", {**document, "of": "another model"})):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "results.json").write_text(json.dumps(shown))
+    assert open_explorer(str(tmp_path / "mine")).evaluation == document
+
+
+def test_generated_tiles_are_called_that(folder):
+    assert open_explorer(str(folder / "archive")).notice == GENERATED_NOTICE
+    assert open_explorer(str(folder / "archive"), notice="Mine.").notice == "Mine."
+
+
+def test_a_port_that_is_taken_names_the_option(folder):
+    serve = pytest.importorskip("csmae_hf.app.serve", reason="pip install gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port {port}: .*another port by --port"):
+            serve.start(open_explorer(str(folder / "archive")), port=port, block=False)
+
+
 @pytest.mark.slow
 def test_without_an_archive_a_sample_is_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = sample_explorer(tiles=80)
-    assert first.notice == SAMPLE_NOTICE
+    assert first.notice == GENERATED_NOTICE
     assert len(first.archive) == 80
     assert len(first.evaluation["directions"]) == 4
     assert first.reconstructor() is not None

@@ -3,7 +3,7 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (!button) return;
   last = button.dataset;
-  trigger("click", { action: last.action, tile: last.tile });
+  trigger("click", { ...last });
 });
 watch("value", () => {
   const again = last && [...element.querySelectorAll("[data-action]")].find(

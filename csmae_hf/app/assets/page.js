@@ -42,7 +42,67 @@
       `Patch at ${named(patch)} of the ${grid.dataset.role}: most like ${named(best)} of the ${other.dataset.role}, ${row[best].toFixed(2)}.`;
   };
 
+  // What was asked for comes into view when it is there; each search is a step of the browser's history.
+  let asked = null;
+  // An answer is drawn in parts: what is seen is looked at when nothing has changed for a moment.
+  const settled = (seen) => {
+    const begin = performance.now();
+    let last = begin;
+    const watcher = new MutationObserver(() => { last = performance.now(); });
+    watcher.observe(document.body, { subtree: true, childList: true });
+    const look = () => {
+      const now = performance.now();
+      if (now - last < 80 && now - begin < 1500) return setTimeout(look, 30);
+      watcher.disconnect();
+      seen();
+    };
+    setTimeout(look, 30);
+  };
+  const view = (item) => item?.scrollIntoView({ block: "start", behavior: "auto" });
+  const bring = (wanted) => {
+    const wrong = document.querySelector("#status [role=alert]");
+    const inside = (item, room) => { const { top } = item.getBoundingClientRect(); return top >= 0 && top < innerHeight - room; };
+    if (wrong) { if (!inside(wrong, 60)) view(wrong); return; }
+    const why = document.getElementById("why"), cards = document.querySelector("#gallery .card, #gallery p");
+    if (wanted?.closed) {
+      const card = same(wanted.closed).find((item) => item.matches(".card"));
+      card?.scrollIntoView({ block: "center" });
+      card?.querySelector("[data-action=why]")?.focus({ preventScroll: true });
+    } else if (wanted === "why" && why) { view(why); why.focus({ preventScroll: true }); }
+    else if (wanted === "results" && cards && !inside(cards, 150)) view(document.getElementById("query"));
+  };
+  let begun = false;
+  window.explorer = {
+    returned() { settled(() => bring("results")); },
+    shown(url) {
+      const other = url !== location.search.slice(1);
+      if (other) history[begun ? "pushState" : "replaceState"](null, "", url ? "?" + url : location.pathname);
+      const wanted = asked ?? (other && begun ? "results" : null);
+      asked = null;
+      begun = true;
+      settled(() => bring(wanted));
+    },
+  };
+  addEventListener("popstate", () => document.querySelector("#back")?.click());
+
+  const enlarge = (button) => {
+    const box = document.createElement("dialog");
+    const picture = button.querySelector("img");
+    box.className = "explorer enlarged";
+    box.append(picture.cloneNode(), Object.assign(document.createElement("p"), { textContent: picture.alt }),
+      Object.assign(document.createElement("button"), { type: "button", textContent: "Close" }));
+    box.addEventListener("click", () => box.close());
+    box.addEventListener("close", () => { box.remove(); button.focus({ preventScroll: true }); });
+    document.body.append(box);
+    box.showModal();
+  };
+
   document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".explorer [data-action], #go, #again");
+    if (button) asked = button.dataset.action === "why" ? "why" : ["go", "again"].includes(button.id) || button.dataset.action === "query" ? "results" : null;
+    if (button?.dataset.action === "close") asked = { closed: button.dataset.tile };
+    const picture = event.target.closest?.(".explorer .enlarge");
+    if (picture) return enlarge(picture);
     const marker = event.target.closest?.(".explorer .marker");
     if (marker) return openCard(marker);
     const both = event.target.closest?.("[data-both]");
@@ -53,6 +113,8 @@
     if (patch) choose(patch.closest("svg"), Number(patch.dataset.patch));
   });
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.closest?.("#where, #tile")) asked = "results";
+    if (event.key === "Escape" && event.target.closest?.("#why")) document.querySelector("#why .close")?.click();
     const marker = event.target.closest?.(".explorer .marker");
     if (marker && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); return openCard(marker); }
     const grid = event.target.closest?.("svg.patches");
