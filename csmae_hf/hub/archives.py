@@ -1,7 +1,7 @@
 """An archive as a dataset repository of the Hugging Face Hub: vectors, table, JSON and a card, in one commit."""
 
 import logging
-import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,11 +15,15 @@ from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
 from csmae_hf.archive.held import Held
 from csmae_hf.hub.card import render_card
+from csmae_hf.hub.facts import is_place, last_part, without_paths
 from csmae_hf.hub.upload import ensure_repository, upload_folder
 
 logger = logging.getLogger(__name__)
 
 CARD = "README.md"
+
+_PATH = re.compile(r"(?<![\w/\\.:])(?:~|\.\.|[A-Za-z]:|file:/)?(?:[/\\][^\s/\\:,;'\"()]+)+")
+"""A path among words; its parts end at a space, as in most messages."""
 
 
 def push_archive(
@@ -79,7 +83,9 @@ def for_publication(archive: Held) -> Held:
         archive.vectors,
         replace(archive.identity, model=Path(name).name if name and Path(name).exists() else name),
         alignment=archive.alignment,
-        unreadable=archive.unreadable,
+        unreadable={
+            tile: _PATH.sub(lambda found: last_part(found[0]), why) for tile, why in archive.unreadable.items()
+        },
         source=_without_places(archive.source),
     )
     served = {sensor for sensor, index in archive.indexes.items() if index.backend == "milvus"} | {
@@ -93,9 +99,9 @@ def for_publication(archive: Held) -> Held:
 def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a source, without folders of this machine."""
     return {
-        name: [_without_places(added) for added in value] if name == "added" else value
+        name: [_without_places(added) for added in value] if name == "added" else without_paths(value)
         for name, value in source.items()
-        if not os.path.isabs(str(value))
+        if not is_place(str(value))
     }
 
 

@@ -84,13 +84,16 @@ def without_paths(value: Any) -> Any:
         return {name: without_paths(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [without_paths(entry) for entry in value]
-    if isinstance(value, str) and (
-        PurePosixPath(value).is_absolute()
-        or PureWindowsPath(value).is_absolute()
-        or re.match(r"(?:\./)*\.\.[/\\]|~\w*[/\\]|file:", value)
-    ):
-        return last_part(value)
-    return value
+    return last_part(value) if isinstance(value, str) and is_place(value) else value
+
+
+def is_place(text: str) -> bool:
+    """Say whether a text is a path that says where a machine keeps things, and no name or folder below the working folder."""
+    return (
+        PurePosixPath(text).is_absolute()
+        or PureWindowsPath(text).is_absolute()
+        or re.match(r"(?:\./)*\.\.[/\\]|~\w*[/\\]|file:", text) is not None
+    )
 
 
 def last_part(path: str) -> str:
