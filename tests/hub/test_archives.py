@@ -74,8 +74,13 @@ def test_an_archive_is_published_in_one_commit_and_found_again(hub, tmp_path):
 
 def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(tmp_path):
     archive = make_archive()
-    archive.source = {"data": "/home/somebody/tiles", "split": "train"}
+    places = {"data": "../../home/somebody/tiles", "splits": "~/x.csv", "metadata": ["/home/somebody/m.csv"]}
+    archive.source = {"data": "/home/somebody/tiles", "split": "train", "added": [{**places, "subset": "a/b"}]}
     archive.identity = replace(archive.identity, model=str(tmp_path))
+    archive.unreadable = {
+        "a": "/home/somebody/x/a_B02.tif: not 12/60 pixels",
+        "b": "in '../../home/me/t.lmdb', see C:\\me\\t",
+    }
     folder = save_archive(for_publication(archive), tmp_path / "archive")
     manifest = json.loads((folder / "archive.json").read_text())
     card = make_card(archive, "someone/archive", manifest, "cc-by-4.0")
@@ -86,7 +91,8 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     assert f"| sha256 of its weights | {archive.identity.weights} |" in card
     assert "has not said any" in make_card(archive, "someone/archive", manifest)
     assert 'pull_archive("someone/archive")' in card
-    assert manifest["source"] == {"split": "train"}
+    assert manifest["source"] == {"split": "train", "added": [{"metadata": ["m.csv"], "subset": "a/b"}]}
+    assert manifest["unreadable"] == {"a": "a_B02.tif: not 12/60 pixels", "b": "in 't.lmdb', see t"}
     assert "/home" not in card + json.dumps(manifest)
     assert str(tmp_path) not in card + json.dumps(manifest)
     assert pq.read_table(folder / manifest["tiles"]["file"]).num_rows == 40
