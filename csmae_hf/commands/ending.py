@@ -25,6 +25,9 @@ MISTAKE = 2
 FAULT = 70
 """Exit status of what should not happen: a fault of this software, or of a package that it uses."""
 
+# Transformers imports torchao where it is installed, which warns of each GPU library that a CPU has not, at every start.
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 DEBUG_HELP = "where something goes wrong, also show the traceback"
 
 _CANNOT_START = " cannot start"
@@ -58,6 +61,8 @@ def run_to_end(name: str, run: Callable[[list[str]], int | None], argv: Sequence
     words = list(sys.argv[1:] if argv is None else argv)
     kept = [word for word, following in itertools.zip_longest(words, words[1:]) if not _is_debug(word, following)]
     status = FAULT
+    for talkative in _TALKATIVE:
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     with _interrupts() as asked:
         try:
             status = run(kept) or 0

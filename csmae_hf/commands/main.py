@@ -15,9 +15,6 @@ VERBS = (
 """The files beside this one, in the order of `csmae --help`: the docstring is the help, `add_arguments` says what a verb takes, and
 `run` does it."""
 
-# Transformers imports torchao where it is installed, which warns of each GPU library that a CPU has not, at every command
-_TALKATIVE = ("torchao", "torch.utils._pytree")
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs; each sets `run`, a function of the parsed arguments."""
@@ -44,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: that of the command (0 if all went well), or as of [`run_to_end`].
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
     return run_to_end("csmae", _run, argv)
 
 

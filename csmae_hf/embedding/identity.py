@@ -178,7 +178,7 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
     # names, versions and labels are common to all classes
     names = {item.name for item in fields(config)} - {item.name for item in fields(PreTrainedConfig)} - _NOT_IN_EMBEDS
     values = config.to_dict()
-    settings = {name: values[name] for name in sorted(names) if not name.startswith("decoder_")}
+    settings = {name: values[name] for name in sorted(names & values.keys()) if not name.startswith("decoder_")}
     held: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return held
 

@@ -69,7 +69,7 @@ def require_onnx(*packages: str) -> None:
         try:
             __import__(package)
         except ImportError as error:
-            raise ImportError(f"ONNX files need {package}: pip install 'csmae-hf[onnx]' (or {package}).") from error
+            raise ImportError(f"ONNX files need {package}: pip install {package}") from error
 
 
 def write_onnx_files(

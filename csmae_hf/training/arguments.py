@@ -400,7 +400,7 @@ def unknown_name_message(name: str, known: Sequence[str], value: Any = None) -> 
     near = difflib.get_close_matches(name, [*known, *fields], n=1)
     field_name = name if name in fields else near[0] if near and near[0] not in known else None
     if field_name is not None:
-        typed = f", did you mean {field_name!r}? That" if field_name != name else ":"
+        typed = f", did you mean {field_name!r}? That" if field_name != name else ": it"
         try:
             shown = yaml.safe_load(value) if isinstance(value, str) and value else value
         except yaml.YAMLError:
