@@ -66,7 +66,7 @@ def test_a_mistyped_field_of_the_model_names_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mask_ratio: 0.6", r"'mask_ratio': is a field of the model.*`model_overrides: \{\"mask_ratio\": 0.6\}`"),
+        ("mask_ratio: 0.6", r"'mask_ratio': it is a field of the model.*`model_overrides: \{\"mask_ratio\": 0.6\}`"),
         ("sensors_: 1", "'sensors_': did you mean 'sensors'"),
         (
             "hidden_sise: 96",
