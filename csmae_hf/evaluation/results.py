@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.embedding.without_paths import public_name
 from csmae_hf.files import write_atomically
 from csmae_hf.metrics import whole_archive
 from csmae_hf.metrics.bootstrap import Interval
@@ -247,7 +248,8 @@ def refuse_other_results(folder: str | os.PathLike[str], models: Sequence[str], 
     found = {path: content for path, content in found.items() if path.exists()}
     for path, content in found.items():
         held = (content.get("metadata") or {}) if content.get("format") == RESULTS_FORMAT else {}
-        if held.get("model") not in models or held.get("data") not in (data, None if data else SAMPLE_DATA):
+        known = {data, public_name(data)} if data else {SAMPLE_DATA}  # results name data without their place
+        if held.get("model") not in models or held.get("data") not in known:
             what = f"{held.get('model')} on {held.get('data')}" if held else "no evaluation of ours"
             raise FileExistsError(
                 f"{path} is of {what}, asked for is {', '.join(models)} on {data or SAMPLE_DATA}: {remedy}"
