@@ -161,7 +161,7 @@ def test_results_of_another_model_are_not_replaced(
     before = content(tmp_path)
     assert run_retrieval.main([str(folder / "model"), *other]) == 2
     assert content(tmp_path) == before
-    assert f"is of {folder / 'other'} on {folder / 'sample'}, asked for is {folder / 'model'}" in caplog.text
+    assert f"is of {folder / 'other'} on sample, asked for is {folder / 'model'}" in caplog.text
 
 
 def test_a_folder_that_is_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
