@@ -269,8 +269,8 @@ def test_added_tiles_are_drawn_in_their_own_units(root: Path, tmp_path: Path) ->
     for sensor in ("s1", "s2"):
         for where in "ab":
             query = ["search", str(tmp_path / where), "--query", name(1, "s2"), "--sensor", sensor, "--k", "5"]
-            assert main([*query, "--out", str(tmp_path / f"{where}.png")]) == 0
-        assert np.abs(picture(tmp_path / "a.png") - picture(tmp_path / "b.png")).mean() < 0.5
+            assert main([*query, "--out", str(tmp_path / f"{where}-{sensor}.png")]) == 0
+        assert np.abs(picture(tmp_path / f"a-{sensor}.png") - picture(tmp_path / f"b-{sensor}.png")).mean() < 0.5
     pages = [open_explorer(str(tmp_path / where)) for where in "ab"]
     for tile in plain.ids:
         for sensor in ("s1", "s2"):
