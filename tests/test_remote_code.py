@@ -290,7 +290,7 @@ def test_pipelines_take_bands_at_a_strangers(published: Published, tmp_path: Pat
     assert report["tokens"] == [1, 1 + published.model.config.num_patches, 32]
     np.testing.assert_allclose(report["batched"][0], expected["s2"].numpy()[None].repeat(3, 0), atol=1e-5)
     assert report["untold"] == ["CSMAEImageFeatureExtractionPipeline", "torch.bfloat16"]
-    assert "pip install 'csmae-hf[geo]'" in report["refused"].pop("path")
+    assert "pip install '.[geo]'" in report["refused"].pop("path")
     assert set(report["refused"]) == {"jpg", "url", "pil"}
     for message in report["refused"].values():
         assert message.startswith("ValueError")

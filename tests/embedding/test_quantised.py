@@ -15,7 +15,7 @@ from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
 
 quantization = pytest.importorskip(
-    "torchao.quantization", reason="torchao is not installed: pip install 'csmae-hf[dev]'"
+    "torchao.quantization", reason="torchao is not installed: pip install -e '.[dev]'"
 )
 
 

@@ -20,8 +20,8 @@ from csmae_hf.sample.generate import generate_sample
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForImageClassification, CSMAEForPreTraining, CSMAEModel
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'csmae-hf[dev]'")
-runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'csmae-hf[dev]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install -e '.[dev]'")
+runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[dev]'")
 NAMES = ("model", "model_int8", "model_s1", "model_s1_int8", "model_s2", "model_s2_int8")
 BANDS = {"s1": 2, "s2": 10}
 
