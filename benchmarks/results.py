@@ -90,7 +90,7 @@ def train(archive: Archive, model: str, seed: int, root: Path) -> Path:
 def measure(archive: Archive, folder: Path, seed: int, root: Path) -> dict[str, Any]:
     """Measure a model and the same with random weights, unless it has been: F1 by direction, and that of a random order."""
     results = folder / "retrieval"
-    if not (results / "summary.json").is_file():
+    if not (results / "results.json").is_file():
         options = RetrievalOptions(
             data=str(root / archive.name),
             k=archive.k,
@@ -101,13 +101,13 @@ def measure(archive: Archive, folder: Path, seed: int, root: Path) -> dict[str, 
             output_dir=str(results),
         )
         retrieve([str(folder)], options)
-    summary = json.loads((results / "summary.json").read_text())
-    random = [metrics["f1_of_means"]["random"] for metrics in summary["directions"].values()]
+    content = json.loads((results / "results.json").read_text())
+    directions = content["directions"]
     return {
-        "trained": [metrics["f1_of_means"]["mean"] for metrics in summary["directions"].values()],
-        "untrained": [direction["f1_of_means"] for direction in summary["untrained"]],
-        "random": random,
-        "directions": list(summary["directions"]),
+        "trained": [one["f1_of_means"] for one in directions],
+        "untrained": [one["f1_of_means"] for one in content["baselines"]["untrained"]],
+        "random": [one["random"]["mean"]["f1_of_means"] for one in directions],
+        "directions": [f"{one['query_sensor']} -> {one['archive_sensor']}" for one in directions],
     }
 
 

@@ -155,12 +155,15 @@ def test_several_trainings_are_summarised(sample, trained, tmp_path):
         tmp_path, *models, "--data", str(sample), "--k", "3", "--output_dir", "out", "--pictures", "0", "--untrained"
     )
     assert found.returncode == 0, found.stderr
-    assert "standard deviation over 2 trainings" in found.stdout
+    assert "standard deviation over its 2 trainings" in found.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    [model] = summary["models"].values()  # by their own records they differ in the seed alone
+    assert model["trainings"] == models
     runs = [json.loads((tmp_path / "out" / name / "results.json").read_text()) for name in ("seed7", "seed8")]
     values = [run["directions"][1]["f1_of_means"] for run in runs]
-    assert summary["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(sum(values) / 2)
-    assert len(summary["untrained"]) == 4
+    assert model["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(sum(values) / 2)
+    assert len(summary["baselines"]["untrained"]) == 4
+    assert runs[0]["metadata"]["alignment"]["method"] == runs[1]["metadata"]["alignment"]["method"]
 
 
 @pytest.mark.slow
