@@ -22,6 +22,7 @@ from csmae_hf.commands.main import main
 from csmae_hf.sample.generate import generate_sample
 
 ROOT = Path(__file__).resolve().parents[2]
+WITH_SCRIPTS = {**os.environ, "PYTHONPATH": str(ROOT)}  # which are no part of what is installed
 
 
 def raising(error: BaseException) -> Callable[[list[str]], int]:
@@ -232,7 +233,7 @@ def test_a_disk_that_takes_nothing_is_said_in_one_line(name: str, number: int, f
         str(tmp_path / "out"),
         *words_of(name, folder, tmp_path / "out"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=WITH_SCRIPTS)
     assert done.returncode == MACHINE, done.stderr
     assert "Traceback" not in done.stderr
     assert os.strerror(number) in done.stderr.splitlines()[-1]
@@ -300,7 +301,9 @@ def test_ctrl_c_at_any_moment_ends_it_and_the_same_command_goes_on(name: str, fo
     named = {"MODEL": str(folder / "model"), "DATA": str(folder / "sample")}
     words = [named.get(word, word.replace("OUT", str(tmp_path))) for word in INTERRUPTIBLE[name]]
     command = [sys.executable, "-c", INTERRUPTED, name, "5", "1.5", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=250)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=WITH_SCRIPTS, timeout=250
+    )
     ends = [line.split() for line in done.stdout.splitlines() if line.startswith(("ended", "again"))]
     assert len(ends) == 10, done.stderr
     assert {status for when, status in ends if when == "again"} == {"0"}, done.stderr
