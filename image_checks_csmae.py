@@ -76,9 +76,10 @@ BRIGHTEST_INFRARED, BRIGHTEST_SHORT_WAVE, BRIGHTEST_MEAN = 8000, 9000, 14_000
 """Means that nature does not reach: of the infrared where the visible is much darker (real tiles: 3,044), of B11 (3,858; clouds
 5,000), of any band (7,831)."""
 
-BRIGHTEST_GROUND, SMOOTHEST_GROUND, ROUGHEST_GROUND = -11.0, 0.3, 3.0
+BRIGHTEST_GROUND, BRIGHTEST_SPECKLE, SMOOTHEST_GROUND, LEAST_SPECKLE, ROUGHEST_GROUND = -11.0, -7.0, 0.3, 1.6, 3.0
 """Mean of VH, dB, above which backscatter is none: -14.6 in real tiles. Dense cities may be as bright, but the deviation within
-6 x 6 pixels, by its median, is greater there than the third (real tiles: 1.5 to 2.7). Below the second nothing is to be judged."""
+6 x 6 pixels, by its median, is greater there than the last (real tiles: 1.5 to 2.7). Below the third nothing is to be judged. With
+less than the fourth it is no speckle of power, but of amplitude, whose decibels are half; with more, the second mean counts."""
 
 EMPTY_PART, AS_BRIGHT_THERE, BRIGHT_THERE, GAP = 0.03, 0.6, 200, 30
 """So large a share of a band at its least value is a hole where the neighbouring band is as bright there as elsewhere, by the second,
@@ -828,13 +829,18 @@ def _scale_guess(sensor: str, optical: Bands) -> Signs:
     )
 
 
+_ENDS_OF_SCALES = (1, 100, 255, 1000, 1023, 4095, 10000, 65535)
+"""Numbers up to which pictures are stretched."""
+
+
 def _stretch_guess(optical: Bands) -> Signs:
-    """Bands that all run from the same number to the same: each was stretched by its own extremes, or they are copies."""
+    """Bands that all run from 0 or 1 to the same end of a scale: each was stretched by its own extremes, or they are copies."""
     if len(optical) > 3:
         lows, highs = (
             np.array([getattr(band, end) for band in optical.values()], np.float64) for end in ("low", "high")
         )
-        same = (lows == lows[0]).all(axis=0) & (highs == highs[0]).all(axis=0) & (lows[0] < highs[0])
+        same = (lows == lows[0]).all(axis=0) & (highs == highs[0]).all(axis=0)
+        same &= np.isin(lows[0], (0, 1)) & np.isin(highs[0], _ENDS_OF_SCALES) & (lows[0] < highs[0])
         yield (
             same,
             "runs between the same two numbers in every band: each was stretched by its own extremes, to be looked at",
@@ -888,7 +894,8 @@ def _radar_guesses(radar: Bands, unit: str | None) -> Signs:
         pixels = _array(convert_unit(radar["VH"].pixels[row], unit)).astype(np.float32)
         edge = len(pixels) // 6 * 6
         windows = pixels[:edge, :edge].reshape(edge // 6, 6, edge // 6, 6)
-        wrong[row] = edge and SMOOTHEST_GROUND < float(np.median(windows.std(axis=(1, 3)))) < ROUGHEST_GROUND
+        rough = float(np.median(windows.std(axis=(1, 3)))) if edge else 0.0
+        wrong[row] = SMOOTHEST_GROUND < rough < (ROUGHEST_GROUND if mean[row] > BRIGHTEST_SPECKLE else LEAST_SPECKLE)
     if "VV" in radar:
         yield (
             _means(radar["VV"].pixels, unit) - mean < WEAKEST_VV,

@@ -84,9 +84,11 @@ def choose_sensors(held: Held, sensor: str | None, archive_sensor: str | None) -
 def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None, suspect: Suspect = "refuse") -> Queries:
     """Make queries of anything that `Archive.search` takes, of one sensor; `said`: of images. A file is read once, here."""
     said = said or Said()
-    if isinstance(query, (list, tuple)) and len(query) and all(isinstance(value, Real) for value in query):
+    if isinstance(query, Sequence) and not isinstance(query, (str, bytes)):
+        query = list(query)  # also a column of a dataset
+    if isinstance(query, list) and query and all(isinstance(value, Real) for value in query):
         query = np.array(query, dtype=np.float64)  # one embed, as another language or a JSON file has it
-    items = [] if query is None else list(query) if isinstance(query, (list, tuple)) else [query]
+    items = [] if query is None else query if isinstance(query, list) else [query]
     rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
     made = [
         _of_tile(held, item, rows[item], sensor)

@@ -72,6 +72,13 @@ def test_a_query_of_one_sensor_finds_what_numpy_finds_in_another(built, units, d
     assert (hits.query_sensor, hits.archive_sensor) == ("s1", "s2")
 
 
+def test_a_column_of_a_dataset_is_a_list_of_queries(built, dataset):
+    ids = dataset.select(range(3))["id"]
+    assert not isinstance(ids, list)  # but a column, which reads what is looked at
+    found = built.search(ids, sensor="s1", archive_sensor="s2", k=2)
+    assert found.ids == built.search(list(ids), sensor="s1", archive_sensor="s2", k=2).ids
+
+
 def test_a_filter_leaves_the_order_of_what_it_keeps(built, units):
     hits = built.search("tile_0002", sensor="s2", k=4, filter="country = 'Austria' and not labels = 'Pastures'")
     tiles = make_dataset(TILES).remove_columns(["s1", "s2"])
