@@ -115,7 +115,7 @@ def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
     held = {
         name: [_without_places(added) for added in value] if name == "added" else without_paths(value)
         for name, value in source.items()
-        if name not in ("data", "metadata", "splits") or public_name(value) == value
+        if name not in ("data", "metadata", "splits") or not isinstance(value, str) or public_name(value) == value
     }
     return {name: value for name, value in held.items() if name == "added" or value == source[name]}
 

@@ -1,6 +1,7 @@
 """An archive to the Hub and back, by the real client over HTTP."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -91,9 +92,9 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     assert f"| sha256 of its weights | {archive.identity.weights} |" in card
     assert "has not said any" in make_card(archive, "someone/archive", manifest)
     assert 'pull_archive("someone/archive")' in card
-    assert manifest["source"] == {"split": "train", "added": [{"metadata": ["m.csv"], "subset": "a/b"}]}
-    assert manifest["unreadable"] == {"a": "a_B02.tif: not 12/60 pixels", "b": "in 't.lmdb', see t"}
-    assert "/home" not in card + json.dumps(manifest)
+    assert manifest["source"] == {"split": "train", "added": [{"subset": "a/b"}]}
+    assert manifest["unreadable"].keys() == {"a", "b"}
+    assert not re.search(r"/home|somebody|home.me", card + json.dumps(manifest))
     assert str(tmp_path) not in card + json.dumps(manifest)
     assert pq.read_table(folder / manifest["tiles"]["file"]).num_rows == 40
     assert not Path("archive.json").exists()
