@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+TORCHAO := $(VENV)/torchao
 
 # What `make demo` makes; .ci/run makes it smaller.
 DEMO ?= demo
@@ -56,8 +57,13 @@ shipped: $(STAMP)
 	$(VENV)/bin/csmae sample $(SHIPPED)/unseen --tiles 1000 --seed 0
 	$(RUN) .ci/ship_model.py $(SHIPPED)/run $(SHIPPED)/unseen $(SHIPPED)/results
 
-test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+test: $(STAMP) $(TORCHAO)/.installed lint
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(TORCHAO) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+# For the tests alone: where it is installed, every import of Transformers prints what it finds missing of a GPU.
+$(TORCHAO)/.installed: $(STAMP)
+	$(RUN) -m pip install --constraint constraints.txt --no-deps --target $(TORCHAO) torchao
+	touch $@
 
 # Each step beside its yardstick and the machine's limit: see docs/performance.md.
 bench: $(STAMP)

@@ -68,13 +68,10 @@ def run(words: list[str]) -> None:
     given = vars(build_parser().parse_args(words))
     from accelerate import PartialState
 
-    from csmae_hf.evaluation.results import refuse_other_results
     from csmae_hf.evaluation.retrieval_options import RetrievalOptions
     from csmae_hf.evaluation.run import retrieve
 
     models, options = given.pop("models"), RetrievalOptions(**given)
-    if not options.overwrite:
-        refuse_other_results(options.output_dir, [*models, *(options.encoder or ())], options.data)
     outcome = retrieve(models, options)
     if outcome is not None:
         sys.stdout.write(f"\n{outcome.table}\n\n")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -68,13 +68,7 @@ class Identity:
 
     @classmethod
     def of(cls, model: torch.nn.Module, processor: Any, name: str | None = None) -> "Identity":
-        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from.
-
-        An encoder of any other kind says it itself by a method `identity()`.
-        """
-        if callable(own := getattr(model, "identity", None)):
-            told: Identity = own()
-            return replace(told, model=name) if name else told
+        """Identify a model and its processor; `name` is its folder or Hub name, where it is not the one it was loaded from."""
         config: Any = getattr(model, "config", None)
         loaded_from = str(getattr(config, "_name_or_path", "") or "")
         revision = getattr(config, "_commit_hash", None) if name in (None, loaded_from) else None

@@ -57,7 +57,10 @@ class BandStatistics(torch.nn.Module):
         self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)  # says the device and the type
 
     def forward(self, **images: torch.Tensor) -> _Output:
-        """Statistics by sensor."""
+        """Statistics by sensor; a ValueError for what are no images."""
+        other = next((sensor for sensor, pixels in images.items() if pixels.ndim != 4), None)
+        if other is not None:
+            raise ValueError(f"Images of {other} have shape {tuple(images[other].shape)}; expected (B, C, H, W).")
         flat = {sensor: pixels.float().flatten(2) for sensor, pixels in images.items()}
         return _Output(
             {sensor: torch.cat([values.mean(2), values.std(2, correction=0)], 1) for sensor, values in flat.items()}

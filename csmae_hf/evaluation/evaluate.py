@@ -69,6 +69,11 @@ class Embedded:
                 "itself. Keep one row of each."
             )
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the C classes, or their numbers where they have none."""
+        return self.class_names or [str(number) for number in range(self.labels.shape[1])]
+
     def take(self, rows: Sequence[int] | IntArray) -> "Embedded":
         """Some of the tiles."""
         splits = None if self.splits is None else [self.splits[row] for row in rows]
@@ -268,15 +273,11 @@ def group_scores(
 def group_members(query: Embedded, rows: IntArray) -> dict[str, dict[str, BoolArray]]:
     """(Q,) whether each query has a class, or a value of a property, by `class`, `country`, `season`, then by value."""
     labels = query.labels[rows]
-    groups = {"class": {name: labels[:, n] for n, name in enumerate(_names(query)) if labels[:, n].any()}}
+    groups = {"class": {name: labels[:, n] for n, name in enumerate(query.classes) if labels[:, n].any()}}
     for dimension, column in query.groups.items():
         values = np.array(["" if column[row] is None else str(column[row]) for row in rows])
         groups[dimension] = {str(value): values == value for value in np.unique(values) if value}
     return groups
-
-
-def _names(query: Embedded) -> Sequence[str]:
-    return query.class_names or [str(number) for number in range(query.labels.shape[1])]
 
 
 def _class_precisions(query: Embedded, rows: IntArray, result_labels: BoolArray) -> dict[str, float]:
@@ -284,7 +285,7 @@ def _class_precisions(query: Embedded, rows: IntArray, result_labels: BoolArray)
     labels = query.labels[rows]
     return {
         name: float(result_labels[labels[:, number], :, number].mean())
-        for number, name in enumerate(_names(query))
+        for number, name in enumerate(query.classes)
         if labels[:, number].any()
     }
 

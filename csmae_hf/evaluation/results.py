@@ -152,11 +152,10 @@ def queries_as_dict(results: Sequence[DirectionResult], embeds: Mapping[str, Any
     queries = {}
     for result in results:
         one = embeds[result.query_sensor]
-        names = one.class_names or [str(number) for number in range(one.labels.shape[1])]
         rows = result.query_rows.tolist()
         queries[result.query_sensor] = {
             "ids": [str(one.ids[row]) for row in rows],
-            "classes": [[names[number] for number in np.flatnonzero(one.labels[row])] for row in rows],
+            "classes": [[one.classes[number] for number in np.flatnonzero(one.labels[row])] for row in rows],
             **{group: [values[row] for row in rows] for group, values in one.groups.items()},
         }
     return queries

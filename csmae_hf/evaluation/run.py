@@ -40,7 +40,13 @@ from csmae_hf.evaluation.html_report import Evaluation, write_report
 from csmae_hf.evaluation.pairs_curve import pairs_curve, parse_counts
 from csmae_hf.evaluation.pictures import draw_all
 from csmae_hf.evaluation.probe import probe_all, probes_table, require_scikit_learn
-from csmae_hf.evaluation.results import SAMPLE_DATA, DirectionResult, queries_as_dict, write_results
+from csmae_hf.evaluation.results import (
+    SAMPLE_DATA,
+    DirectionResult,
+    queries_as_dict,
+    refuse_other_results,
+    write_results,
+)
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import (
     Collected,
@@ -87,6 +93,7 @@ def retrieve(
         Results, tables and files; None in all processes but the first.
 
     Raises:
+        FileExistsError: If the output folder holds results of other models or data, unless `overwrite` says to replace them.
         ValueError: If models, data or options do not fit together.
         ImportError: If a probe is asked for, and scikit-learn is missing.
     """
@@ -104,6 +111,8 @@ def retrieve(
         raise ValueError(f"k={options.k}: expected 1 result a query or more (--k 10).")
     if options.probe:
         require_scikit_learn()  # before an hour of embedding, not after it
+    if not options.overwrite:
+        refuse_other_results(options.output_dir, models, options.data)
     counts = parse_counts(options.pairs_curve) if options.pairs_curve else []
     given |= {place: load_factory(place) for place in options.encoder or ()}
     groups = group_trainings(models)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.default import load_data_or_sample
+from image_processing_csmae import CSMAEImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ def embed_all(
     Returns:
         Where the embeds of each training lie, then those of each model with random weights, and the band statistics.
     """
-    trained, blank, statistics = [], [], None
+    trained, blank = [], []
+    statistics: Callable[[], Job] | None = None
     for group, members in groups.items():
         for name in members:
             model, processor = (
@@ -128,7 +130,7 @@ def embed_all(
             sensors = _sensors(model, tiles.dataset, options)
             embed = partial(_embed, processor=processor, sensors=sensors, tiles=tiles, options=options, state=state)
             trained.append(embed(name, model, with_train=with_train))
-        statistics = statistics or partial(embed, BAND_STATISTICS, BandStatistics(processor.sensors), with_train=True)
+        statistics = statistics or partial(_embed_statistics, embed, processor, tiles.dataset, sensors)
         if options.untrained:
             set_seed(options.seed)
             random_model = _untrained(model, options)
@@ -137,6 +139,19 @@ def embed_all(
                 continue
             blank.append(embed(baseline_name(UNTRAINED, group, groups), random_model, with_train=with_train))
     return [*trained, *blank, *([statistics()] if statistics is not None else [])]
+
+
+def _embed_statistics(embed: Callable[..., Job], processor: Any, dataset: Dataset, sensors: Sequence[str]) -> Job:
+    """Embed by band statistics, of what a processor makes of pixels; of one that reads none, what CSMAE's makes of all their bands."""
+    if hasattr(processor, "collator"):
+        bands = {
+            sensor: list(getattr(dataset.features[sensor], "bands", dataset.features[sensor])) for sensor in sensors
+        }
+        names = [band for of_sensor in bands.values() for band in of_sensor]
+        processor = CSMAEImageProcessor(
+            sensors=bands, band_mean=dict.fromkeys(names, 0.0), band_std=dict.fromkeys(names, 1.0)
+        )
+    return embed(BAND_STATISTICS, BandStatistics(processor.sensors), processor=processor, with_train=True)
 
 
 def _untrained(model: torch.nn.Module, options: RetrievalOptions) -> torch.nn.Module | None:

@@ -231,13 +231,8 @@ def scores_table(
     most = max(len(trainings) for trainings in models.values())
     if most > 1:
         said.append(f"± of a model: standard deviation over its {most} trainings.")
-    said += [f"{name}: {MEANINGS[kind]}." for name, kind in _kinds(baselines)]
+    said += [f"{kind}: {text}." for kind, text in MEANINGS.items() if any(name.endswith(kind) for name in baselines)]
     return Table(header, rows, records, names=3, notes=said)
-
-
-def _kinds(baselines: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The kinds of baseline that are there, in the order of `MEANINGS`."""
-    return [(kind, kind) for kind in MEANINGS if any(name.endswith(kind) for name in baselines)]
 
 
 def _record(direction: str, model: str, alignment: str, trainings: int, queries: int, archive: int) -> dict[str, Any]:

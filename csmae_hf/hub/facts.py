@@ -11,15 +11,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from csmae_hf.embedding.without_paths import HUB_NAME, public_name, without_paths
 from csmae_hf.evaluation.results import SAMPLE_DATA, provenance_of
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.sample.generate import is_generated
 from image_processing_csmae import CSMAEImageProcessor
 
 RESULTS_FILE = "results.json"
 """Results of `run_retrieval.py`."""
-
-SETTINGS_FILE = "arguments.yaml"
-"""Every argument of a pre-training run, defaults included."""
 
 HARDWARE_FILE = "hardware.json"
 """What a pre-training run ran on."""
@@ -48,7 +46,7 @@ def read_facts(
     Raises:
         ValueError: If a file is broken.
     """
-    settings, evaluation = _read(folder / SETTINGS_FILE), _read(results) if results else {}
+    settings, evaluation = _read(folder / ARGUMENTS_NAME), _read(results) if results else {}
     published, told = without_paths(evaluation), without_paths(settings)
     for held, name in ((published.get("metadata") or {}, "model"), (told, "model_name_or_path")):
         if held.get(name):

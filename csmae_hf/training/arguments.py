@@ -22,9 +22,6 @@ from csmae_hf.files import read_yaml, write_atomically
 from csmae_hf.training.optimizers import check_optimizer, choose_schedule, is_own
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
 
-ARGUMENTS_NAME = "arguments.yaml"
-"""File of a run, and of each of its checkpoints, that says what it was made with."""
-
 
 def option(default: Any, text: str, choices: Iterable[str] = (), **metadata: Any) -> Any:
     """A field of an argument class: its default, its help, and the values it may have where they are few."""

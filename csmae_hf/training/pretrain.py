@@ -21,11 +21,11 @@ from csmae_hf.data.image_options import read_image_options
 from csmae_hf.data.load import Missing
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
 from csmae_hf.data.units import image_columns
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.sample.generate import is_generated
 from csmae_hf.sample.shipped import model_place
 from csmae_hf.training.arguments import (
-    ARGUMENTS_NAME,
     CSMAETrainingArguments,
     DataArguments,
     ModelArguments,

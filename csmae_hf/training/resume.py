@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
 from csmae_hf.files import read_yaml
-from csmae_hf.training.arguments import ARGUMENTS_NAME, CSMAETrainingArguments, DataArguments, ModelArguments
+from csmae_hf.training.arguments import CSMAETrainingArguments, DataArguments, ModelArguments
 from csmae_hf.training.trainer import WINDOW_NAME, CSMAETrainer
 
 logger = logging.getLogger(__name__)

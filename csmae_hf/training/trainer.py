@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import TrackioCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
-from csmae_hf.training.arguments import ARGUMENTS_NAME
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
 from csmae_hf.training.callbacks import EvaluationCallback, TrackioByStep
 from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, refuse_without_state, seal_checkpoint
 from csmae_hf.training.errors import CheckpointError

@@ -8,7 +8,6 @@ import pytest
 from archives import make_model, make_processor
 
 from csmae_hf.embedding.alignment import Alignment
-from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.provenance import Provenance, hash_ids
 
 
@@ -79,15 +78,6 @@ def test_each_thing_that_differs_is_named(record: Provenance, name: str, change:
 def test_what_is_not_known_and_the_version_of_the_software_are_no_difference(record: Provenance) -> None:
     made_with = replace(record.made_with, code="99", config=None)
     assert record.differences(replace(record, made_with=made_with, data=None, generated=None, tiles={})) == []
-
-
-def test_an_encoder_of_another_kind_says_itself_what_it_is() -> None:
-    class Foreign:
-        def identity(self) -> Identity:
-            return Identity("foreign", None, "w", "p")
-
-    assert Provenance.of(Foreign(), None).made_with == Identity("foreign", None, "w", "p")  # type: ignore[arg-type]
-    assert Provenance.of(Foreign(), None, name="me/x").made_with.model == "me/x"  # type: ignore[arg-type]
 
 
 def test_something_else_is_no_record() -> None:

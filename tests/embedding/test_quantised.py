@@ -14,7 +14,7 @@ from csmae_hf.embedding.identity import weights_hash
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
 
-quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed: pip install -e '.[dev]'")
+quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed: make test does it")
 
 
 def settings() -> dict[str, object]:

@@ -21,9 +21,11 @@ import torch
 from transformers import AutoConfig
 
 from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
+from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding import shards
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_batches
+from csmae_hf.embedding.file_encoder import FileEncoder
 from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.evaluation import run_tiles
 from csmae_hf.evaluation.pictures import chart_groups
@@ -535,3 +537,28 @@ def test_no_results_a_query_are_refused_before_anything_is_embedded(model, sampl
     with pytest.raises(ValueError, match="k=0: expected 1 result a query or more"):
         retrieve([str(model)], options(sample, tmp_path, k=0))
     assert not list(tmp_path.iterdir())
+
+
+def test_results_of_something_else_are_not_replaced_from_python_either(three, sample, tmp_path):
+    retrieve(three[:1], options(sample, tmp_path, alignment="none"))
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        retrieve(three[1:2], options(sample, tmp_path, alignment="none"))
+    retrieve(three[1:2], options(sample, tmp_path, alignment="none", overwrite=True))
+    assert json.loads((tmp_path / "results.json").read_text())["metadata"]["model"] == three[1]
+
+
+def test_band_statistics_are_of_pixels_also_beside_embeds_that_come_from_a_file(three, sample, tmp_path):
+    ids = load_bigearthnet(sample)["id"][:]
+    rng = np.random.default_rng(0)
+    for sensor in ("s1", "s2"):
+        vectors = rng.normal(size=(len(ids), 8)).astype(np.float32)
+        np.savez(tmp_path / f"{sensor}.npz", ids=np.array(ids), embeds=vectors)
+    encoder = FileEncoder({sensor: tmp_path / f"{sensor}.npz" for sensor in ("s1", "s2")})
+    of_file = retrieve([], options(sample, tmp_path / "a"), {"mine": encoder})
+    of_model = retrieve(three[:1], options(sample, tmp_path / "b"))
+    scores = [
+        {one.name: one.scores["f1_of_means"] for one in outcome.baselines["band statistics"]}
+        for outcome in (of_file, of_model)
+    ]
+    assert scores[0]["s1 -> s1"] == pytest.approx(scores[1]["s1 -> s1"])  # of the same bands, whoever standardised them
+    assert set(scores[0]) == set(scores[1])
