@@ -748,8 +748,11 @@ def _refuse_suspects(images: Images, signs: Sequence[tuple[Any, str]], remedy: s
 
 
 def _offset_guess(sensor: str, optical: Bands) -> Signs:
-    """Hardly anything is dark in any band. Snow is bright in the visible, so a short-wave infrared band is needed to tell."""
-    if not ({"B02", "B03", "B04"} & set(optical) and {"B11", "B12"} & set(optical)):
+    """Hardly anything is dark in any band. Snow is bright in the visible, and dark in the short-wave infrared. Where that is not there
+    only plants tell: a near infrared far brighter than the visible."""
+    visible, near = ([name for name in names if name in optical] for names in (("B02", "B03", "B04"), NEAR_INFRARED))
+    tells_snow = not {"B11", "B12"}.isdisjoint(optical)
+    if not visible or not (tells_snow or near):
         return
     least, most = DARKEST_WITH_OFFSET
     wrong = np.min([band.low for band in optical.values()], axis=0) <= most
@@ -762,6 +765,11 @@ def _offset_guess(sensor: str, optical: Bands) -> Signs:
         arrays = [_array(band.pixels[row]) for band in optical.values()]
         bright = all((array < least).mean() <= MOST_DARK for array in arrays)
         wrong[row] = bright and any(((array >= least) & (array <= most)).any() for array in arrays)
+        if wrong[row] and not tells_snow:
+            first, second = (
+                max(float(_array(optical[name].pixels[row]).mean()) for name in names) for names in (visible, near)
+            )
+            wrong[row] = second > BRIGHTER_INFRARED * first
     yield (
         wrong,
         f"has hardly a pixel below {least} in any band: it carries the offset of {OFFSET} of processing baseline 04.00 and later. "

@@ -353,6 +353,23 @@ def with_offset(tile: Tile) -> Tile:
     return each_band(tile, lambda pixels: pixels + np.asarray(1000, pixels.dtype))
 
 
+def test_the_offset_is_seen_over_plants_without_a_short_wave_band(tiles: dict[str, list[Tile]]) -> None:
+    bands = ("B02", "B03", "B04", "B08")
+    processor = CSMAEImageProcessor(sensors={"s2": list(bands)})
+    four = [{band: tile[band] for band in bands} for tile in tiles["s2"]]
+    for tile in four:  # snow, cloud and water among them
+        processor(s2=tile)
+    plants = [tile for tile in four if tile["B08"].mean() > 3 * tile["B04"].mean()]
+    assert len(plants) > 60
+    seen = 0
+    for tile in plants:
+        try:
+            processor(s2=with_offset(tile))
+        except SuspectImageError as error:
+            seen += "carries the offset of 1000" in str(error)
+    assert seen > 0.9 * len(plants)
+
+
 def test_offset_tiles_among_others_are_named(tiles: dict[str, list[Tile]]) -> None:
     mixed = [with_offset(tile) if place in (1, 3, 4, 8) else tile for place, tile in enumerate(tiles["s2"][:10])]
     with pytest.raises(SuspectImageError, match=r"s2 image 1 has .* The same shows in images 3, 4 and 8\.") as caught:
