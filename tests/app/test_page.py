@@ -411,6 +411,18 @@ def test_map_and_gallery_are_linked_both_ways(visitor, tiles):
     assert tile == visitor.ids()[4]
 
 
+def test_a_mouse_links_what_it_moves_over_and_not_what_scrolls_under_it(visitor, tiles):
+    visitor.query(tiles[3]["id"])
+    visitor.card(2).scroll_into_view_if_needed()
+    visitor.card(2).hover()
+    visitor.see("#card-2.linked")
+    visitor.page.locator(f'#map .marker[data-tile="{visitor.ids()[2]}"]').focus()
+    visitor.see("#card-3.linked")
+    visitor.page.evaluate("window.scrollBy(0, 200)")
+    visitor.page.wait_for_timeout(500)
+    assert visitor.page.locator("#gallery .card.linked").evaluate_all("cards => cards.map(card => card.id)") == ["card-3"]
+
+
 def test_the_page_is_worked_by_keyboard_alone(visitor):
     reached = set()
     for _ in range(60):

@@ -13,8 +13,10 @@
     link(item.dataset.tile);
   };
   const linked = (event) => event.target.closest?.(".explorer .card, .explorer .marker");
-  for (const name of ["mouseover", "focusin"])
-    document.addEventListener(name, (event) => { const item = linked(event); if (item) link(item.dataset.tile); });
+  const follow = (event) => { const item = linked(event); if (item) link(item.dataset.tile); };
+  document.addEventListener("focusin", follow);
+  // A card that scrolls under a mouse at rest is not pointed at.
+  document.addEventListener("pointermove", (event) => { if (event.movementX || event.movementY) follow(event); });
 
   const openCard = (marker) => go(same(marker.dataset.tile).find((item) => item.matches(".card")), "center");
   const toggleBoth = (button) => {
