@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def shared() -> Path:
 def shared_data(shared: Path) -> Path:
     """Real, redistributable tiles."""
     return shared / "data"
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """The process's own environment after every test: `map` of datasets in several processes puts a copy in its place, which keeps
+    what a test had set for itself."""
+    own = os.environ
+    yield
+    os.environ = own  # noqa: B003
 
 
 @pytest.fixture
