@@ -17,8 +17,9 @@ import csmae_doctor  # it imports nothing heavy: an interrupt of the imports is 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return int(csmae_doctor.load_commands("ending").run_to_end("run_pretraining.py", run, argv))
+    ending = csmae_doctor.load_commands("ending")
+    ending.log_to_terminal(logging.INFO)
+    return int(ending.run_to_end("run_pretraining.py", run, argv))
 
 
 def run(words: list[str]) -> None:

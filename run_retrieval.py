@@ -59,8 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes that accelerate launches, one speaks
-    logging.basicConfig(level=logging.INFO if first else logging.CRITICAL, format="%(message)s")
-    return int(csmae_doctor.load_commands("ending").run_to_end("run_retrieval.py", run, argv))
+    ending = csmae_doctor.load_commands("ending")
+    ending.log_to_terminal(logging.INFO if first else logging.CRITICAL)
+    return int(ending.run_to_end("run_retrieval.py", run, argv))
 
 
 def run(words: list[str]) -> None:

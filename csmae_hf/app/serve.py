@@ -3,8 +3,12 @@
 import logging
 import socket
 import threading
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csmae_hf.app.explorer import Explorer
@@ -15,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
+OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+"""What this machine calls itself."""
+
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; form-action 'self'; object-src 'none'; base-uri 'self'"
@@ -23,13 +30,26 @@ POLICY = (
 
 
 class OnlyFromHere:
-    """Sends `POLICY` with every answer, so that even a mistake of ours, or of gradio's, fetches nothing from elsewhere."""
+    """Sends `POLICY` with every answer, so that even a mistake of ours, or of gradio's, fetches nothing from elsewhere.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    Where `names` are given, only requests to one of them are answered: a website whose name was made to lead to this machine (DNS
+    rebinding) is not.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str] | None = None):
+        self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if self.names is not None and scope["type"] in ("http", "websocket"):
+            asked = Headers(scope=scope).get("host", "")
+            if _host_name(asked) not in self.names:
+                text = (
+                    f"This page answers as {', '.join(self.names)} only, not as {asked[:100]!r}. To serve it to others, or behind "
+                    "another server: csmae serve --host ADDRESS (0.0.0.0 for every address of this machine).\n"
+                )
+                await PlainTextResponse(text, status_code=403)(scope, receive, send)
+                return
 
         async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -38,6 +58,14 @@ class OnlyFromHere:
             await send(message)
 
         await self.app(scope, receive, with_policy)
+
+
+def _host_name(header: str) -> str | None:
+    """The name in a Host header, without the port; None where it is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -59,7 +87,7 @@ def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, 
 
     Args:
         explorer: What is shown.
-        host: Address to listen on; the default is reachable from this machine alone.
+        host: Address to listen on; the default is reachable from this machine alone, and answers to no other name of it.
         port: Where; default the first free one from 7860.
         block: Whether to return only when the server ends.
 
@@ -87,7 +115,7 @@ def start(explorer: Explorer, *, host: str = LOOPBACK, port: int | None = None, 
         theme=theme(),
         # Not as gradio's `css`, which takes selectors apart at every comma.
         head=f"<style>{style}</style><script>{script}</script>",
-        app_kwargs={"middleware": [Middleware(OnlyFromHere)]},
+        app_kwargs={"middleware": [Middleware(OnlyFromHere, names=OWN_NAMES if host in OWN_NAMES else None)]},
     )
     threading.Thread(target=explorer.warm, daemon=True).start()
     logger.info("Explorer: %s (end it with Ctrl+C)", address)

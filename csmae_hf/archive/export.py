@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from csmae_hf.archive.held import Held
-from csmae_hf.archive.hits import Hits, as_json
+from csmae_hf.archive.hits import Hits
 from csmae_hf.data.labels import class_names, known_numbers
 from csmae_hf.data.pixel_column import Tile, open_store, refer
 from csmae_hf.data.unit_rules import units_column
 from csmae_hf.data.units import said_units, set_units, tile_image, with_units
 from csmae_hf.files import staged_folder, write_atomically
+from csmae_hf.plain import to_json
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import geometry_of
 from csmae_hf.visualize import QueryPicture, ResultPicture, draw_retrieval, to_rgb
@@ -56,7 +57,7 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
     features = []
     for number, name in enumerate(hits.queries):
         for hit in hits[number]:
-            plain = json.loads(json.dumps(hit, default=as_json))
+            plain = json.loads(to_json(hit))
             features.append({"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **plain}})
     return {"type": "FeatureCollection", "features": features}
 
@@ -222,11 +223,11 @@ def write_hits(hits: Hits, path: str | os.PathLike[str], *, overwrite: bool = Fa
     if suffix == ".json":
         write_atomically(target, hits.to_json().encode())
     elif suffix == ".geojson":
-        write_atomically(target, json.dumps(to_geojson(hits), ensure_ascii=False).encode())
+        write_atomically(target, to_json(to_geojson(hits)).encode())
     elif suffix == ".parquet":
         write_atomically(target, hits.to_dataset().to_parquet)
     elif suffix == ".csv":
-        write_atomically(target, lambda stream: hits.to_dataset().to_csv(stream, index=False))
+        write_atomically(target, hits.to_csv().encode())
     elif suffix:
         raise ValueError(f"{target}: expected {', '.join(PICTURES)}, .json, .geojson, .csv, .parquet, or a folder.")
     else:

@@ -1,9 +1,7 @@
 """What a search gives: for each query the nearest tiles with their metadata, and whether the answer is complete."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from csmae_hf.plain import to_csv, to_json
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import Found, Selection
 from csmae_hf.search.vectors import IntArray
@@ -108,6 +107,10 @@ class Hits:
 
         return Dataset(self.to_table())
 
+    def to_csv(self) -> str:
+        """Give the columns of `to_table` as CSV that a spreadsheet may open; lists are joined by "; "."""
+        return table_to_csv(self.to_table())
+
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON takes it: how it was searched, and each query with its hits."""
         plain = ("query_sensor", "archive_sensor", "backend", "parameters", "exact", "kept", "notes")
@@ -115,8 +118,8 @@ class Hits:
         return {**{name: getattr(self, name) for name in plain}, "queries": queries}
 
     def to_json(self) -> str:
-        """Give `to_dict` as text; times as ISO 8601, durations in seconds, decimals as text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=as_json)
+        """Give `to_dict` as text; times as ISO 8601, durations in seconds, decimals as text, NaN as null."""
+        return to_json(self.to_dict(), indent=2)
 
     def to_text(self, columns: Sequence[str] | None = None) -> str:
         """Draw a table for each query, for the terminal.
@@ -145,11 +148,15 @@ class Hits:
         return "\n\n".join(blocks) + "".join(f"\nNote: {note}" for note in self.notes)
 
 
-def as_json(value: Any) -> Any:
-    """Give a value of metadata that JSON has no type for: dates and times as ISO 8601, durations in seconds, decimals as text."""
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+def table_to_csv(table: pa.Table) -> str:
+    """Give a table as CSV that a spreadsheet may open; lists are joined by "; "."""
+    short = {  # as few digits as tell them apart
+        name: table.column(name).cast(pa.float32()).to_numpy(zero_copy_only=False).astype(str).tolist()
+        for name, kind in zip(table.column_names, table.schema.types, strict=True)
+        if kind in (pa.float16(), pa.float32()) and not table.column(name).null_count
+    }
+    columns = [short.get(name) or table.column(name).to_pylist() for name in table.column_names]
+    return to_csv(table.column_names, zip(*columns, strict=True))
 
 
 def _cell(value: Any) -> str:

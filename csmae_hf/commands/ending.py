@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,10 @@ FAULT = 70
 _TALKATIVE = ("torchao", "torch.utils._pytree")
 
 DEBUG_HELP = "where something goes wrong, also show the traceback"
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""Control characters but tab and end of line, and what turns the direction of text around."""
+
 
 _CANNOT_START = " cannot start"
 _DEBUG = "--debug"
@@ -201,3 +206,23 @@ def _let_go_of_output() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
+
+
+def visible(text: object) -> str:
+    """Give text as a terminal may have it: escape sequences and other unseen characters as `\\u001b`, which JSON reads as the same."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", str(text))
+
+
+class VisibleFormatter(logging.Formatter):
+    """Messages of a log as they are, made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return visible(super().format(record))
+
+
+def log_to_terminal(level: int) -> None:
+    """Send the log to standard error, a message a line, made visible; nothing where the process has a log already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .ending import DEBUG_HELP, run_to_end
+from .ending import DEBUG_HELP, log_to_terminal, run_to_end
 
 VERBS = (
     *("sample", "encode", "transcode", "verify", "info", "stats", "convert", "export_original"),
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: that of the command (0 if all went well), or as of [`run_to_end`].
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal(logging.INFO)
     return run_to_end("csmae", _run, argv)
 
 

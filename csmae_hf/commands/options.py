@@ -5,6 +5,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .ending import visible
+
 if TYPE_CHECKING:
     from csmae_hf.data.store_writer import WriteReport
 
@@ -34,7 +36,7 @@ class IntermixedParser(argparse.ArgumentParser):
 
 def say(text: object) -> None:
     """Print a result."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{visible(text)}\n")
 
 
 def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:

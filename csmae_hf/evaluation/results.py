@@ -1,7 +1,5 @@
 """What an evaluation gave: the record of a direction, and `results.json` and `results.csv` made of several."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from csmae_hf.metrics.bootstrap import Interval
 from csmae_hf.metrics.labels import IntArray
 from csmae_hf.metrics.random_baseline import RandomBaseline
 from csmae_hf.metrics.ranking import METRICS
+from csmae_hf.plain import to_csv
 
 RESULTS_FORMAT = "csmae-retrieval-results"
 RESULTS_VERSION = 4
@@ -296,8 +295,4 @@ def _as_csv(results: Sequence[DirectionResult], metadata: Mapping[str, Any]) -> 
         row |= {f"random_{kind}_{metric}": value for kind, scores in random.items() for metric, value in scores.items()}
         row |= {f"{metric}_{end}": value for metric in intervals for end, value in intervals[metric]._asdict().items()}
         rows.append(row)
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return to_csv(list(rows[0]), ([row.get(name) for name in rows[0]] for row in rows))

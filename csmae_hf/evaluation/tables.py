@@ -1,7 +1,5 @@
 """Evaluations as tables, for a terminal, a paper or a program: models with their baselines, differences between models, classes."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from csmae_hf.evaluation.comparison import ALL, Difference, Trainings
 from csmae_hf.evaluation.results import DirectionResult, check_results
 from csmae_hf.files import write_atomically
 from csmae_hf.metrics.ranking import METRICS, headlines
+from csmae_hf.plain import to_csv
 
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -88,11 +87,7 @@ class Table:
     def csv(self) -> str:
         """For a program."""
         fields = list(dict.fromkeys(name for record in self.records for name in record))
-        buffer = io.StringIO(newline="")
-        writer = csv.DictWriter(buffer, fieldnames=fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records)
-        return buffer.getvalue()
+        return to_csv(fields, ([record.get(name) for name in fields] for record in self.records))
 
     def write(self, folder: Path, name: str) -> list[Path]:
         """Write it as `name` with `.csv`, `.md` and `.tex`, each whole or not at all; give the paths."""

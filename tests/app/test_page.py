@@ -420,7 +420,9 @@ def test_a_mouse_links_what_it_moves_over_and_not_what_scrolls_under_it(visitor,
     visitor.see("#card-3.linked")
     visitor.page.evaluate("window.scrollBy(0, 200)")
     visitor.page.wait_for_timeout(500)
-    assert visitor.page.locator("#gallery .card.linked").evaluate_all("cards => cards.map(card => card.id)") == ["card-3"]
+    assert visitor.page.locator("#gallery .card.linked").evaluate_all("cards => cards.map(card => card.id)") == [
+        "card-3"
+    ]
 
 
 def test_the_page_is_worked_by_keyboard_alone(visitor):

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 import shutil
@@ -107,3 +108,39 @@ def test_the_space_installs_what_the_package_needs_and_not_the_package_which_is_
     wanted += [line for extra in ("app", "geo") for line in settings["options.extras_require"][extra].split()]
     lines = (ROOT / "space" / "requirements.txt").read_text().split()
     assert [line for line in lines if not line.startswith(("--", "http"))] == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("localhost:7860", True),
+        ("127.0.0.1", True),
+        ("[::1]:7860", True),
+        ("LOCALHOST", True),
+        ("evil.example:7860", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("[::1", False),
+        ("192.168.1.5:7860", False),
+    ],
+)
+def test_another_name_that_leads_to_this_machine_is_not_answered(asked, answered):
+    serve = pytest.importorskip("csmae_hf.app.serve")
+    assert ask(serve.OnlyFromHere(hello, serve.OWN_NAMES), asked) == (200 if answered else 403)
+    assert ask(serve.OnlyFromHere(hello), asked) == 200  # where --host says so
+
+
+async def hello(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def ask(app, host):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host.encode())]}
+    asyncio.run(app(scope, None, send))
+    return sent[0]["status"]
