@@ -46,6 +46,7 @@ def examine() -> list[Finding]:
     """Look at the environment; nothing is changed, and no network is used."""
     return [
         *examine_versions(),
+        *examine_system(platform.system()),
         *examine_devices(),
         *examine_attention(),
         *examine_harmful(HARMFUL_IF_BROKEN),
@@ -72,6 +73,17 @@ def examine_versions() -> list[Finding]:
         else:
             findings.append(Finding(name, "ok", version))
     return findings
+
+
+def examine_system(system: str) -> list[Finding]:
+    """What differs on an operating system, by the name that `platform.system` gives."""
+    if system == "Linux":
+        return [Finding("system", "ok", "Linux, where all of this is tested")]
+    text = (
+        f"{system or 'unknown'}: nothing here needs Linux, but it is tested there alone. Worker processes are spawned, not forked: a "
+        "script of your own that asks for some (num_workers) needs `if __name__ == '__main__':`"
+    )
+    return [Finding("system", "note", text)]
 
 
 def examine_devices() -> list[Finding]:
