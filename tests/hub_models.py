@@ -11,6 +11,8 @@ from configuration_csmae import CSMAEConfig
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def tiny_fields(variant: str) -> dict[str, int]:
     """Fields of a model of a variant that runs in milliseconds."""
@@ -27,7 +29,7 @@ def tiny_fields(variant: str) -> dict[str, int]:
 
 
 def save_tiny(folder: Path, variant: str = "sesd", seed: int = 0) -> CSMAEForPreTraining:
-    """Save a small model with its processor, every weight off its initial value."""
+    """Save a small model with its processor and a picture, every weight off its initial value."""
     torch.manual_seed(seed)
     model = CSMAEForPreTraining(CSMAEConfig.for_variant(variant, "tiny", **tiny_fields(variant))).eval()
     with torch.no_grad():
@@ -35,6 +37,7 @@ def save_tiny(folder: Path, variant: str = "sesd", seed: int = 0) -> CSMAEForPre
             parameter.add_(0.05 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     CSMAEImageProcessor().save_pretrained(folder)
+    (folder / "example.png").write_bytes(PNG)  # drawing one for a card takes seconds
     return model
 
 

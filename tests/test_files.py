@@ -4,14 +4,13 @@ import hashlib
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
+from warm import Warm
 
 from csmae_hf.files import TEMPORARY, staged_folder, write_atomically, write_file
 
@@ -46,17 +45,17 @@ def umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_a_killed_writer_leaves_the_old_or_the_new_and_nothing_for_ever(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "file"
+def test_a_killed_writer_leaves_the_old_or_the_new_and_nothing_for_ever(tmp_path: Path, warm: Warm) -> None:
+    path, pipe = tmp_path / "folder" / "file", tmp_path / "pipe"
+    os.mkfifo(pipe)
     strays: set[str] = set()
     for number in range(12):
-        process = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()  # it has written once
-        time.sleep(0.0017 * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process = warm.start(["-c", WRITE_FOR_EVER, str(path)], stdout=pipe)
+        with pipe.open() as written:
+            written.readline()  # it has written once
+            time.sleep(0.0017 * number)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait().returncode == -signal.SIGKILL
         assert path.read_bytes() in (OLD, NEW)
         strays.update(left_in(path.parent))
     assert strays, "no kill came in the midst of a write; the test shows nothing"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm import Warm
 
 from csmae_hf.sample.generate import generate_sample
 
@@ -45,8 +46,7 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def pretrain(cwd: Path, *arguments: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher or [sys.executable]), str(ROOT / "run_pretraining.py"), "--model_overrides", TINY]
+def training(*arguments: str) -> list[str]:
     small = [
         "--max_steps",
         "4",
@@ -57,11 +57,12 @@ def pretrain(cwd: Path, *arguments: str, launcher: list[str] | None = None) -> s
         "--max_eval_tiles",
         "8",
     ]
-    return run([*command, *small, "--logging_steps", "1", "--save_strategy", "no", *arguments], cwd)
+    quiet = ["--logging_steps", "1", "--save_strategy", "no", "--peak_tflops", "1"]
+    return [str(ROOT / "run_pretraining.py"), "--model_overrides", TINY, *small, *quiet, *arguments]
 
 
-def retrieve(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, str(ROOT / "run_retrieval.py"), *arguments], cwd)
+def retrieval(*arguments: str) -> list[str]:
+    return [str(ROOT / "run_retrieval.py"), *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -71,24 +72,12 @@ def sample(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("archive", ["bigearthnet_mm_v1_lmdb", "bigearthnet_v2_reben_lmdb"])
-def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive):
+def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive, warm):
     data = str(shared_data / archive)
-    trained = pretrain(tmp_path, "--data", data, "--output_dir", "model", "--variant", "cesd")
+    trained = warm.run(training("--data", data, "--output_dir", "model", "--variant", "cesd"), cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
-    found = retrieve(
-        tmp_path,
-        "model",
-        "--data",
-        data,
-        "--query_split",
-        "val",
-        "--k",
-        "5",
-        "--output_dir",
-        "results",
-        "--pictures",
-        "2",
-    )
+    small = ["--query_split", "val", "--k", "5", "--pictures", "2"]
+    found = warm.run(retrieval("model", "--data", data, "--output_dir", "results", *small), cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     directions = {(entry["query_sensor"], entry["archive_sensor"]) for entry in results["directions"]}
@@ -98,13 +87,13 @@ def test_both_scripts_run_on_real_tiles(shared_data, tmp_path, archive):
 
 
 @pytest.fixture(scope="module")
-def trained(sample, tmp_path_factory):
+def trained(sample, tmp_path_factory, warm):
     """Two trainings that differ in their seed only, with an evaluation at their end."""
     folder = tmp_path_factory.mktemp("trained")
     for seed in ("7", "8"):
-        evaluate = ["--eval_strategy", "steps", "--eval_steps", "4"]
-        run = pretrain(folder, "--data", str(sample), "--seed", seed, "--output_dir", f"seed{seed}", *evaluate)
-        assert run.returncode == 0, run.stderr
+        own = ["--seed", seed, "--output_dir", f"seed{seed}", "--eval_strategy", "steps", "--eval_steps", "4"]
+        done = warm.run(training("--data", str(sample), *own), cwd=folder)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -123,7 +112,8 @@ def terms(entry: dict, prefix: str = "") -> float:
 
 @pytest.mark.slow
 def test_a_seed_decides_everything_also_under_accelerate(sample, trained, tmp_path):
-    again = pretrain(tmp_path, "--data", str(sample), "--seed", "7", "--output_dir", "again", launcher=ONE_PROCESS)
+    own = ["--data", str(sample), "--seed", "7", "--output_dir", "again"]
+    again = run([*ONE_PROCESS, *training(*own)], tmp_path)
     assert again.returncode == 0, again.stderr
     assert same(trained / "seed7", tmp_path / "again")
     assert not same(trained / "seed7", trained / "seed8")
@@ -131,7 +121,7 @@ def test_a_seed_decides_everything_also_under_accelerate(sample, trained, tmp_pa
 
 @pytest.mark.slow
 def test_accelerate_launch_with_two_processes_trains(sample, tmp_path):
-    two = pretrain(tmp_path, "--data", str(sample), "--output_dir", "two", launcher=TWO_PROCESSES)
+    two = run([*TWO_PROCESSES, *training("--data", str(sample), "--output_dir", "two")], tmp_path)
     assert two.returncode == 0, two.stderr
     assert "x 2 processes" in two.stderr + two.stdout
     logged = [entry for entry in history(tmp_path / "two") if "loss" in entry]
@@ -149,11 +139,10 @@ def test_loss_and_its_terms_are_logged_in_training_and_evaluation(trained):
 
 
 @pytest.mark.slow
-def test_several_trainings_are_summarised(sample, trained, tmp_path):
+def test_several_trainings_are_summarised(sample, trained, tmp_path, warm):
     models = [str(trained / name) for name in ("seed7", "seed8")]
-    found = retrieve(
-        tmp_path, *models, "--data", str(sample), "--k", "3", "--output_dir", "out", "--pictures", "0", "--untrained"
-    )
+    small = ["--k", "3", "--pictures", "0", "--untrained"]
+    found = warm.run(retrieval(*models, "--data", str(sample), "--output_dir", "out", *small), cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert "standard deviation over its 2 trainings" in found.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -176,17 +165,17 @@ def test_help_explains(script, tmp_path):
 
 
 @pytest.mark.slow
-def test_mistakes_end_in_one_line_not_a_traceback(tmp_path):
-    missing = pretrain(tmp_path, "--data", "nowhere", "--output_dir", "m")
+def test_mistakes_end_in_one_line_not_a_traceback(tmp_path, warm: Warm):
+    missing = warm.run(training("--data", "nowhere", "--output_dir", "m"), cwd=tmp_path)
     assert missing.returncode == 2
     assert "nowhere" in missing.stderr
     assert "Traceback" not in missing.stderr
     (tmp_path / "sample_archive").mkdir()
     (tmp_path / "sample_archive" / "mine.txt").touch()
-    occupied = pretrain(tmp_path, "--output_dir", "m")
+    occupied = warm.run(training("--output_dir", "m"), cwd=tmp_path)
     assert occupied.returncode == 2
     assert "sample_archive" in occupied.stderr
     assert "Traceback" not in occupied.stderr
-    no_model = retrieve(tmp_path, "no_model", "--data", "nowhere")
+    no_model = warm.run(retrieval("no_model", "--data", "nowhere"), cwd=tmp_path)
     assert no_model.returncode == 2
     assert "Traceback" not in no_model.stderr

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from tiny_models import build, tiny_config
 from tiny_runs import TINY
+from warm import Warm
 
 import run_pretraining
 from configuration_csmae import DEFAULT_SENSORS
@@ -20,9 +19,6 @@ from csmae_hf import CSMAEImageProcessor, CSMAEModel
 from csmae_hf.commands.ending import FAULT, MACHINE, MISTAKE, run_to_end
 from csmae_hf.commands.main import main
 from csmae_hf.sample.generate import generate_sample
-
-ROOT = Path(__file__).resolve().parents[2]
-WITH_SCRIPTS = {**os.environ, "PYTHONPATH": str(ROOT)}  # which are no part of what is installed
 
 
 def raising(error: BaseException) -> Callable[[list[str]], int]:
@@ -95,32 +91,29 @@ def test_the_option_that_the_trainer_has_by_that_name_stays() -> None:
 
 
 def script(code: str) -> list[str]:
-    return [sys.executable, "-c", f"import sys; from csmae_hf.commands.ending import run_to_end\n{code}"]
+    return ["-c", f"import sys; from csmae_hf.commands.ending import run_to_end\n{code}"]
 
 
-def test_a_reader_that_goes_away_ends_it_in_silence() -> None:
+def test_a_reader_that_goes_away_ends_it_in_silence(warm: Warm, tmp_path: Path) -> None:
     code = "sys.exit(run_to_end('x', lambda _: [print(number) for number in range(100_000)] and 0))"
-    with subprocess.Popen(script(code), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "0\n"
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 141
+    os.mkfifo(tmp_path / "pipe")
+    process = warm.start(script(code), stdout=tmp_path / "pipe")
+    with (tmp_path / "pipe").open() as reader:
+        assert reader.readline() == "0\n"
+    done = process.wait()
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_output_to_a_full_disk_is_said() -> None:
-    with open("/dev/full", "w") as full:
-        code = "sys.exit(run_to_end('x', lambda _: print('result')))"
-        done = subprocess.run(script(code), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+def test_output_to_a_full_disk_is_said(warm: Warm) -> None:
+    done = warm.run(script("sys.exit(run_to_end('x', lambda _: print('result')))"), stdout="/dev/full")
     assert done.returncode == MACHINE
     assert "No space left on device" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_that_falls_into_a_destructor_is_not_lost(number: signal.Signals) -> None:
+def test_an_interrupt_that_falls_into_a_destructor_is_not_lost(number: signal.Signals, warm: Warm) -> None:
     code = (
         f"number = {int(number)}"
         + """
@@ -131,11 +124,11 @@ class Held:
         time.sleep(0.01)
 def work(_):
     Held()  # whose interrupt Python can raise to nobody
-    time.sleep(20)
+    time.sleep(100)
 sys.exit(run_to_end('x', work))
 """
     )
-    done = subprocess.run(script(code), capture_output=True, text=True, check=False, timeout=15)
+    done = warm.run(script(code), timeout=60)
     assert (done.returncode, done.stderr.strip().count("\n")) == (128 + number, 0), done.stderr
     assert "Traceback" not in done.stderr
 
@@ -207,12 +200,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+MODEL = json.dumps(TINY)
 COMMANDS = {
     "build": ["csmae", "archive", "build", "MODEL", "DATA", "OUT/archive"],
     "sample": ["csmae", "sample", "OUT/sample", "--tiles", "5"],
     "stats": ["csmae", "stats", "DATA", "OUT/stats"],
     "retrieve": ["retrieve", "MODEL", "--data", "DATA", "--output_dir", "OUT/r", "--resamples", "0", "--pictures", "0"],
-    "pretrain": ["pretrain", "--data", "DATA", "--output_dir", "OUT/run", "--max_steps", "2"],
+    "pretrain": [
+        "pretrain",
+        "--data",
+        "DATA",
+        "--output_dir",
+        "OUT/run",
+        "--max_steps",
+        "2",
+        "--model_overrides",
+        MODEL,
+    ],
 }
 
 
@@ -224,16 +228,11 @@ def words_of(name: str, folder: Path, out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_disk_that_takes_nothing_is_said_in_one_line(name: str, number: int, folder: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        DISK,
-        str(number),
-        str(tmp_path / "out"),
-        *words_of(name, folder, tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=WITH_SCRIPTS)
+def test_a_disk_that_takes_nothing_is_said_in_one_line(
+    name: str, number: int, folder: Path, tmp_path: Path, warm: Warm
+) -> None:
+    command = ["-c", DISK, str(number), str(tmp_path / "out"), *words_of(name, folder, tmp_path / "out")]
+    done = warm.run(command, cwd=tmp_path)
     assert done.returncode == MACHINE, done.stderr
     assert "Traceback" not in done.stderr
     assert os.strerror(number) in done.stderr.splitlines()[-1]
@@ -282,7 +281,6 @@ for trial in range(int(trials)):
     again = given if name != "build" else [*given, "--overwrite"]
     print("again", os.waitstatus_to_exitcode(os.waitpid(child(again), 0)[1]), flush=True)
 """
-MODEL = json.dumps(TINY)
 INTERRUPTIBLE = {
     "build": ["csmae", "archive", "build", "MODEL", "DATA", "OUT/archive-TRIAL"],
     "sample": ["csmae", "sample", "OUT/sample-TRIAL", "--tiles", "30"],
@@ -297,13 +295,12 @@ INTERRUPTIBLE = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that torch is imported once")
 @pytest.mark.parametrize("name", INTERRUPTIBLE)
-def test_ctrl_c_at_any_moment_ends_it_and_the_same_command_goes_on(name: str, folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_at_any_moment_ends_it_and_the_same_command_goes_on(
+    name: str, folder: Path, tmp_path: Path, warm: Warm
+) -> None:
     named = {"MODEL": str(folder / "model"), "DATA": str(folder / "sample")}
     words = [named.get(word, word.replace("OUT", str(tmp_path))) for word in INTERRUPTIBLE[name]]
-    command = [sys.executable, "-c", INTERRUPTED, name, "5", "1.5", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=WITH_SCRIPTS, timeout=250
-    )
+    done = warm.run(["-c", INTERRUPTED, name, "5", "1.5", *words], cwd=tmp_path)
     ends = [line.split() for line in done.stdout.splitlines() if line.startswith(("ended", "again"))]
     assert len(ends) == 10, done.stderr
     assert {status for when, status in ends if when == "again"} == {"0"}, done.stderr

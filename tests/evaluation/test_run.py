@@ -80,7 +80,7 @@ def options(sample, folder, **changes):
 # Several processes, and dead ones
 
 
-def start(folder, sample, model, *arguments, launcher=(sys.executable,)):
+def command(folder, sample, model, *arguments):
     driver = folder / "driver.py"
     driver.write_text(DRIVER)
     fixed = [
@@ -96,24 +96,19 @@ def start(folder, sample, model, *arguments, launcher=(sys.executable,)):
         "cpu",
         "--no-untrained",
     ]
-    command = [*launcher, str(driver), str(model), "--data", str(sample), "--output_dir", "out", *fixed, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return [str(driver), str(model), "--data", str(sample), "--output_dir", "out", *fixed, *arguments]
 
 
-def finish(process):
-    output, errors = process.communicate(timeout=280)
-    assert process.returncode == 0, errors
-    return output, errors
+def finished(done):
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
-def alone(sample, model, tmp_path_factory):
+def alone(sample, model, tmp_path_factory, warm):
     """One process that nothing happens to."""
     folder = tmp_path_factory.mktemp("alone")
-    finish(start(folder, sample, model))
+    finished(warm.run(command(folder, sample, model), cwd=folder))
     return folder / "out"
 
 
@@ -122,19 +117,18 @@ def embedded_now(errors):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_what_is_embedded_already(sample, model, alone, tmp_path):
-    process = start(tmp_path, sample, model, "--slow")
+def test_a_killed_run_goes_on_from_what_is_embedded_already(sample, model, alone, tmp_path, warm):
+    process = warm.start(command(tmp_path, sample, model, "--slow"), cwd=tmp_path)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("out/embeds/*/*/*.safetensors"))) < 3:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait().returncode == -signal.SIGKILL
     assert not (tmp_path / "out" / "results.json").exists()
     there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/embeds/*/*/*.safetensors")}
-    output, errors = finish(start(tmp_path, sample, model))
+    output, errors = finished(warm.run(command(tmp_path, sample, model), cwd=tmp_path))
     # Two sensors by the model, and two by their band statistics; nothing twice but the shard that was being made.
     assert embedded_now(errors) == 4 * TILES - SHARD * len(there)
     assert all(path.stat().st_mtime_ns == written for path, written in there.items())
@@ -148,7 +142,10 @@ def test_two_processes_write_what_one_writes(sample, model, alone, tmp_path):
     # With --cpu instead of --multi_gpu, accelerate launch starts one process, whatever --num_processes says.
     accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_machines", "1"]
     two = [*accelerate, "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", "2"]
-    output, errors = finish(start(tmp_path, sample, model, launcher=two))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    launched = [*two, *command(tmp_path, sample, model)]
+    done = subprocess.run(launched, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    output, errors = finished(done)
     assert output.count("s1 -> s2") == 2  # the table of directions and that of alignments' header, once each
     assert 0 < embedded_now(errors) < 4 * TILES  # the first process says what it did
     assert (tmp_path / "out" / "results.json").read_bytes() == (alone / "results.json").read_bytes()

@@ -23,7 +23,6 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     model = save_tiny(run)
     model.config.trained_on_generated = True
     model.config.save_pretrained(run)
-    (run / "example.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     directions = [
         {"query_sensor": a, "archive_sensor": b, "k": 10, "n_queries": 9, "n_archive": 8}
         | {metric: 0.1 * (place + 1) + 0.0123456 for place, metric in enumerate(METRICS)}

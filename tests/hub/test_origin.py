@@ -23,7 +23,6 @@ from csmae_hf.hub.archives import stage_archive
 from csmae_hf.sample.generate import generate_sample
 
 ODD = "Oddly named földer, of me"
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     common = {"k": 3, "pictures": 0, "resamples": 0, "device": "cpu", "untrained": False, "alignment": "center"}
     for seed, name in enumerate(("a", "b")):
         save_tiny(Path(name), seed=seed)
-        Path(name, "example.png").write_bytes(PNG)  # so that none is drawn
         Path(name, "arguments.yaml").write_text(f"data: ../{ODD}/BigEarthNet-x\nmodel_name_or_path: ../{ODD}/b\n")
         retrieve([name], RetrievalOptions(data=f"../{ODD}/BigEarthNet-x", output_dir=f"results-{name}", **common))
     model, processor = load_encoder("a")

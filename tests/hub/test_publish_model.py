@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from hub_double import HubDouble
-from hub_models import run_python, save_tiny, tiny_fields
+from hub_models import PNG, run_python, save_tiny, tiny_fields
 from hub_repos import Blob
 from safetensors.torch import load_file, save_file
+from warm import Warm
 
 from configuration_csmae import VARIANTS, CSMAEConfig
 from csmae_hf.commands.main import main
@@ -33,7 +33,6 @@ CODE = {
     "modeling_csmae.py",
     "pipeline_csmae.py",
 }
-PNG = b"\x89PNG\r\n\x1a\n"
 PUSHES = """
 import json, sys
 from csmae_hf.commands.main import main
@@ -102,39 +101,36 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(open_hub: HubDouble, warm_at_hub: Warm, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("publish")
     models = {variant: save_tiny(folder / variant, variant, seed) for seed, variant in enumerate(VARIANTS)}
-    for variant in VARIANTS:
-        (folder / variant / "example.png").write_bytes(PNG)  # so that not every push draws one
     canary = folder / "canary"
-    with HubDouble() as hub:
-        pushed = run_python(PUSHES, hub.env(folder / "hf"), *VARIANTS, cwd=folder)
-        assert pushed.returncode == 0, pushed.stderr
-        commits = json.loads(pushed.stdout.splitlines()[-1])
-        plant_canary(hub, canary)
-        (folder / "seen").mkdir()
-        np.savez(folder / "tile.npz", **draw_tile())  # type: ignore[arg-type]
-        tasks = {
-            "threads": torch.get_num_threads(),
-            "tile": str(folder / "tile.npz"),
-            "tasks": make_tasks(hub, commits),
-        }
-        (folder / "tasks.json").write_text(json.dumps(tasks))
-        seen = subprocess.run(
-            [sys.executable, "-I", str(STRANGER), str(folder / "tasks.json"), str(folder / "seen")],
-            env=hub.env(folder / "stranger", OMP_NUM_THREADS="1"),
-            cwd=folder / "seen",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
-        assert seen.returncode == 0, seen.stderr[-3000:]
-        report = json.loads((folder / "seen" / "report.json").read_text())
-        output = pushed.stdout + pushed.stderr + seen.stdout + seen.stderr
-        yield World(hub, folder, models, commits, output, report, canary)
+    pushed = warm_at_hub.run(["-c", PUSHES, *VARIANTS], cwd=folder)
+    assert pushed.returncode == 0, pushed.stderr
+    commits = json.loads(pushed.stdout.splitlines()[-1])
+    plant_canary(open_hub, canary)
+    (folder / "seen").mkdir()
+    np.savez(folder / "tile.npz", **draw_tile())  # type: ignore[arg-type]
+    tasks = {
+        "threads": torch.get_num_threads(),
+        "tile": str(folder / "tile.npz"),
+        "tasks": make_tasks(open_hub, commits),
+    }
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    seen = subprocess.run(
+        [sys.executable, "-I", str(STRANGER), str(folder / "tasks.json"), str(folder / "seen")],
+        env=open_hub.env(folder / "stranger", OMP_NUM_THREADS="1"),
+        cwd=folder / "seen",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert seen.returncode == 0, seen.stderr[-3000:]
+    report = json.loads((folder / "seen" / "report.json").read_text())
+    output = pushed.stdout + pushed.stderr + seen.stdout + seen.stderr
+    return World(open_hub, folder, models, commits, output, report, canary)
 
 
 def plant_canary(hub: HubDouble, canary: Path) -> None:
@@ -286,6 +282,7 @@ def test_a_classifiers_card_names_its_own_pipeline(tmp_path: Path) -> None:
     config = CSMAEConfig.for_variant("cecd", "tiny", **tiny_fields("cecd"), num_labels=3)
     CSMAEForImageClassification(config).save_pretrained(tmp_path / "model")
     CSMAEImageProcessor().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "example.png").write_bytes(PNG)
     for encoder_only, task in ((False, "image-classification"), (True, "image-feature-extraction")):
         out = stage_model(tmp_path / "model", tmp_path / task, "tester/one", PublishOptions(encoder_only=encoder_only))
         assert f"\npipeline_tag: {task}\n" in (out / "README.md").read_text()
@@ -349,6 +346,7 @@ def test_what_is_not_whole_is_refused_before_any_network(tmp_path: Path) -> None
 
 def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
+    (tmp_path / "model" / "example.png").unlink()  # so that one is drawn
     (tmp_path / "model" / "training_args.bin").write_bytes(b"a pickle with a token in it")
     (tmp_path / "model" / "arguments.yaml").write_text("hub_token: hf_SecretSecretSecret\ndata: /home/me/tiles\n")
     out = tmp_path / "out"
@@ -361,6 +359,7 @@ def test_a_dry_run_lays_out_what_would_be_pushed_and_a_mistake_ends_in_status_2(
         "example.png",
         *CODE,
     }
+    assert (out / "example.png").stat().st_size > 1000
     text = b"".join(path.read_bytes() for path in out.iterdir())
     assert b"hf_Secret" not in text
     assert b"/home/me" not in text
@@ -379,26 +378,24 @@ sys.exit(main(["push", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", "/_lfs/"), ("POST", "/commit/main")])
+@pytest.mark.parametrize(("method", "path", "seed"), [("PUT", "/_lfs/", 10), ("POST", "/commit/main", 11)])
 def test_a_killed_push_leaves_nothing_and_its_repetition_everything(
-    hub: HubDouble, tmp_path: Path, method: str, path: str
+    open_hub: HubDouble, warm_at_hub: Warm, tmp_path: Path, method: str, path: str, seed: int
 ) -> None:
-    save_tiny(tmp_path / "model")
-    command = [sys.executable, "-c", PUSH_ONE, "model", "tester/killed"]
-    environment = hub.env(tmp_path / "hf", OMP_NUM_THREADS="1")
-    with hub.failing(method, path, drop="before", hold=threading.Event(), times=99) as fault:
-        pushing = subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        assert fault.reached.wait(timeout=100)
+    save_tiny(tmp_path / "model", seed=seed)  # of no other test, so that the Hub has none of it
+    name = f"tester/killed{seed}"
+    command = ["-c", PUSH_ONE, "model", name]
+    with open_hub.failing(method, path, drop="before", hold=threading.Event(), times=99) as fault:
+        pushing = warm_at_hub.start(command, cwd=tmp_path)
+        assert fault.reached.wait(timeout=200)
         pushing.send_signal(signal.SIGKILL)
-        assert pushing.wait() == -signal.SIGKILL
-    assert hub.files("tester/killed") == {}
-    again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert pushing.wait().returncode == -signal.SIGKILL
+    assert open_hub.files(name) == {}
+    again = warm_at_hub.run(command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    stage_model(tmp_path / "model", tmp_path / "expected", "tester/killed")
+    stage_model(tmp_path / "model", tmp_path / "expected", name)
     expected = {file.name: file.read_bytes() for file in (tmp_path / "expected").iterdir()}
-    assert hub.files("tester/killed") == expected
+    assert open_hub.files(name) == expected
 
 
 def test_xet_carries_the_same_files(tmp_path: Path) -> None:

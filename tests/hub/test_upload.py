@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hub_double import HubDouble
-from hub_models import run_python
+from warm import Warm
 
 from csmae_hf.hub.upload import without_token
 
@@ -42,61 +42,67 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_refusals_are_told_with_their_remedy_and_without_the_token(
-    hub: HubDouble, folder: Path, tmp_path: Path
+    open_hub: HubDouble, warm_at_hub: Warm, folder: Path
 ) -> None:
     remedies = {401: "hf auth login", 403: "write permission", 404: "check the name", 409: "repeat", 429: "wait"}
     remedies |= {500: "repeat the command", 503: "repeat the command"}
     for status in remedies:
-        hub.fail("POST", f"/tester/r{status}/commit/", status=status, times=99)
+        open_hub.fail("POST", f"/tester/r{status}/commit/", status=status, times=99)
     names = [f"tester/r{status}" for status in remedies]
     strange = ["tester/unknown", "tester/reader", "tester/broken", "not a name"]
     broken = "hf_Torn\nInTwoSecretLines"
-    tokens = {"TOKEN_OF_unknown": "hf_NobodyKnowsThisOne", "TOKEN_OF_reader": hub.read_token, "TOKEN_OF_broken": broken}
-    run = run_python(PUSH_EACH, hub.env(tmp_path / "hf", **tokens), str(folder), *names, *strange)
+    tokens = {
+        "TOKEN_OF_unknown": "hf_NobodyKnowsThisOne",
+        "TOKEN_OF_reader": open_hub.read_token,
+        "TOKEN_OF_broken": broken,
+    }
+    run = warm_at_hub.run(["-c", PUSH_EACH, str(folder), *names, *strange], **tokens)
     assert run.returncode == 0, run.stderr[-3000:]
     outcome = json.loads(run.stdout.splitlines()[-1])
     for status, remedy in remedies.items():
         error = outcome[f"tester/r{status}"]["error"]
         assert str(status) in error
         assert remedy in error
-        assert hub.files(f"tester/r{status}") == {}
+        assert open_hub.files(f"tester/r{status}") == {}
     assert "401" in outcome["tester/unknown"]["error"]
     assert "write permission" in outcome["tester/reader"]["error"]
     assert "copy it again" in outcome["tester/broken"]["error"]
     assert "cannot be the name" in outcome["not a name"]["error"]
     assert {entry["kind"] for entry in outcome.values()} == {"PublishError"}
     said = run.stdout + run.stderr
-    for secret in (hub.token, *tokens.values(), "InTwoSecretLines", repr(broken)[1:-1]):
+    for secret in (open_hub.token, *tokens.values(), "InTwoSecretLines", repr(broken)[1:-1]):
         assert secret not in said
 
 
-def test_what_passes_is_tried_again_and_the_state_is_the_same(hub: HubDouble, folder: Path, tmp_path: Path) -> None:
-    hub.fail("POST", "/tester/busy/commit/", status=503, times=2)
-    hub.fail("POST", "/tester/early/commit/", drop="before")
-    hub.fail("POST", "/tester/late/commit/", drop="after")  # it was carried out, only the answer was lost
-    hub.fail("POST", "/tester/torn/commit/", drop="middle")
-    hub.fail("PUT", "/_lfs/", drop="after")
+def test_what_passes_is_tried_again_and_the_state_is_the_same(
+    open_hub: HubDouble, warm_at_hub: Warm, folder: Path
+) -> None:
+    open_hub.fail("POST", "/tester/busy/commit/", status=503, times=2)
+    open_hub.fail("POST", "/tester/early/commit/", drop="before")
+    open_hub.fail("POST", "/tester/late/commit/", drop="after")  # it was carried out, only the answer was lost
+    open_hub.fail("POST", "/tester/torn/commit/", drop="middle")
+    open_hub.fail("PUT", "/_lfs/", drop="after")
     names = ["tester/busy", "tester/early", "tester/late", "tester/torn"]
-    run = run_python(PUSH_EACH, hub.env(tmp_path / "hf"), str(folder), *names)
+    run = warm_at_hub.run(["-c", PUSH_EACH, str(folder), *names])
     assert run.returncode == 0, run.stderr[-3000:]
     outcome = json.loads(run.stdout.splitlines()[-1])
     for name in names:
-        repo = hub.repos[("model", name)]
-        assert hub.files(name) == contents(folder), outcome[name]
+        repo = open_hub.repos[("model", name)]
+        assert open_hub.files(name) == contents(folder), outcome[name]
         assert outcome[name]["commit"] == repo.branches["main"]
         assert len(repo.commits) == 2, "the first and the push, whatever was repeated"
 
 
 def test_files_that_a_push_is_in_charge_of_go_when_the_folder_lacks_them(
-    hub: HubDouble, folder: Path, tmp_path: Path
+    open_hub: HubDouble, warm_at_hub: Warm, folder: Path, tmp_path: Path
 ) -> None:
-    run = run_python(PUSH_EACH, hub.env(tmp_path / "hf"), str(folder), "tester/thing")
+    run = warm_at_hub.run(["-c", PUSH_EACH, str(folder), "tester/thing"])
     assert run.returncode == 0, run.stderr[-3000:]
     smaller = tmp_path / "smaller"
     smaller.mkdir()
     (smaller / "other.md").write_text("other")
-    assert run_python(PUSH_EACH, hub.env(tmp_path / "hf"), str(smaller), "tester/thing").returncode == 0
-    assert set(hub.files("tester/thing")) == {"other.md", "sub/more.txt", "weights.safetensors"}
+    assert warm_at_hub.run(["-c", PUSH_EACH, str(smaller), "tester/thing"]).returncode == 0
+    assert set(open_hub.files("tester/thing")) == {"other.md", "sub/more.txt", "weights.safetensors"}
 
 
 def test_tokens_are_taken_out_of_any_text(monkeypatch: pytest.MonkeyPatch) -> None:

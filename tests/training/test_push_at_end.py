@@ -9,6 +9,7 @@ import pytest
 from hub_double import HubDouble
 from hub_models import tiny_fields
 from transformers import TrainingArguments
+from warm import Warm
 
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.push_at_end import HubRequest, take_hub_request
@@ -37,22 +38,28 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_a_run_publishes_itself_and_another_goes_on_from_there(hub: HubDouble, tmp_path: Path) -> None:
+def test_a_run_publishes_itself_and_another_goes_on_from_there(
+    open_hub: HubDouble, warm_at_hub: Warm, tmp_path: Path
+) -> None:
     generate_sample(tmp_path / "sample", tiles=20, seed=0)
-    first = ["--data", "sample", "--output_dir", "first", "--max_steps", "2", "--push_to_hub", "--hub_token", hub.token]
+    first = ["--data", "sample", "--output_dir", "first", "--max_steps", "2"]
+    first += ["--push_to_hub", "--hub_token", open_hub.token]
     first += ["--model_overrides", json.dumps(tiny_fields("sesd"))]
     second = ["--data", "sample", "--output_dir", "second", "--max_steps", "1", "--model_name_or_path", "tester/first"]
-    environment = hub.env(tmp_path / "hf", OMP_NUM_THREADS="1")
-    nameless = {name: value for name, value in environment.items() if name != "HF_TOKEN"}  # only --hub_token has it
-    said = ""
-    for launcher, arguments, env in ((LAUNCH, first, nameless), ([sys.executable], second, environment)):
-        command = [*launcher, str(ROOT / "run_pretraining.py"), *SMALL, *arguments]
-        run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
-        assert run.returncode == 0, run.stderr
-        said += run.stdout + run.stderr
+    environment = open_hub.env(tmp_path / "hf", OMP_NUM_THREADS="1")
+    del environment["HF_TOKEN"]  # only --hub_token has it
+    script = [str(ROOT / "run_pretraining.py"), *SMALL]
+    runs = [
+        subprocess.run(
+            [*LAUNCH, *script, *first], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+        ),
+        warm_at_hub.run([*script, *second], cwd=tmp_path),
+    ]
+    assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
+    said = "".join(run.stdout + run.stderr for run in runs)
     assert "to pin as revision" in said
-    files = hub.files("tester/first")
-    assert hub.repos[("model", "tester/first")].private
+    files = open_hub.files("tester/first")
+    assert open_hub.repos[("model", "tester/first")].private
     assert set(files) >= {
         "config.json",
         "model.safetensors",
@@ -69,19 +76,16 @@ def test_a_run_publishes_itself_and_another_goes_on_from_there(hub: HubDouble, t
     ]
     assert any(path.name == "training_args.bin" for path in left), "where the Trainer would keep the token"
     for path in left:
-        assert hub.token.encode() not in path.read_bytes(), path
-    assert hub.token not in said
+        assert open_hub.token.encode() not in path.read_bytes(), path
+    assert open_hub.token not in said
 
 
 @pytest.mark.slow
-def test_a_wrong_token_ends_a_run_before_its_first_step(hub: HubDouble, tmp_path: Path) -> None:
+def test_a_wrong_token_ends_a_run_before_its_first_step(warm_at_hub: Warm, tmp_path: Path) -> None:
     generate_sample(tmp_path / "sample", tiles=20, seed=0)
     arguments = ["--data", "sample", "--output_dir", "run", "--max_steps", "2", "--push_to_hub"]
-    command = [sys.executable, str(ROOT / "run_pretraining.py"), *SMALL, *arguments]
-    environment = hub.env(tmp_path / "hf", HF_TOKEN="hf_NobodyKnowsThisOne", OMP_NUM_THREADS="1")
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+    command = [str(ROOT / "run_pretraining.py"), *SMALL, *arguments]
+    run = warm_at_hub.run(command, cwd=tmp_path, HF_TOKEN="hf_NobodyKnowsThisOne")
     assert run.returncode == 2
     assert "hf auth login" in run.stderr
     assert "hf_Nobody" not in run.stderr
