@@ -1,11 +1,10 @@
 """The code blocks of the documentation, and how one page of them is run.
 
 As a program: docs_pages.py PAGE runs the page's blocks in order in the current folder: ```python blocks in one namespace, each line of
-a ```console block as a process. Blocks of the languages in SHOWN are not run, nor what follows a line `<!-- not run: reason -->`.
-Without PAGE it serves many pages: torch and Transformers are then imported once, and not by every command of every page.
+a ```console block as a process: `csmae` and the scripts forked from the page's, for which a warm process imports torch and
+Transformers once for all pages. Blocks of the languages in SHOWN are not run, nor what follows a line `<!-- not run: reason -->`.
 """
 
-import json
 import os
 import re
 import runpy
@@ -137,27 +136,6 @@ def status_of(action: Callable[[], None]) -> int:
     return status
 
 
-def serve() -> None:
-    """Import once, then run a page for each line of input, in a process of its own: {"page", "folder", "environment"} in JSON."""
-    import csmae_hf.training.pretrain  # noqa: F401
-
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
-        order = json.loads(line)
-
-        def run(order: dict = order) -> None:
-            os.environ.update(order["environment"])
-            os.chdir(order["folder"])
-            sys.path.insert(0, order["folder"])
-            run_page(Path(order["page"])) if order["page"] else run_program(order["argv"][0], order["argv"])
-
-        status, said = in_child(run)
-        answers.write(json.dumps({"status": status, "said": said}) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        run_page(Path(sys.argv[1]))
-    else:
-        serve()
+    sys.path.insert(0, str(Path.cwd()))
+    run_page(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from configparser import ConfigParser
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -22,6 +22,7 @@ from docs_pages import RUN, SHOWN, SHRINK, Block, commands, is_runnable, read_bl
 from hub_double import HubDouble
 from hub_models import tiny_fields
 from transformers import PreTrainedConfig
+from warm import Warm
 
 import configuration_csmae
 import image_processing_csmae
@@ -46,42 +47,26 @@ SMALL = (
 
 @dataclass
 class Workplace:
-    """What every page finds, and the process that runs pages."""
+    """What every page finds, and the processes that run pages."""
 
     demo: Path
-    server: subprocess.Popen[str]
+    warm: Warm
 
-    def order(self, folder: Path, page: Path | None = None, argv: Sequence[str] = (), **environment: str) -> None:
+    def run(self, command: Sequence[str], folder: Path, **environment: str) -> None:
         """Run a page, or a command, in a folder."""
-        assert self.server.stdin
-        assert self.server.stdout
-        order = {"folder": str(folder), "page": str(page) if page else None, "argv": argv, "environment": environment}
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        answer = json.loads(self.server.stdout.readline())
-        assert answer["status"] == 0, answer["said"]
+        done = self.warm.run(command, cwd=folder, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """What `make demo` makes, its archive to the tile and its model after a few steps; and a loopback Hub."""
+def workplace(open_hub: HubDouble, warm_at_hub: Warm, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """What `make demo` makes, of the first of its tiles and its model after a few steps; and a loopback Hub."""
     base = tmp_path_factory.mktemp("docs")
-    generate_sample(base / "demo" / "sample", tiles=1000, seed=0)
-    settings = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    with HubDouble() as hub:
-        server = subprocess.Popen(
-            [sys.executable, str(DRIVER)],
-            env=hub.env(base / "hf", MPLBACKEND="agg", **settings),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        place = Workplace(base / "demo", server)
-        train = [str(ROOT / "run_pretraining.py"), str(ROOT / "configs" / "demo.yaml"), "--data", "demo/sample"]
-        train += ["--max_steps", "6", "--max_train_tiles", "128", "--output_dir", "demo/model-seed42"]
-        place.order(base, argv=train)
-        yield place
-        server.communicate()
+    generate_sample(base / "demo" / "sample", tiles=300, seed=0)
+    place = Workplace(base / "demo", warm_at_hub)
+    train = [str(ROOT / "run_pretraining.py"), str(ROOT / "configs" / "demo.yaml"), "--data", "demo/sample"]
+    place.run([*train, "--max_steps", "6", "--max_train_tiles", "128", "--output_dir", "demo/model-seed42"], base)
+    return place
 
 
 def prepare(folder: Path, workplace: Workplace) -> None:
@@ -105,7 +90,8 @@ def prepare_readme(folder: Path, workplace: Workplace) -> dict[str, str]:
 def test_the_pages_blocks_run(page: Path, workplace: Workplace, tmp_path: Path) -> None:
     prepare(tmp_path, workplace)
     changes = prepare_readme(tmp_path, workplace) if page.name == "README.md" else {}
-    workplace.order(tmp_path, page, **changes)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    workplace.run([str(DRIVER), str(page)], tmp_path, MPLBACKEND="agg", PATH=path, **changes)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
