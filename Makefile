@@ -58,7 +58,7 @@ shipped: $(STAMP)
 	$(RUN) .ci/ship_model.py $(SHIPPED)/run $(SHIPPED)/unseen $(SHIPPED)/results
 
 test: $(STAMP) $(TORCHAO)/.installed lint
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(TORCHAO) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(TORCHAO) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 # For the tests alone: where it is installed, every import of Transformers prints what it finds missing of a GPU.
 $(TORCHAO)/.installed: $(STAMP)
