@@ -419,10 +419,10 @@ def laughs(levels: int, opcode: bytes) -> bytes:
 def test_bombs_cost_neither_time_nor_memory(program: bytes) -> None:
     value = b"\x80\x04" + program
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CorruptTileError, match="bomb") as caught:
         decode_value(value, "bomb")
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert elapsed < 2
@@ -435,13 +435,13 @@ def test_bombs_inside_a_patch_are_refused_quickly(v1: V1Writer) -> None:
     for _ in range(100):
         laugh = (laugh, laugh)
     bands: dict[str, Any] = dict(some_bands())
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CorruptTileError, match="bomb"):
         decode_value(v1.value(bands | {"VV": laugh}), "bomb")
     for labels in (laugh, [laugh]):
         with pytest.raises(CorruptTileError, match="bomb"):
             decode_labels(v1.value(bands, new_labels=labels), "bomb")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_nested_json_headers_are_refused() -> None:
