@@ -401,13 +401,30 @@ class CSMAEPushMixin(PushToHubMixin):
             if is_form:
                 with open(path, "w", encoding="utf-8") as file:
                     owner: Any = getattr(self, "config", self)  # a model has its sensors in its configuration
-                    file.write(short_card(owner.sensors, *getattr(owner, "pipeline_tasks", ())[:1]))
+                    generated = bool(getattr(owner, "trained_on_generated", None))
+                    file.write(
+                        short_card(owner.sensors, *getattr(owner, "pipeline_tasks", ())[:1], generated=generated)
+                    )
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
-def short_card(sensors: Mapping[str, Sequence[str]], task: str = "image-feature-extraction") -> str:
-    """Write README.md of a model of which only the bands by sensor and its task are known; `csmae push` writes a full one."""
+def short_card(
+    sensors: Mapping[str, Sequence[str]], task: str = "image-feature-extraction", *, generated: bool = False
+) -> str:
+    """Write README.md of a model of which only little is known; `csmae push` writes a full one.
+
+    Args:
+        sensors: Bands by sensor.
+        task: Of `pipeline`.
+        generated: Whether it was trained on generated scenes.
+
+    Returns:
+        The text.
+    """
     bands = "\n".join(f"* {sensor}: {', '.join(names)}" for sensor, names in sensors.items())
+    warning = (
+        "**Trained on generated scenes, not on satellite images: it is of no use on real images.**\n\n" * generated
+    )
     return f"""---
 library_name: transformers
 pipeline_tag: {task}
@@ -422,7 +439,7 @@ tags:
 
 # Cross-sensor masked autoencoder (CSMAE, arXiv 2401.07782)
 
-Bands, in the order of the input channels; `preprocessor_config.json` has their statistics:
+{warning}Bands, in the order of the input channels; `preprocessor_config.json` has their statistics:
 
 {bands}
 

@@ -24,6 +24,7 @@ SAMPLE_FOLDER = Path("sample_explorer")
 """Where the sample, its model, its evaluation and its archive are kept, in the working folder; made once."""
 
 SAMPLE_TILES = 300
+TRAINED_ON_GENERATED_NOTICE = "The model was trained on generated scenes: it is of no use on real land."
 GENERATED_NOTICE = "These tiles are generated: this shows how the page works, not how well CSMAE retrieves."
 
 
@@ -50,7 +51,8 @@ def open_explorer(
         results: Folder of an evaluation; default the archive's, its parent's `results` or the model's folder in that, or the model's,
             where one is there.
         index: Whether to use the archive's index; else search is exact.
-        notice: A sentence that stands above everything; default that the tiles are generated, where they are.
+        notice: A sentence that stands above everything; default that the tiles are generated, or the model was trained on such,
+            where that is so.
         said: What is said of image files, uploads and those at `data`: `bands`, `units`, `level`, `sensors`, `pair` of [`load_data`].
         suspect: What is done with uploads that show a sign which is a guess; one alone is not left out, but refused.
         trust_remote_code: Whether to run the code that a model of another kind brings along.
@@ -95,8 +97,11 @@ def open_explorer(
             # a file of that name that is something else: nobody said it was an evaluation
             with suppress(ValueError):
                 evaluation = evaluation or read_evaluation(folder)
-    if not notice and any(is_generated(source["data"]) for source in there):
+    generated = opened.generated or any(is_generated(source["data"]) for source in there)
+    if not notice and generated:
         notice = GENERATED_NOTICE
+    elif not notice and opened.identity.trained_on_generated:
+        notice = TRAINED_ON_GENERATED_NOTICE
     return Explorer(opened, datasets or None, evaluation, notice, said, suspect)
 
 

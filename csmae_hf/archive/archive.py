@@ -20,7 +20,7 @@ from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
-from csmae_hf.sample.generate import is_generated
+from csmae_hf.sample.generate import are_generated, is_generated
 from csmae_hf.search.build_index import build_index, measure_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_values
@@ -125,7 +125,7 @@ class Archive(Held):
             alignment=alignment,
             unreadable=reasons,
             source=source,
-            generated=_generated(source),
+            generated=_generated(source, dataset),
         )
 
     @classmethod
@@ -275,7 +275,7 @@ class Archive(Held):
         self._forget_unopened_indexes()
         self.tiles = pa.concat_tables([held, tiles])
         self.unreadable.update(reasons)
-        both = {self.generated, _generated(source)}
+        both = {self.generated, _generated(source, dataset)}
         self.generated = True if True in both else None if None in both else False
         if source is not None:
             self.source["added"] = [*self.source.get("added", ()), dict(source)]
@@ -408,6 +408,7 @@ class Archive(Held):
         return archive
 
 
-def _generated(source: Mapping[str, Any] | None) -> bool | None:
-    """Whether tiles of a source are generated scenes; None where it is not known."""
-    return is_generated(source["data"]) if source and source.get("data") else None
+def _generated(source: Mapping[str, Any] | None, dataset: "Dataset") -> bool | None:
+    """Whether tiles are generated scenes, as their source says, or else where they lie; None where it is not known."""
+    said = is_generated(source["data"]) if source and source.get("data") else None
+    return are_generated(dataset) if said is None else said

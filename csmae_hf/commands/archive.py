@@ -208,7 +208,8 @@ def describe(archive: "Archive") -> str:
     lines = [
         f"tiles      {len(archive)}{unreadable}",
         f"sensors    {', '.join(archive.sensors)}; width {archive.width}, {archive.identity.metric}, alignment {told.alignment}",
-        f"model      {archive.identity.described} (weights {archive.identity.weights[:12]})",
+        f"model      {archive.identity.described} (weights {archive.identity.weights[:12]}"
+        f"{', trained on generated scenes' if archive.identity.trained_on_generated else ''})",
         *([f"data       {told.data}{', generated scenes' if told.generated else ''}"] if told.data else []),
         f"columns    {columns}",
     ]

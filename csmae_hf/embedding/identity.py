@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import csmae_hf
+from csmae_hf.embedding.without_paths import without_paths
 from csmae_hf.sample.shipped import TINY_GENERATED, TINY_NAME
 
 METRIC = "cosine"
@@ -164,7 +165,8 @@ def encoder_settings(model: torch.nn.Module) -> dict[str, Any]:
 
     own: Mapping[str, Any] | None = getattr(model, "provenance_fields", None)
     if own is not None:
-        stored: dict[str, Any] = json.loads(json.dumps(dict(own), default=str))
+        # as a record keeps it that is given away: what is compared with it later must be the same
+        stored: dict[str, Any] = without_paths(json.loads(json.dumps(dict(own), default=str)))
         return stored
     config: Any = getattr(model, "config", None)
     if not (isinstance(config, PreTrainedConfig) and is_dataclass(config)):

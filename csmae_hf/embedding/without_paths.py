@@ -37,7 +37,8 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {without_paths(name): without_paths(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_paths(entry) for entry in value]
+        plain = [without_paths(entry) for entry in value]
+        return plain if isinstance(value, list) else tuple(plain)
     if isinstance(value, os.PathLike):
         return without_paths(os.fspath(value))
     if not isinstance(value, str):

@@ -1,8 +1,9 @@
 """An archive as a dataset repository of the Hugging Face Hub: vectors, table, JSON and a card, in one commit."""
 
+import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,10 @@ def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table_without_paths(tiles: pa.Table) -> pa.Table:
-    """Metadata of tiles in which no text holds a folder of this machine."""
+    """Metadata of tiles in which no text, name or note of the schema holds a folder of this machine."""
     for place, name in enumerate(tiles.column_names):
         column = tiles.column(name)
-        texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-        if not pa.types.is_string(texts.type) or not pc.any(pc.match_substring_regex(texts, r"[/\\]")).as_py():
+        if not any(_has_slash(texts) for chunk in column.chunks for texts in _texts(chunk)):
             continue
         values = column.to_pylist()
         plain = [without_paths(value) for value in values]
@@ -137,7 +137,47 @@ def _table_without_paths(tiles: pa.Table) -> pa.Table:
                 f"Ids of tiles are paths of this machine, {first!r} for one, and would be published: build the archive with other ids."
             )
         tiles = tiles.set_column(place, tiles.schema.field(name), pa.array(plain, column.type))
-    return tiles
+    fields = [
+        field.with_name(without_paths(field.name)).with_metadata(_notes_without_paths(field.metadata))
+        for field in tiles.schema
+    ]
+    return pa.table(tiles.columns, pa.schema(fields, _notes_without_paths(tiles.schema.metadata)))
+
+
+def _texts(column: pa.Array) -> Iterator[pa.Array]:
+    """The texts in a column, in whatever it holds them: lists, structures, mappings, dictionaries."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        yield column.cast(pa.large_string())
+    elif pa.types.is_dictionary(kind):
+        yield from _texts(column.dictionary)
+    elif pa.types.is_struct(kind):
+        for part in column.flatten():
+            yield from _texts(part)
+    elif pa.types.is_map(kind):
+        yield from _texts(column.keys)
+        yield from _texts(column.items)
+    elif pa.types.is_nested(kind):
+        yield from _texts(column.flatten())
+
+
+def _has_slash(texts: pa.Array) -> bool:
+    found: bool | None = pc.any(pc.match_substring_regex(texts, r"[/\\]")).as_py()
+    return bool(found)
+
+
+def _notes_without_paths(notes: Mapping[bytes, bytes] | None) -> dict[bytes, bytes] | None:
+    """The notes of a schema, such as those of pandas and datasets, which are JSON."""
+    if not notes:
+        return None
+    plain = {}
+    for name, value in notes.items():
+        text = value.decode("utf-8", "replace")
+        try:
+            plain[name] = json.dumps(without_paths(json.loads(text))).encode()
+        except ValueError:
+            plain[name] = without_paths(text).encode()
+    return plain
 
 
 def pull_archive(

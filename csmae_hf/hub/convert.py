@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from configuration_csmae import DEFAULT_SENSORS, CSMAEConfig
 from csmae_hf.files import refuse_existing, staged_folder, write_atomically
 from csmae_hf.hub.original import (
+    GENERATED,
     ConversionError,
     Inference,
     OriginalCheckpoint,
@@ -86,6 +87,8 @@ def convert_checkpoint(
     original = read_original(checkpoint)
     heads = {"num_attention_heads": num_attention_heads, "decoder_num_attention_heads": decoder_num_attention_heads}
     chosen, inference = infer_config(original, run, heads, sensors or {})
+    if original.trained_on_generated is not None:
+        chosen.trained_on_generated = original.trained_on_generated
     problems = inference.problems + _problems(original, chosen)
     if problems:
         raise ConversionError(
@@ -169,7 +172,9 @@ def export_original(folder: str | os.PathLike[str], out: str | os.PathLike[str],
     tensors = {original_name(name): tensor for name, tensor in state.items()}
     tables = position_tables(config, with_decoders)
     tensors |= {name: table.to(model.dtype) for name, table in tables.items()}
-    content = {"state_dict": {name: tensor.detach().cpu() for name, tensor in tensors.items()}}
+    content: dict[str, Any] = {"state_dict": {name: tensor.detach().cpu() for name, tensor in tensors.items()}}
+    if (generated := getattr(config, GENERATED, None)) is not None:
+        content[GENERATED] = bool(generated)  # the original does not look at it, and the way back takes it
     write_atomically(out, lambda stream: torch.save(content, stream))
     return out
 

@@ -78,6 +78,10 @@ _FREE_SETTINGS: dict[str, tuple[str, Mapping[Hashable, Any]]] = {
 """Settings that only the YAML tells."""
 
 
+GENERATED = "trained_on_generated"
+"""Field of a configuration, and entry of a checkpoint beside its tensors: whether the weights were trained on generated scenes."""
+
+
 class ConversionError(ValueError):
     """A checkpoint cannot be converted, or a model cannot be exported; the message lists everything at fault."""
 
@@ -92,6 +96,7 @@ class OriginalCheckpoint:
     path: Path
     tensors: Mapping[str, torch.Tensor]
     file_names: Mapping[str, str]
+    trained_on_generated: bool | None = None  # as a checkpoint that this package exported says
 
     @property
     def decoder_type(self) -> str | None:
@@ -149,6 +154,7 @@ def read_original(path: str | os.PathLike[str]) -> OriginalCheckpoint:
         path=path,
         tensors={canonical[name]: tensor.detach() for name, tensor in state.items()},
         file_names={original: name for name, original in canonical.items()},
+        trained_on_generated=said if isinstance(said := content.get(GENERATED), bool) else None,
     )
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity
 from csmae_hf.embedding.provenance import Provenance
-from csmae_hf.embedding.without_paths import HUB_NAME
+from csmae_hf.embedding.without_paths import HUB_NAME, without_paths
 from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.example_picture import draw_example
@@ -36,6 +35,9 @@ ALIGNMENT_FILE = "alignment.safetensors"
 
 PICTURE_FILE = "example.png"
 """The picture that the card shows."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TEXTS_OF_PNG = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME")
 
 MANAGED = (
     "*.safetensors",  # the alignment of the sensors too
@@ -181,10 +183,12 @@ def stage_model(
         published.config.trained_on_generated = facts["synthetic"]  # what is known goes with the weights from here
     published.save_pretrained(place)
     processor.save_pretrained(place)
+    _write_config_without_paths(place / "config.json")
     for code in place.glob("*.py"):
         code.rename(root / code.name)  # Transformers looks for code at the repository's root only
-    if (folder / REPORT_FILE).is_file():
-        shutil.copyfile(folder / REPORT_FILE, place / REPORT_FILE)
+    if facts["conversion"]:
+        text = json.dumps(facts["conversion"], indent=2, ensure_ascii=False)
+        (place / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     if wants_onnx:
         files, tiles = write_onnx_files(published, processor, place, int8=options.int8, data=options.data)
         facts |= {"onnx": files, "onnx_tiles": tiles}
@@ -367,7 +371,7 @@ def _write_results(source: Path, facts: Mapping[str, Any], place: Path) -> None:
     if ((facts["results"].get("metadata") or {}).get("alignment") or {}).get("method", "none") != "none":
         alignment = source.with_name(ALIGNMENT_FILE)
         if alignment.is_file():
-            shutil.copyfile(alignment, place / ALIGNMENT_FILE)
+            Alignment.load(alignment).save(place / ALIGNMENT_FILE)  # and nothing else that its header may say
         else:
             logger.warning("There is no %s: nobody gets the numbers of %s without it.", alignment, source)
     text = json.dumps(facts["results"], indent=2, ensure_ascii=False)
@@ -385,7 +389,27 @@ def _copy_picture(folder: Path, place: Path, options: PublishOptions, results: P
     source = next((path for path in candidates if path.is_file()), None)
     if source is None:
         return None
-    if not source.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"{source} is no PNG: the example picture must be one.")
-    shutil.copyfile(source, place / PICTURE_FILE)
+    (place / PICTURE_FILE).write_bytes(png_without_texts(source))
     return "Queries and what was found for them."
+
+
+def png_without_texts(path: Path) -> bytes:
+    """Read a PNG without its texts and camera data, which may say where it was made and by whom. A ValueError for another file."""
+    content = path.read_bytes()
+    if not content.startswith(_PNG):
+        raise ValueError(f"{path} is no PNG: the example picture must be one.")
+    kept, place = [_PNG], len(_PNG)
+    while place < len(content):  # of a length, a kind, that many bytes and a checksum
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] not in _TEXTS_OF_PNG:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _write_config_without_paths(path: Path) -> None:
+    """Names of classes, and whatever else somebody put into a configuration, may be paths of this machine."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    plain = without_paths(held)
+    if plain != held:
+        path.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")

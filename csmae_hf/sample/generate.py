@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from csmae_hf.data.store import write_store
 from csmae_hf.files import staged_folder
 from csmae_hf.sample.scenes import MAX_TILES, make_scene
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION: int = 1
@@ -31,6 +34,9 @@ GENERATOR_VERSION: int = 1
 
 MANIFEST_NAME: str = "sample.json"
 """File that says that the sample is synthetic and how it was made."""
+
+_NOTE = b"csmae_hf.sample"
+"""Key of the note in the schema of a sample's metadata."""
 
 _SPLITS_OF_FIVE = ("train", "train", "train", "validation", "test")
 
@@ -106,15 +112,39 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def is_generated(data: str | os.PathLike[str] | None) -> bool | None:
     """Say whether data, as named on a command line, are generated scenes; None where they are not there to be looked at.
 
-    A sample is known by what lies in its folder and not by its name; its store may be named in place of the folder. Where no data are
-    named (None), [`default_sample`] is what is taken.
+    A sample is known by what lies in its folder and not by its name: the manifest, which is in the store too, or a note in the
+    metadata, so that neither a copy of the store nor one of both without the rest passes for satellite images. Where no data are named
+    (None), [`default_sample`] is what is taken.
     """
     if data is None:
         return True
     place = Path(data)
     if not place.exists():
         return None
-    return any((folder / MANIFEST_NAME).is_file() for folder in (place, place.resolve().parent))
+    folders = (place, place.resolve().parent)
+    if any((folder / MANIFEST_NAME).is_file() for folder in (*folders, place / STORE_NAME)):
+        return True
+    return any(_says_generated(folder / METADATA_NAME) for folder in folders)
+
+
+def are_generated(dataset: "Dataset") -> bool | None:
+    """Say whether tiles of a dataset lie in a store of generated scenes; None where none is there to be looked at. No pixels are read."""
+    from csmae_hf.data.pixel_column import pixel_columns, sources_of  # it imports datasets, and so pandas
+
+    stores: set[str] = set()
+    for name in pixel_columns(dataset):
+        stored = dataset.select_columns([name]).with_format("arrow")[:].column(name)
+        stores.update(source[1] for source in sources_of(stored) if source is not None and len(source) > 1)
+    found = {is_generated(store) for store in stores}
+    return True if True in found else False if False in found else None
+
+
+def _says_generated(path: Path) -> bool:
+    """Whether a table of metadata is that of a sample."""
+    try:
+        return path.is_file() and _NOTE in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _holds_the_same(folder: Path, manifest: dict[str, Any]) -> bool:
@@ -218,7 +248,8 @@ def _write(folder: Path, manifest: dict[str, Any], processes: int) -> None:
 
     write_store(folder / STORE_NAME, items(), total=2 * parameters["tiles"])
     rows.sort(key=lambda row: row["patch_id"])
-    pq.write_table(pa.Table.from_pylist(rows, schema=METADATA_SCHEMA), folder / METADATA_NAME)
+    schema = METADATA_SCHEMA.with_metadata({_NOTE: b"generated scenes, not satellite images"})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / METADATA_NAME)
     note = _README.format(
         version=GENERATOR_VERSION,
         parameters=", ".join(f"{name} = {value}" for name, value in parameters.items()),
@@ -227,4 +258,5 @@ def _write(folder: Path, manifest: dict[str, Any], processes: int) -> None:
         manifest=MANIFEST_NAME,
     )
     (folder / "README.md").write_text(note, encoding="utf-8")
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for place in (folder, folder / STORE_NAME):
+        (place / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def test_what_is_no_path_of_a_machine_stays(text: str) -> None:
 
 def test_mappings_and_lists_are_looked_through() -> None:
     held = {"/home/me/a": ["/home/me/b", 3, None, {"x": ("~/c", True)}]}
-    assert without_paths(held) == {"a": ["b", 3, None, {"x": ["c", True]}]}
+    assert without_paths(held) == {"a": ["b", 3, None, {"x": ("c", True)}]}
 
 
 def test_a_name_of_the_hub_stays_and_a_folder_has_its_own_name(tmp_path, monkeypatch) -> None:

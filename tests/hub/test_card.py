@@ -9,12 +9,14 @@ import yaml
 from hub_double import HubDouble
 from hub_models import run_python, save_tiny
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
+from tiny_models import TWO_SENSORS, tiny_config
+from transformers.utils import PushToHubMixin
 
 from csmae_hf.embedding.without_paths import without_paths
 from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
 from csmae_hf.hub.facts import read_facts
 from image_processing_csmae import CSMAEImageProcessor
-from modeling_csmae import CSMAEForPreTraining
+from modeling_csmae import CSMAEForPreTraining, CSMAEModel
 
 Facts = dict[str, Any]
 
@@ -295,3 +297,17 @@ def test_paths_that_leave_the_working_folder_are_of_the_machine_too(path: str) -
 @pytest.mark.parametrize("name", ["runs/seed42", "owner/name", "..", "~", "3 ~ 4/5", "a..b/c", "S2 .. S1"])
 def test_names_and_folders_below_stay(name: str) -> None:
     assert without_paths(name) == name
+
+
+@pytest.mark.parametrize("generated", [True, False, None])
+def test_the_card_of_a_plain_push_to_hub_says_generated(
+    generated: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CSMAEModel(tiny_config())
+    model.config.trained_on_generated = generated
+    monkeypatch.setattr(PushToHubMixin, "_upload_modified_files", lambda *_, **__: None)
+    (tmp_path / "README.md").write_text("[More Information Needed]")
+    model._upload_modified_files(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert f"* s1: {', '.join(TWO_SENSORS['s1'])}" in card
+    assert ("Trained on generated scenes" in card) is bool(generated)

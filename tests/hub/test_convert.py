@@ -298,6 +298,14 @@ def test_backbone_alone_becomes_an_encoder(tmp_path: Path, prefix: bool, wrapped
     assert_same_tensors(state_of(export_original(folder, tmp_path / "back.ckpt")), state)
 
 
+def test_that_weights_are_of_generated_scenes_goes_with_them_there_and_back(tmp_path: Path) -> None:
+    for said in (True, False, None):
+        place = tmp_path / str(said)
+        checkpoint = tiny_checkpoint(place, **({} if said is None else {"trained_on_generated": said}))
+        config = CSMAEConfig.from_pretrained(convert_checkpoint(checkpoint, place / "back", **HEADS))
+        assert getattr(config, "trained_on_generated", None) is said
+
+
 def test_half_precision_stays_half_precision(tmp_path: Path) -> None:
     def halve(state: dict[str, torch.Tensor]) -> None:
         state.update({name: tensor.half() for name, tensor in state.items()})

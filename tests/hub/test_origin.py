@@ -4,18 +4,27 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hub_models import save_tiny
+from PIL import Image, PngImagePlugin
 
 from csmae_hf.app.glance import evaluation_table
+from csmae_hf.app.opening import GENERATED_NOTICE, open_explorer
 from csmae_hf.archive.archive import Archive
 from csmae_hf.commands.main import main
 from csmae_hf.data.load import load_data
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.embedding.foreign import encoder_pair
+from csmae_hf.embedding.identity import ArchiveMismatchError
+from csmae_hf.embedding.shards import plan_embeds
 from csmae_hf.evaluation.results import remarks_beside
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
@@ -134,6 +143,98 @@ def test_nothing_published_has_a_path_of_the_machine(world: Path, tmp_path: Path
     manifest = json.loads((tmp_path / "archive" / "archive.json").read_text())
     assert manifest["unreadable"] == {"tile": "tile 7.tif: 3 of 4 values", "other": "x.tif is no GeoTIFF"}
     assert manifest["provenance"]["data"] == "BigEarthNet-x"
+
+
+def test_no_path_is_in_names_of_classes_pictures_or_records_of_a_conversion(world: Path, tmp_path: Path) -> None:
+    model, mine = tmp_path / "a", f"{world}/x"
+    shutil.copytree("a", model)
+    held = json.loads((model / "config.json").read_text())
+    held |= {"id2label": {"0": f"{mine}/water", "1": "b"}, "label2id": {f"{mine}/water": 0, "b": 1}, "note": mine}
+    (model / "config.json").write_text(json.dumps(held))
+    (model / "conversion.json").write_text(json.dumps({"source": {"file": mine}, "warnings": [f"{mine} says 3"]}))
+    (model / "train_results.json").write_text(json.dumps({"train_tiles": mine}))
+    (model / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": mine, "epoch": 1}))
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Source", mine)
+    texts.add_itxt("XML:com.adobe.xmp", mine, zip=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(model / "example.png", pnginfo=texts, exif=Image.Exif())
+    assert main(["push", str(model), "me/x", "--dry-run", str(tmp_path / "out")]) == 0
+    for name, content in every_text(tmp_path / "out"):
+        assert name.endswith(".py") or (ODD.encode() not in content and b"Oddly" not in content), name
+    with Image.open(tmp_path / "out" / "example.png") as published:
+        assert published.info == {}
+        np.testing.assert_array_equal(np.asarray(published), pixels)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "water", "1": "b"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.large_string(), "{}/x"),
+        (pa.string_view(), "{}/x"),
+        (pa.dictionary(pa.int8(), pa.string()), "{}/x"),
+        (pa.list_(pa.list_(pa.string())), [["{}/x"], []]),
+        (pa.large_list(pa.string()), ["{}/x", None]),
+        (pa.struct([("file", pa.string()), ("day", pa.date32())]), {"file": "{}/x", "day": date(2020, 1, 2)}),
+        (pa.map_(pa.string(), pa.string()), [("{}/k", "{}/v")]),
+    ],
+    ids=str,
+)
+def test_no_path_is_in_metadata_of_any_type(world: Path, tmp_path: Path, kind: pa.DataType, value: object) -> None:
+    def at(place: str, held: object) -> object:
+        if isinstance(held, (list, tuple)):
+            return type(held)(at(place, one) for one in held)
+        if isinstance(held, dict):
+            return {name: at(place, one) for name, one in held.items()}
+        return held.replace("{}/", place) if isinstance(held, str) else held
+
+    archive = Archive.load("plain")
+    schema = {b"pandas": json.dumps({"columns": [{"name": f"{world}/x"}]}).encode(), b"note": f"{world}/x".encode()}
+    values = [at(f"{world}/", value), *[None] * (len(archive) - 1)]
+    archive.tiles = archive.tiles.append_column(f"{world}/own", pa.array(values, kind)).replace_schema_metadata(schema)
+    stage_archive(archive, tmp_path / "out", "me/archive")
+    for name, content in every_text(tmp_path / "out"):
+        assert b"Oddly" not in content, name
+    (file,) = (tmp_path / "out").glob("tiles-*.parquet")
+    column = pq.read_table(file).column("own")
+    assert column.type == kind
+    assert column.to_pylist() == [at("", value), *[None] * (len(archive) - 1)]
+
+
+def test_an_encoder_that_names_a_file_knows_its_own_embeds_again_and_publishes_no_path(
+    world: Path, tmp_path: Path
+) -> None:
+    class Means:
+        sensors = {"s2": ["B02", "B03", "B04"]}  # noqa: RUF012
+        width = 3
+
+        def __init__(self, file: str):
+            self.provenance_fields = {"checkpoint": {"file": file}}
+
+        def embed(self, pixels: torch.Tensor, sensor: str) -> torch.Tensor:
+            return pixels.mean(dim=(2, 3))
+
+    tiles, mine = load_data("BigEarthNet-x", "all", limit=6), f"{world}/weights.pt"
+    for _ in range(2):
+        plan_embeds(tmp_path / "kept", *encoder_pair(Means(mine)), tiles, ["s2"])
+    archive = Archive.build(dataset=tiles, encoder=Means(mine), model_name="means")
+    archive.use_model(*encoder_pair(Means(mine)))
+    with pytest.raises(
+        ArchiveMismatchError, match=r"checkpoint\.file = 'weights\.pt'; the model given has 'other\.pt'"
+    ):
+        archive.use_model(*encoder_pair(Means(f"{world}/other.pt")))
+    stage_archive(archive, tmp_path / "out", "me/archive")
+    for name, content in every_text(tmp_path / "out"):
+        assert b"Oddly" not in content, name
+
+
+def test_generated_follows_the_tiles_into_archives_whose_source_nobody_named(world: Path, tmp_path: Path) -> None:
+    tiles = load_data("BigEarthNet-x", "all", limit=4)
+    archive = Archive.build(*load_encoder("a"), tiles)
+    assert archive.provenance.generated is True
+    archive.save(tmp_path / "archive")
+    assert open_explorer(str(tmp_path / "archive")).notice == GENERATED_NOTICE
 
 
 def test_cards_say_generated_and_aligned_wherever_they_are_written(world: Path, tmp_path: Path) -> None:

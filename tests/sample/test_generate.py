@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import lmdb
@@ -13,9 +14,10 @@ import pytest
 from safetensors.numpy import load
 
 from csmae_hf.bigearthnet import BAND_SIZE, LABELS, S1_BANDS, S2_BANDS, STATISTICS
+from csmae_hf.data.load import load_data
 from csmae_hf.sample import generate as sample
 from csmae_hf.sample.acquisitions import ACQUISITIONS, draw_acquisition
-from csmae_hf.sample.generate import generate_sample, is_generated, read_manifest, split_of
+from csmae_hf.sample.generate import are_generated, generate_sample, is_generated, read_manifest, split_of
 from csmae_hf.sample.landcover import cover_shares, draw_cover, draw_parcels, smooth_field
 from csmae_hf.sample.materials import RECIPES, season_at
 from csmae_hf.sample.scenes import LABEL_COVER, MAX_TILES, Scene, ScenePlan, make_scene, plan_scene, scene_generator
@@ -502,6 +504,14 @@ def test_retrieval_across_sensors_needs_learning_and_can_be_learned(scenes: list
 def test_generated_scenes_are_known_by_what_lies_there(archive: Path, tmp_path: Path) -> None:
     assert is_generated(archive) is True
     assert is_generated(next(archive.glob("*LMDB"))) is True, "the store alone is the sample, too"
+    store = next(archive.glob("*LMDB"))
+    shutil.copytree(store, tmp_path / "BigEarthNet")
+    assert is_generated(tmp_path / "BigEarthNet") is True, "a copy of the store alone, under any name"
+    (tmp_path / "both").mkdir()
+    shutil.copytree(store, tmp_path / "both" / "data", ignore=shutil.ignore_patterns("*.json"))
+    shutil.copy(archive / "metadata.parquet", tmp_path / "both")
+    assert is_generated(tmp_path / "both") is True, "a copy without the manifests"
+    assert are_generated(load_data(str(archive), "all", limit=2)) is True
     (tmp_path / "sample").mkdir()
     assert is_generated(tmp_path / "sample") is False
     assert is_generated(tmp_path / "nothing") is None, "nobody can say"
