@@ -246,5 +246,7 @@ def status_of(answer: Answer, cards: Sequence[Card]) -> str:
     words = f"{len(cards)} results out of {hits.kept:,} tiles, {how} search, {answer.seconds * 1000:.0f} ms."
     judged = [card.hit for card in cards if card.hit is not None]
     if judged:
-        words += f" {sum(judged)} of {len(judged)} share a label with the query."
+        words += f" {sum(judged)} of {len(judged)} share a label with the query"
+        chance = answer.by_chance
+        words += "." if chance is None else f"; in a random order {chance * len(judged):.1f} of {len(judged)} would."
     return " ".join([words, *hits.notes])

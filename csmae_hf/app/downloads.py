@@ -27,7 +27,7 @@ def write_downloads(archive: "Archive", search: Search, hits: Hits | None, folde
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "search.json"]
-    files[0].write_text(search.to_json(), encoding="utf-8")
+    files[0].write_text(search.to_json(archive.identity.fingerprint), encoding="utf-8")
     if hits is not None:
         files.append(folder / "results.csv")
         files[-1].write_text(hits.to_csv(), encoding="utf-8")

@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from csmae_hf.app.geography import Place, place_of
 from csmae_hf.app.glance import Projection, draw_projection, groups_by, project, sample_rows
@@ -19,6 +21,7 @@ from csmae_hf.archive.hits import Hits
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_images
 from csmae_hf.embedding.foreign import EncoderModule
+from csmae_hf.search.filter_language import mask_of, parse_filter
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -42,6 +45,7 @@ class Answer:
     hits: Hits  # of one query
     query: Mapping[str, Any]  # metadata of the tile that is the query; empty where it is none of the archive
     seconds: float
+    by_chance: float | None = None  # share of the tiles it might have found that share a label with the query
 
 
 class Explorer:
@@ -151,7 +155,23 @@ class Explorer:
             unlike=search.unlike,
             include_self=search.include_self,
         )
-        return Answer(hits, known, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Answer(hits, known, seconds, self._share_by_chance(known, search))
+
+    def _share_by_chance(self, query: Mapping[str, Any], search: Search) -> float | None:
+        """Share of the labelled tiles which the filter keeps that share a label with a tile; None where no labels are known."""
+        wanted, tiles = query.get("labels"), self.archive.tiles
+        if not wanted or not pa.types.is_list(tiles.schema.field("labels").type):
+            return None
+        if search.where.strip():
+            tiles = tiles.filter(pa.array(mask_of(parse_filter(search.where, tiles.schema), tiles)))
+        if not search.include_self:
+            tiles = tiles.filter(pc.not_equal(tiles.column("id"), query["id"]))
+        labels = tiles.column("labels").combine_chunks()
+        shares = pc.is_in(labels.flatten(), pa.array(wanted, labels.type.value_type))
+        sharing = len(pc.unique(pc.list_parent_indices(labels).filter(shares)))
+        labelled = pc.sum(pc.greater(pc.list_value_length(labels), 0)).as_py()
+        return sharing / labelled if labelled else None
 
     def embed_upload(
         self, bands: Mapping[str, Any], sensor: str, name: str, *, accept: bool = False

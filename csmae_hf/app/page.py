@@ -394,7 +394,8 @@ class Page:
         path = Path(file)
         if path.stat().st_size > 16 * 2**20:
             raise ValueError(f"{path.name} is too large for a saved search.")
-        search = self.explorer.completed(Search.from_json(path.read_text(encoding="utf-8", errors="replace")))
+        text, made_with = path.read_text(encoding="utf-8", errors="replace"), self.explorer.archive.identity.fingerprint
+        search = self.explorer.completed(Search.from_json(text, made_with))
         return self._show(session.searched(search), {}, filters=True)
 
     def _opened_link(self, session: Session, uploads: dict[str, Any], url: str) -> Changes:

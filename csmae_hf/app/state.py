@@ -92,17 +92,24 @@ class Search:
         except ValueError as error:
             raise ValueError(f"The link cannot be read: {error}") from error
 
-    def to_json(self) -> str:
-        """Write the search as a file, the embed of an upload with it."""
-        return json.dumps({"format": FORMAT, "version": 1, **asdict(self)}, indent=2, ensure_ascii=False)
+    def to_json(self, made_with: str | None = None) -> str:
+        """Write the search as a file, the embed of an upload with it, and the `Identity.fingerprint` of what that was `made_with`."""
+        origin = {} if self.embed is None else {"made_with": made_with}
+        return json.dumps({"format": FORMAT, "version": 1, **asdict(self), **origin}, indent=2, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Search":
-        """Read what `to_json` wrote; anything else is a ValueError."""
+    def from_json(cls, text: str, made_with: str | None = None) -> "Search":
+        """Read what `to_json` wrote. Anything else is a ValueError, and an embed that was not `made_with` this model and processor."""
         try:
             held = json.loads(text)
             if not isinstance(held, dict) or held.pop("format", None) != FORMAT or held.pop("version", None) != 1:
                 raise ValueError(f'expected JSON with "format": "{FORMAT}", "version": 1')
+            other = held.pop("made_with", None)
+            if held.get("embed") is not None and made_with not in (None, other):
+                whose = "an unknown" if other is None else "another"
+                raise ValueError(
+                    f"its image {held.get('upload')} was embedded by {whose} model, not by this archive's: bring the image itself"
+                )
             return cls(**_checked(held))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"This file is no saved search: {error}") from error

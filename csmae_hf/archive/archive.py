@@ -237,6 +237,7 @@ class Archive(Held):
             parameters=index.parameters,
             notes=notes,
             images=queries.images,
+            provenance=self.origin,
         )
 
     def add(self, dataset: "Dataset", *, source: Mapping[str, Any] | None = None, **options: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from csmae_hf.archive.held import Held
 from csmae_hf.archive.hits import Hits
@@ -59,7 +60,8 @@ def to_geojson(hits: Hits) -> dict[str, Any]:
         for hit in hits[number]:
             plain = json.loads(to_json(hit))
             features.append({"type": "Feature", "geometry": places[hit[ID]], "properties": {"query": name, **plain}})
-    return {"type": "FeatureCollection", "features": features}
+    told = {} if hits.provenance is None else {"provenance": hits.provenance.as_dict()}
+    return {"type": "FeatureCollection", **told, "features": features}
 
 
 def load_source(source: Mapping[str, Any]) -> "Dataset":
@@ -225,7 +227,7 @@ def write_hits(hits: Hits, path: str | os.PathLike[str], *, overwrite: bool = Fa
     elif suffix == ".geojson":
         write_atomically(target, to_json(to_geojson(hits)).encode())
     elif suffix == ".parquet":
-        write_atomically(target, hits.to_dataset().to_parquet)
+        write_atomically(target, lambda stream: pq.write_table(hits.to_table(), stream))
     elif suffix == ".csv":
         write_atomically(target, hits.to_csv().encode())
     elif suffix:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 
 from csmae_hf.embedding.foreign import PREFIX
 from csmae_hf.embedding.identity import Identity
-from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.embedding.provenance import Provenance, count_tiles
 from csmae_hf.embedding.without_paths import public_name
 from csmae_hf.files import Entry
 from csmae_hf.search.exact import ExactIndex
@@ -99,15 +99,15 @@ class Held:
     @property
     def provenance(self) -> Provenance:
         """What the embeds come from, without a path of this machine."""
+        splits = self.tiles.column("split").to_pylist() if "split" in self.tiles.column_names else None
+        return replace(self.origin, tiles=count_tiles(self.ids, splits))
+
+    @property
+    def origin(self) -> Provenance:
+        """The same without the tiles, whose hash takes a while where they are many."""
         names = [public_name(source["data"]) for source in self.sources]
-        return Provenance.about(
-            self.identity,
-            alignment=self.alignment,
-            data=", ".join(dict.fromkeys(names)) or self._data_name,
-            generated=self.generated,
-            ids=self.ids,
-            splits=self.tiles.column("split").to_pylist() if "split" in self.tiles.column_names else None,
-        )
+        data = ", ".join(dict.fromkeys(names)) or self._data_name
+        return Provenance.about(self.identity, alignment=self.alignment, data=data, generated=self.generated)
 
     @property
     def width(self) -> int:

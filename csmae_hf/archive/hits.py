@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.plain import to_csv, to_json
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import Found, Selection
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
 
 _CELL_WIDTH = 60
+ORIGIN = b"csmae_hf.provenance"
+"""Key of the note in the schema of a table of hits that says where they come from, as JSON."""
+
 _OWN = ("query", "rank", "score")  # columns of a hit that are not of the tile's metadata
 
 
@@ -38,6 +42,7 @@ class Hits:
         parameters: Its settings.
         notes: What a reader should know of the answer, such as that it is short.
         images: Of queries that were images, bands by name, by the query's name.
+        provenance: Where the embeds come from that were searched: model, alignment, data, without its tiles; None where nobody said.
     """
 
     queries: Sequence[str]
@@ -52,6 +57,7 @@ class Hits:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     images: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -99,23 +105,31 @@ class Hits:
             "score": pa.array(self.scores[self.rows >= 0], pa.float32()),
         }
         tiles = self.tiles.take(pa.array([place for places in self._places for place in places], pa.int64()))
-        return pa.table({**own, **{called: tiles.column(name) for name, called in self.names.items()}})
+        table = pa.table({**own, **{called: tiles.column(name) for name, called in self.names.items()}})
+        if self.provenance is None:
+            return table
+        return table.replace_schema_metadata({ORIGIN: json.dumps(self.provenance.as_dict())})
 
     def to_dataset(self) -> "Dataset":
-        """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it."""
-        from datasets import Dataset
+        """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it.
 
-        return Dataset(self.to_table())
+        Its description says where they come from.
+        """
+        from datasets import Dataset, DatasetInfo
+
+        told = "" if self.provenance is None else self.provenance.sentence()
+        return Dataset(self.to_table().replace_schema_metadata(None), info=DatasetInfo(description=told))
 
     def to_csv(self) -> str:
         """Give the columns of `to_table` as CSV that a spreadsheet may open; lists are joined by "; "."""
         return table_to_csv(self.to_table())
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as JSON takes it: how it was searched, and each query with its hits."""
+        """Give everything as JSON takes it: how it was searched, where that comes from, and each query with its hits."""
         plain = ("query_sensor", "archive_sensor", "backend", "parameters", "exact", "kept", "notes")
+        told = {} if self.provenance is None else {"provenance": self.provenance.as_dict()}
         queries = [{"query": name, "hits": self[place]} for place, name in enumerate(self.queries)]
-        return {**{name: getattr(self, name) for name in plain}, "queries": queries}
+        return {**{name: getattr(self, name) for name in plain}, **told, "queries": queries}
 
     def to_json(self) -> str:
         """Give `to_dict` as text; times as ISO 8601, durations in seconds, decimals as text, NaN as null."""
@@ -145,7 +159,8 @@ class Hits:
             widths = [max(map(len, column)) for column in zip(*table, strict=True)]
             lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
             blocks.append("\n".join([head, *(lines if len(table) > 1 else ["no tiles"])]))
-        return "\n\n".join(blocks) + "".join(f"\nNote: {note}" for note in self.notes)
+        told = "" if self.provenance is None else f"\n\nOf: {self.provenance.sentence()}."
+        return "\n\n".join(blocks) + told + "".join(f"\nNote: {note}" for note in self.notes)
 
 
 def table_to_csv(table: pa.Table) -> str:

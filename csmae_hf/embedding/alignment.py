@@ -14,11 +14,13 @@ vectors to unit vectors. **Fit it on pairs of the training split**, never on que
 and then scaled to unit length. Retrieval within a sensor is not changed by the rotation, only by the centring that goes before it.
 """
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,11 @@ class Alignment:
         header["sensors"] = list(self.means)
         values = {name: np.ascontiguousarray(parts[name]) for name in sorted(parts)}
         return save(values, metadata={FORMAT: json.dumps(header, sort_keys=True)})
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a file, by custom `alignment.safetensors`, whole or not at all; give its path."""

@@ -87,6 +87,12 @@ class Identity:
             trained_on_generated=getattr(config, "trained_on_generated", None),
         )
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that changes an embed: weights, configuration and processor."""
+        told = json.dumps([self.weights, self.processor, self.config], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
     def differences(self, other: "Identity") -> list[tuple[str, str, str]]:
         """What gives other embeds: name, our value and theirs; of hashes the first 12 letters."""
         found = [

@@ -81,9 +81,6 @@ class Provenance:
         Returns:
             The record, without a path of this machine.
         """
-        by_split: dict[str, list[str]] = {}
-        for tile, split in zip(ids, splits or [None] * len(ids), strict=True):
-            by_split.setdefault(split or ALL_TILES, []).append(tile)
         method = "none" if alignment is None else alignment.method
         return cls(
             replace(made_with, model=public_name(made_with.model)),
@@ -91,7 +88,7 @@ class Provenance:
             alignment_hash(alignment),
             None if data is None else public_name(data),
             generated,
-            {split: {"count": len(names), "sha256": hash_ids(names)} for split, names in sorted(by_split.items())},
+            count_tiles(ids, splits),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +152,14 @@ class Provenance:
         return "; ".join(filter(None, words))
 
 
+def count_tiles(ids: Sequence[str], splits: Sequence[str | None] | None = None) -> dict[str, dict[str, Any]]:
+    """Say by split, or "all" where tiles are of none, how many they are, and the SHA-256 of their ids."""
+    by_split: dict[str, list[str]] = {}
+    for tile, split in zip(ids, splits or [None] * len(ids), strict=True):
+        by_split.setdefault(split or ALL_TILES, []).append(tile)
+    return {split: {"count": len(names), "sha256": hash_ids(names)} for split, names in sorted(by_split.items())}
+
+
 def hash_ids(ids: Sequence[str]) -> str:
     """SHA-256 of ids, whatever their order."""
     total = hashlib.sha256()
@@ -165,6 +170,4 @@ def hash_ids(ids: Sequence[str]) -> str:
 
 def alignment_hash(alignment: "Alignment | None") -> str | None:
     """SHA-256 of an alignment; None of none, which changes nothing."""
-    if alignment is None or alignment.method == "none":
-        return None
-    return hashlib.sha256(alignment.to_bytes()).hexdigest()
+    return None if alignment is None or alignment.method == "none" else alignment.sha256

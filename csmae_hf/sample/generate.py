@@ -128,7 +128,7 @@ def is_generated(data: str | os.PathLike[str] | None) -> bool | None:
 
 
 def are_generated(dataset: "Dataset") -> bool | None:
-    """Say whether tiles of a dataset lie in a store of generated scenes; None where none is there to be looked at. No pixels are read."""
+    """Say whether tiles of a dataset lie in a store of generated scenes; None where none is there to look at. No pixels are read."""
     from csmae_hf.data.pixel_column import pixel_columns, sources_of  # it imports datasets, and so pandas
 
     stores: set[str] = set()

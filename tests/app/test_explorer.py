@@ -156,6 +156,37 @@ def test_hits_and_misses_are_told_by_sign_as_well_as_colour(explorer, search):
     assert f"{sum(card.hit for card in cards)} of {len(cards)} share a label" in status_of(answer, cards)
 
 
+@pytest.mark.parametrize("where", ["", "season = 'Winter'", "id = 'nothing'"])
+@pytest.mark.parametrize("include_self", [False, True])
+def test_beside_the_share_of_hits_stands_that_of_a_random_order(explorer, search, where, include_self):
+    search = replace(search, where=where, include_self=include_self)
+    answer = explorer.search(search)
+    query = explorer.metadata(search.tile)
+    found = [
+        bool({*tile["labels"]} & {*query["labels"]})
+        for tile in explorer.archive.tiles.to_pylist()
+        if tile["labels"]
+        and (include_self or tile["id"] != query["id"])
+        and (not where or (tile["season"] == "Winter" and "Winter" in where))
+    ]
+    assert answer.by_chance == (np.mean(found) if found else None)
+    cards = make_cards(answer)
+    said = f"; in a random order {np.mean(found or [0]) * len(cards):.1f} of {len(cards)} would."
+    assert (said in status_of(answer, cards)) is bool(cards)
+
+
+def test_a_saved_search_by_an_image_is_of_one_model(explorer, search, tmp_path):
+    uploaded = search.by_upload("mine.tif", explorer.archive.vectors["s1"][:1][0].tolist(), "s1")
+    write_downloads(explorer.archive, uploaded, None, tmp_path)
+    text, own = (tmp_path / "search.json").read_text(), explorer.archive.identity.fingerprint
+    assert Search.from_json(text, own) == uploaded
+    with pytest.raises(ValueError, match=r"its image mine\.tif was embedded by another model"):
+        Search.from_json(text, replace(explorer.archive.identity, processor="x").fingerprint)
+    with pytest.raises(ValueError, match="embedded by an unknown model"):
+        Search.from_json(uploaded.to_json(), own)
+    assert Search.from_json(search.to_json(), own) == search, "without an image it is of any archive"
+
+
 def test_marks_are_shown_and_wait(explorer, search):
     session = Session().searched(search)
     liked = session.marked(explorer.archive.ids[5], "like")

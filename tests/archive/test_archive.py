@@ -5,17 +5,20 @@ from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from archives import CLASSES, make_dataset, make_model, make_processor
-from datasets import concatenate_datasets
+from datasets import concatenate_datasets, load_from_disk
 from tiny_models import TWO_SENSORS, build, draw_images, tiny_config
 from transformers import PreTrainedConfig
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf import CSMAEModel
 from csmae_hf.archive.archive import Archive
+from csmae_hf.archive.export import to_geojson, write_hits
 from csmae_hf.archive.folder import publish, read_manifest
+from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity, encoder_settings
 from csmae_hf.search import ids as ids_module
@@ -299,6 +302,30 @@ def test_columns_that_a_hit_has_itself_are_kept_apart(archive, tmp_path):
     assert {name: table.column(name)[0].as_py() for name in named} == {name: hit[name] for name in named}
     written = json.loads(hits.to_json())["queries"][0]["hits"][0]
     assert {name: written[name] for name in (*named, "rank")} == {name: hit[name] for name in (*named, "rank")}
+
+
+@pytest.mark.parametrize("method", ["none", "center"])
+def test_what_is_found_says_where_it_comes_from_in_every_file(method, model, processor, dataset, units, tmp_path):
+    alignment = Alignment.fit(units, method)
+    source = {"data": str(tmp_path / "my tiles")}
+    archive = Archive.build(model, processor, dataset, alignment=alignment, model_name="me/model", source=source)
+    hits = archive.search(archive.ids[0], sensor="s1", archive_sensor="s2", k=3)
+    told = f"alignment center of the sensors (sha256 {alignment.sha256[:12]})" if method == "center" else "no alignment"
+    text = hits.to_text()
+    assert f"Of: my tiles; {told}" in text
+    assert f"model me/model (weights {archive.identity.weights[:12]})." in text
+    expected = json.loads(json.dumps(archive.provenance.as_dict())) | {"tiles": {}}
+    assert expected["alignment"] == method
+    assert json.loads(hits.to_json())["provenance"] == expected
+    write_hits(hits, tmp_path / "hits.parquet")
+    table = pq.read_table(tmp_path / "hits.parquet")
+    assert json.loads(table.schema.metadata[b"csmae_hf.provenance"]) == expected
+    assert table.column("id").to_pylist() == hits.ids[0]
+    write_hits(hits, tmp_path / "kept")
+    kept = load_from_disk(str(tmp_path / "kept"))
+    assert told in kept.info.description
+    assert kept["id"][:] == hits.ids[0]
+    assert to_geojson(hits)["provenance"] == expected
 
 
 def test_what_was_liked_draws_a_query_and_what_was_not_repels_it(built, units):
