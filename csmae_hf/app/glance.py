@@ -173,18 +173,26 @@ def evaluation_table(document: Mapping[str, Any] | None, archive: Provenance | N
         )
     directions = document["directions"]
     heads = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS.values())
+    metadata = document.get("metadata") or {}
+    blank_alignments = metadata.get("baseline_alignments") or {}
     rows = []
     for direction in directions:
-        random = (direction.get("random") or {}).get("mean") or {}
-        cells = ""
-        for name in _COLUMNS:
-            value, chance = direction.get(name), random.get(name)
-            beside = "" if chance is None else f" <small>{chance:.3f}</small>"
-            cells += "<td>-</td>" if value is None else f"<td>{value:.3f}{beside}</td>"
-        name = f"{direction['query_sensor'].upper()} → {direction['archive_sensor'].upper()}"
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+        sensors = direction["query_sensor"], direction["archive_sensor"]
+        beside = {f"{sensors[0].upper()} → {sensors[1].upper()}": direction}
+        for name, found in (document.get("baselines") or {}).items():
+            called = f"{name}, alignment {blank_alignments[name]}" if name in blank_alignments else name
+            same = [one for one in found if (one["query_sensor"], one["archive_sensor"]) == sensors]
+            beside |= {called: same[0]} if same else {}
+        for name, one in beside.items():
+            random = (one.get("random") or {}).get("mean") or {} if one is direction else {}
+            cells = ""
+            for column in _COLUMNS:
+                value, chance = one.get(column), random.get(column)
+                small = "" if chance is None else f" <small>{chance:.3f}</small>"
+                cells += "<td>-</td>" if value is None else f"<td>{value:.3f}{small}</td>"
+            kind = "" if one is direction else ' class="quiet"'
+            rows.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{cells}</tr>')
     first = directions[0]
-    metadata = document.get("metadata") or {}
     model = Path(str(metadata.get("model") or "")).name
     about = f"{first['n_queries']:,} queries, {first['n_archive']:,} tiles, k = {first['k']}"
     about += ", generated scenes" if metadata.get("generated") else ""

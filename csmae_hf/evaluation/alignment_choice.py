@@ -18,7 +18,7 @@ from csmae_hf.embedding.diagnostics import sensor_gap, spread
 from csmae_hf.evaluation.comparison import paired
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.results import DirectionResult
-from csmae_hf.evaluation.tables import Table
+from csmae_hf.evaluation.tables import RANDOM_ORDER, Table
 from csmae_hf.metrics.labels import IntArray
 
 AUTO = "auto"
@@ -170,19 +170,33 @@ def relative_gap(embeds: NDArray[Any], other_embeds: NDArray[Any]) -> float:
     return float(sensor_gap(embeds, other_embeds) / scatter) if scatter > 0 else 0.0
 
 
-def alignments_table(choice: AlignmentChoice, by_method: Mapping[str, Sequence[DirectionResult]]) -> Table:
-    """What each alignment gives: gap, cross-fitted F1, F1 of each direction; the one that is used is marked `*`, and why."""
+ByMethod = Mapping[str, Sequence[DirectionResult]]
+"""The directions under each alignment that was fitted."""
+
+
+def alignments_table(
+    choice: AlignmentChoice, by_method: ByMethod, untrained: tuple[AlignmentChoice, ByMethod] | None = None
+) -> Table:
+    """What each alignment gives: gap, cross-fitted F1, F1 of each direction; the one that is used is marked `*`, and why.
+
+    An alignment alone raises the scores of random weights too: below stand those of the `untrained` model, and a random order's.
+    """
     first = next(iter(by_method.values()))
-    header = ["alignment", "gap", "cross-fitted F1", *(f"{result.name} F1@{result.k}" for result in first)]
+    header = ["model", "alignment", "gap", "cross-fitted F1", *(f"{result.name} F1@{result.k}" for result in first)]
     rows, records = [], []
-    for method, results in by_method.items():
-        gap, fitted = choice.gaps.get(method), choice.cross_fitted.get(method)
-        cells = ["-" if value is None else f"{value:.4f}" for value in (gap, fitted)]
-        cells += [f"{result.scores['f1_of_means']:.4f}" for result in results]
-        rows.append([method + (" *" if method == choice.method else ""), *cells])
-        record = {"alignment": method, "used": method == choice.method, "gap": gap, "cross_fitted_f1_of_means": fitted}
-        records.append(record | {result.name: result.scores["f1_of_means"] for result in results})
-    return Table(header, rows, records, notes=[f"Alignment {choice.method} is used: {choice.reason}."])
+    models = {"trained": (choice, by_method), **({"untrained": untrained} if untrained is not None else {})}
+    for model, (chosen, methods) in models.items():
+        for method, results in methods.items():
+            gap, fitted, used = chosen.gaps.get(method), chosen.cross_fitted.get(method), method == chosen.method
+            cells = ["-" if value is None else f"{value:.4f}" for value in (gap, fitted)]
+            cells += [f"{result.scores['f1_of_means']:.4f}" for result in results]
+            rows.append([model if method == next(iter(methods)) else "", method + (" *" if used else ""), *cells])
+            record = {"model": model, "alignment": method, "used": used, "gap": gap, "cross_fitted_f1_of_means": fitted}
+            records.append(record | {result.name: result.scores["f1_of_means"] for result in results})
+    chance = {result.name: result.random.mean["f1_of_means"] for result in first}
+    rows.append([RANDOM_ORDER, "", "", "", *(f"{value:.4f}" for value in chance.values())])
+    records.append({"model": RANDOM_ORDER, **chance})
+    return Table(header, rows, records, names=2, notes=[f"Alignment {choice.method} is used: {choice.reason}."])
 
 
 def alignment_as_dict(

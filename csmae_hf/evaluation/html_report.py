@@ -55,14 +55,15 @@ def write_report(
     data: str,
     gains: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Sequence[DirectionResult]] | None = None,
+    untrained: Evaluation | None = None,
     origin: str = "",
     queries: int = 6,
 ) -> Path:
     """Write the report of a model on named data, with so many example queries of each direction; 0 shows none.
 
-    `gains` are the gain over no alignment of each direction, with its interval; `baselines` the directions of each, by name; `origin`
-    says where the numbers come from. Without matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the
-    examples. Returns the path.
+    `gains` are the gain over no alignment of each direction, with its interval; `baselines` the directions of each, by name;
+    `untrained` is the same model with random weights, where it was measured; `origin` says where the numbers come from. Without
+    matplotlib it has no charts, and says how to get them. `dataset` are the tiles, for the examples. Returns the path.
     """
     results = evaluation.results
     over_k = [(title, lambda metric=metric: chart_over_k(results, [metric])) for metric, title in OVER_K.items()]
@@ -74,7 +75,7 @@ def write_report(
         draw = [(f"By {dimension}", lambda dimension=dimension: chart_groups(results, dimension))]
         said = f"<p>F1@{results[0].k} of means, of the queries that have the {dimension}.</p>"
         sections.append((f"By {dimension}", said + _charts(results, draw)))
-    sections.append(("Alignment of the sensors", _alignment(evaluation, gains)))
+    sections.append(("Alignment of the sensors", _alignment(evaluation, gains, untrained)))
     if evaluation.probes:
         probes = probes_table(evaluation.probes)
         shown = _table(probes.header, probes.rows, left=probes.names) + _sentences(probes.notes)
@@ -149,8 +150,11 @@ def _charts(results: Sequence[DirectionResult], draw: Sequence[tuple[str, "Calla
     return f'<div class="charts">{drawn}</div>'
 
 
-def _alignment(evaluation: Evaluation, gains: Mapping[str, Mapping[str, Any]]) -> str:
-    table = alignments_table(evaluation.choice, evaluation.by_alignment)
+def _alignment(
+    evaluation: Evaluation, gains: Mapping[str, Mapping[str, Any]], untrained: Evaluation | None = None
+) -> str:
+    blank = None if untrained is None else (untrained.choice, untrained.by_alignment)
+    table = alignments_table(evaluation.choice, evaluation.by_alignment, blank)
     sentences = list(table.notes)
     for name, gain in gains.items():
         lower, upper = gain["interval"]
@@ -160,7 +164,7 @@ def _alignment(evaluation: Evaluation, gains: Mapping[str, Mapping[str, Any]]) -
             "Fitted and chosen on training pairs alone; the columns of F1 by direction are the evaluation itself.",
             "gap: distance between the means of the sensors' embeds of training pairs, over the scatter within a sensor.",
         ]
-    return _table(table.header, table.rows) + _sentences(sentences)
+    return _table(table.header, table.rows, left=table.names) + _sentences(sentences)
 
 
 def _examples(results: Sequence[DirectionResult], dataset: Dataset, queries: int) -> str:

@@ -13,7 +13,7 @@ from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.evaluation.alignment_choice import apply_alignment, relative_gap
 from csmae_hf.evaluation.baselines import Measure
 from csmae_hf.evaluation.evaluate import Embedded
-from csmae_hf.evaluation.tables import Table
+from csmae_hf.evaluation.tables import RANDOM_ORDER, Table
 
 
 def parse_counts(text: str) -> list[int]:
@@ -48,7 +48,7 @@ def pairs_curve(
         no_train: Why there are no training tiles.
 
     Returns:
-        A row for each model, alignment and number of pairs; first of each model without alignment.
+        A row for each model, alignment and number of pairs; first of each model without alignment. Last that of a random order.
 
     Raises:
         ValueError: If there are fewer training pairs than asked for, or nothing can be aligned.
@@ -58,7 +58,7 @@ def pairs_curve(
         raise ValueError("pairs_curve fits alignments, and the alignment is 'none': name others (--alignment auto).")
     rows: list[list[str]] = []
     records: list[dict[str, object]] = []
-    directions: list[str] = []
+    chance: dict[str, float] = {}
     k = 0
     for name, (embeds, train) in models.items():
         if len(embeds) < 2:
@@ -78,15 +78,17 @@ def pairs_curve(
             aligned = apply_alignment(alignment, embeds)
             across = _ordered_pairs(embeds)
             found = {one.name: one for one in measure(aligned, directions=across, resamples=0)}
-            directions = list(found)
+            chance = {name: one.random.mean["f1_of_means"] for name, one in found.items()}
             k = next(iter(found.values())).k
             f1 = [one.scores["f1_of_means"] for one in found.values()]
             after = _gap(aligned)
             cells = [name, method, str(count), f"{before:.4f}", f"{after:.4f}", *(f"{value:.4f}" for value in f1)]
             rows.append(cells)
             record: dict[str, object] = {"model": name, "alignment": method, "pairs": count, "gap_before": before}
-            records.append(record | {"gap_after": after} | dict(zip(directions, f1, strict=True)))
-    header = ["model", "alignment", "pairs", "gap before", "gap after", *(f"{name} F1@{k}" for name in directions)]
+            records.append(record | {"gap_after": after} | dict(zip(found, f1, strict=True)))
+    rows.append([RANDOM_ORDER, "", "", "", "", *(f"{value:.4f}" for value in chance.values())])
+    records.append({"model": RANDOM_ORDER, **chance})
+    header = ["model", "alignment", "pairs", "gap before", "gap after", *(f"{name} F1@{k}" for name in chance)]
     note = "Gap: distance of the sensors' means in units of the scatter within them, of the tiles that are searched."
     return Table(header, rows, records, names=2, notes=[note])
 

@@ -43,14 +43,18 @@ CHOICE_NOTE = (
 )
 
 
+ALWAYS = "always"
+ALWAYS_NOTE = "always: every class is said of every tile, which no image is needed for."
+
+
 @dataclass(frozen=True)
 class ProbeResult:
     """One classifier, fitted on one sensor and tested on one."""
 
-    classifier: str  # `linear` or `knn`
+    classifier: str  # `linear`, `knn`, or `always`, which says every class of every tile
     fit_sensor: str  # whose training tiles it was fitted on
     test_sensor: str  # whose tiles it was tested on
-    n_fit: int  # training tiles
+    n_fit: int  # training tiles; 0 of `always`
     n_test: int  # tested tiles
     macro_map: float  # mean average precision over classes
     micro_map: float  # average precision of all decisions together
@@ -200,7 +204,7 @@ def probe_all(
         device: Where neighbours are searched.
 
     Returns:
-        Two results for each ordered pair of sensors.
+        Two results for each ordered pair of sensors, and for each sensor that of saying every class of every tile.
 
     Raises:
         ValueError: A split has no labelled tile, or there are fewer than 2 training tiles, or fewer than k.
@@ -226,6 +230,9 @@ def probe_all(
                 results.append(
                     ProbeResult(classifier, fit_sensor, test_sensor, n_fit, n_test, **measured, penalty=penalty)
                 )
+    for test_sensor, target in tested.items():
+        measured = classification_scores(np.ones(target.labels.shape), target.labels)
+        results.append(ProbeResult(ALWAYS, "", test_sensor, 0, len(target.ids), **measured))
     return results
 
 
@@ -246,12 +253,12 @@ def probes_table(results: Sequence[ProbeResult]) -> Table:
     header = ["fitted on -> tested on", "classifier", "fitted", "tested", *PROBE_SCORES.values()]
     rows = [
         [
-            f"{result.fit_sensor} -> {result.test_sensor}",
-            "linear" if result.classifier == "linear" else "k-NN",
-            str(result.n_fit),
+            f"{result.fit_sensor} -> {result.test_sensor}".strip(),
+            {"knn": "k-NN"}.get(result.classifier, result.classifier),
+            str(result.n_fit or ""),
             str(result.n_test),
             *(f"{getattr(result, name):.4f}" for name in PROBE_SCORES),
         ]
         for result in results
     ]
-    return Table(header, rows, [vars(result) for result in results], names=2, notes=[CHOICE_NOTE])
+    return Table(header, rows, [vars(result) for result in results], names=2, notes=[CHOICE_NOTE, ALWAYS_NOTE])

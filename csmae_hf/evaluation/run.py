@@ -151,10 +151,10 @@ def retrieve(
     }
     curve = None
     if counts:
-        curve = pairs_curve(
-            {name: found[members[0]] for name, members in groups.items()}, methods, counts, measure, kept.no_train
-        )
-    return _write_all(groups, evaluations, measured, alignments, found, kept, options, provenances, curve)
+        curved = {name: found[members[0]] for name, members in groups.items()}
+        curved |= {name: found[name] for name in baselines}
+        curve = pairs_curve(curved, methods, counts, measure, kept.no_train)
+    return _write_all(groups, evaluations, baselines, measured, alignments, found, kept, options, provenances, curve)
 
 
 def _provenance(
@@ -254,6 +254,7 @@ def _of_split(embedded: Embedded, split: str | None) -> Embedded:
 def _write_all(
     groups: dict[str, list[str]],
     evaluations: dict[str, Evaluation],
+    blanks: Mapping[str, Evaluation],
     baselines: dict[str, list[DirectionResult]],
     alignments: Mapping[str, str],
     found: Mapping[str, Collected],
@@ -262,12 +263,17 @@ def _write_all(
     provenances: Mapping[str, Provenance],
     curve: Table | None = None,
 ) -> RetrievalOutcome:
-    """Write tables, pictures and reports."""
+    """Write tables, pictures and reports. `blanks` are the models with random weights, by the names that these have in `baselines`."""
     folder = Path(options.output_dir)
     files: list[Path] = []
+    group_of = {name: group for group, members in groups.items() for name in members}
     for (name, evaluation), own_folder in zip(evaluations.items(), folder_names(list(evaluations)), strict=True):
         place = folder / own_folder if len(evaluations) > 1 else folder
-        files += _write_one(name, evaluation, baselines, found[name][0], tiles, place, options, provenances[name])
+        blank = baseline_name(UNTRAINED, group_of[name], groups)
+        own = {UNTRAINED: baselines[blank]} if blank in blanks else {}
+        own |= {kind: found for kind, found in baselines.items() if kind not in blanks}
+        embeds, provenance = found[name][0], provenances[name]
+        files += _write_one(name, evaluation, blanks.get(blank), own, embeds, tiles, place, options, provenance)
     trainings = {
         group: [{result.name: result for result in evaluations[name].results} for name in members]
         for group, members in groups.items()
@@ -281,7 +287,9 @@ def _write_all(
     tables = {"scores": scores_table(trainings, alignments, by_name)}
     if differences:
         tables["differences"] = differences_table(differences, options.k)
-    tables["alignments"] = alignments_table(first.choice, first.by_alignment)
+    of_first = blanks.get(baseline_name(UNTRAINED, group_of[first_name], groups))
+    blank_of_first = None if of_first is None else (of_first.choice, of_first.by_alignment)
+    tables["alignments"] = alignments_table(first.choice, first.by_alignment, blank_of_first)
     if curve is not None:
         tables["pairs"] = curve
     if first.probes:
@@ -356,6 +364,7 @@ def folder_names(models: Sequence[str]) -> list[str]:
 def _write_one(
     name: str,
     evaluation: Evaluation,
+    untrained: Evaluation | None,
     baselines: Mapping[str, Sequence[DirectionResult]],
     embeds: Mapping[str, Embedded],
     tiles: Tiles,
@@ -363,7 +372,7 @@ def _write_one(
     options: RetrievalOptions,
     provenance: Provenance,
 ) -> list[Path]:
-    """Write what one model gave."""
+    """Write what one model gave, beside its own baselines."""
     aligned = alignment_as_dict(
         evaluation.choice, evaluation.by_alignment, resamples=options.resamples, seed=options.seed
     )
@@ -377,6 +386,7 @@ def _write_one(
         "skipped_tiles": tiles.skipped,
         "csmae_hf": csmae_hf.__version__,
         "alignment": aligned,
+        "baseline_alignments": {} if untrained is None else {UNTRAINED: untrained.choice.method},
         "probes": [asdict(probe) for probe in evaluation.probes],
     }
     queries = queries_as_dict(evaluation.results, embeds)
@@ -395,6 +405,7 @@ def _write_one(
             origin=f"Measured on: {provenance.sentence()}.",
             gains=aligned["gain_over_none"],
             baselines=baselines,
+            untrained=untrained,
             queries=options.pictures,
         )
     )

@@ -8,6 +8,7 @@ import jinja2
 from huggingface_hub import CardData, EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from csmae_hf.embedding.without_paths import last_part
+from csmae_hf.evaluation.baselines import MEANINGS
 from csmae_hf.evaluation.results import SAMPLE_DATA
 from csmae_hf.hub.geo_fields import geo_fields
 from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
@@ -77,6 +78,8 @@ def model_card(
         caption=caption,
         shipped_as=shipped_as,
         scores=SCORES,
+        baselines=baselines_of(facts["results"]),
+        meanings=MEANINGS,
         unit_of=BAND_UNIT,
         unit_names=UNIT_NAMES,
         metres_of=BAND_METRES,
@@ -157,6 +160,8 @@ def _eval_results(facts: Mapping[str, Any]) -> Iterable[EvalResult]:
     protocol = results.get("protocol") or {}
     data = str((results.get("metadata") or {}).get("data") or "unnamed archive")
     data = SAMPLE_DATA if facts["synthetic_results"] else data
+    method = ((results.get("metadata") or {}).get("alignment") or {}).get("method", "none")
+    aligned = "" if method == "none" else f"sensors aligned ({method}), "
     for entry in results.get("directions") or []:
         for metric in (name for name in SCORES if name in entry):
             title = SCORES[metric].format(k=protocol.get("k", entry.get("k")))
@@ -167,9 +172,24 @@ def _eval_results(facts: Mapping[str, Any]) -> Iterable[EvalResult]:
                 dataset_name=data,
                 dataset_split=protocol.get("archive_split"),
                 metric_type=metric,
-                metric_name=f"{title}, {entry['query_sensor']} to {entry['archive_sensor']}",
+                metric_name=f"{title}, {aligned}{entry['query_sensor']} to {entry['archive_sensor']}",
                 metric_value=round(float(entry[metric]), 6),
             )
+
+
+def baselines_of(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The headline score of each baseline beside results, but for the random order: by its name, then by direction, `s1 -> s2`."""
+    found = {}
+    for name in MEANINGS:
+        entries = (results.get("baselines") or {}).get(name) or []
+        of_each = {
+            f"{one['query_sensor']} -> {one['archive_sensor']}": float(one[BENCHMARK_SCORE])
+            for one in entries
+            if BENCHMARK_SCORE in one
+        }
+        if of_each:
+            found[name] = of_each
+    return found
 
 
 def _tags(sensors: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.without_paths import HUB_NAME
 from csmae_hf.evaluation.results import provenance_of
-from csmae_hf.hub.card import BENCHMARK_SCORE, SCORES
+from csmae_hf.hub.card import BENCHMARK_SCORE, SCORES, baselines_of
 from csmae_hf.hub.facts import RESULTS_FILE
 from csmae_hf.hub.geo_fields import ALLOWED, REQUIRED
 from csmae_hf.hub.publish_model import load_processor, load_whole, refuse_other_results
@@ -188,7 +188,11 @@ def _check_table(text: str, results: Mapping[str, Any]) -> Iterator[CardFinding]
             [entry[metric], *((entry.get("intervals") or {}).get(metric) or [])] for metric in SCORES if metric in entry
         ]
         chance = ((entry.get("random") or {}).get("mean") or {}).get("f1_of_means")
-        for cell, values in zip(cells.split("|"), [*measured, *([] if chance is None else [[chance]])], strict=False):
+        beside = [found.get(f"{query} -> {archive}") for found in baselines_of(results).values()]
+        wanted = [*measured, *([value] if value is not None else [] for value in (chance, *beside))]
+        for cell, values in zip(cells.split("|"), wanted, strict=False):
+            if not values:
+                continue
             said, known = re.findall(r"-?\d+(?:\.\d+)?", cell), [f"{value:.4f}" for value in values]
             if not said or said != known[: len(said)]:
                 yield CardFinding(

@@ -72,12 +72,20 @@ def test_an_evaluation_is_shown_and_anything_else_is_refused(tmp_path):
     document = {
         "format": "csmae-retrieval-results",
         "directions": [{**direction, "random": {"mean": {"f1_of_means": 0.125}}}],
+        "metadata": {"alignment": {"method": "center"}, "baseline_alignments": {"untrained": "whiten"}},
+        "baselines": {
+            "untrained": [{**direction, "f1_of_means": 0.1875}],
+            "labels known": [{**direction, "query_sensor": "s2"}],
+        },
     }
     (tmp_path / "results.json").write_text(json.dumps(document))
     table = evaluation_table(read_evaluation(tmp_path))
     assert "notice" not in table
     assert "S1 → S2" in table
     assert "0.250 <small>0.125</small>" in table
+    assert '<th scope="row">untrained, alignment whiten</th><td>0.188</td>' in table
+    assert "labels known" not in table, "not measured in this direction"
+    assert "alignment center" in table
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match="no evaluation"):
         read_evaluation(tmp_path)

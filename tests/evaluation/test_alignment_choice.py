@@ -55,6 +55,8 @@ def test_a_turned_sensor_is_turned_back():
     recorded = alignment_as_dict(choice, by_method, resamples=200, seed=0)
     assert recorded["gain_over_none"]["s1 -> s2"]["interval"] == gain
     table = alignments_table(choice, by_method).text()
+    assert "untrained" not in table
+    assert table.count("random order") == 1
     assert "procrustes *" in table
     assert f"{choice.cross_fitted['procrustes'] - choice.cross_fitted['none']:+.4f} over none" in table
 

@@ -30,8 +30,8 @@ def embedded(count: int, seed: int) -> dict[str, Embedded]:
 def test_more_pairs_bring_the_sensors_together_by_what_the_same_fit_gives() -> None:
     embeds, train = embedded(60, 0), embedded(200, 1)
     table = pairs_curve({"mine": (embeds, train)}, ["none", "procrustes"], [4, 150], MEASURE)
-    none, few, many = table.records
-    assert [(one["alignment"], one["pairs"]) for one in table.records] == [
+    none, few, many, chance = table.records
+    assert [(one["alignment"], one["pairs"]) for one in table.records[:3]] == [
         ("none", 0),
         ("procrustes", 4),
         ("procrustes", 150),
@@ -46,6 +46,12 @@ def test_more_pairs_bring_the_sensors_together_by_what_the_same_fit_gives() -> N
     }
     (expected,) = MEASURE(moved, directions=[("s2", "s1")])
     assert many["s2 -> s1"] == expected.scores["f1_of_means"]
+    assert chance == {
+        "model": "random order",
+        **{
+            one.name: one.random.mean["f1_of_means"] for one in MEASURE(embeds, directions=[("s1", "s2"), ("s2", "s1")])
+        },
+    }
     assert "gap before" in table.text()
 
 

@@ -67,6 +67,17 @@ def test_the_four_numbers_are_scikit_learns(train, test):
             assert ours[f"{average}_f1"] == pytest.approx(f1_score(test[1], scores >= thresholds, average=average))
 
 
+def test_beside_the_classifiers_stands_what_saying_every_class_gives(train, test):
+    *_, always = probe_all({"s1": embedded(*train)}, {"s1": embedded(*test)}, k=5, penalties=(1.0,))
+    labels = test[1][test[1].any(axis=1)]
+    assert (always.classifier, always.test_sensor, always.n_test) == ("always", "s1", len(labels))
+    shares = labels[:, labels.any(axis=0)].mean(axis=0)
+    assert always.macro_map == pytest.approx(shares.mean())
+    assert always.macro_f1 == pytest.approx((2 * shares / (1 + shares)).mean())
+    assert always.micro_map == pytest.approx(labels.mean())
+    assert probes_table([always]).rows[0][:3] == ["-> s1", "always", ""]
+
+
 def test_a_class_that_no_tested_tile_has_does_not_count():
     labels = np.array([[1, 0], [0, 0], [1, 0]], dtype=bool)
     scores = np.array([[0.9, 0.8], [0.1, 0.2], [0.6, 0.9]])
@@ -101,7 +112,8 @@ def test_every_pair_of_sensors_is_tested_and_tiles_without_labels_are_left_out(t
     }
     results = probe_all(*sensors.values(), k=5, penalties=(1e-2, 1.0))
     pairs = [(r.fit_sensor, r.test_sensor, r.classifier) for r in results]
-    assert pairs == [(a, b, c) for a in ("s1", "s2") for b in ("s1", "s2") for c in ("linear", "knn")]
+    expected = [(a, b, c) for a in ("s1", "s2") for b in ("s1", "s2") for c in ("linear", "knn")]
+    assert pairs == [*expected, ("", "s1", "always"), ("", "s2", "always")]
     assert {r.n_test for r in results} == {110}
     by_pair = dict(zip(pairs, results, strict=True))
     assert by_pair["s1", "s1", "linear"].macro_map > by_pair["s1", "s2", "linear"].macro_map + 0.2
@@ -129,7 +141,7 @@ def test_the_penalty_is_the_best_on_folds_of_the_training_tiles_not_on_those_tes
     assert max(quality, key=quality.get) == better
     assert max(quality.values()) > min(quality.values()) + 1e-3
     tested = {"s1": embedded(-fresh[0], fresh[1])}  # the worse, the better it is here
-    linear, _ = probe_all({"s1": embedded(*fit)}, tested, k=5, penalties=penalties)
+    linear, *_ = probe_all({"s1": embedded(*fit)}, tested, k=5, penalties=penalties)
     assert linear.penalty == better
 
 

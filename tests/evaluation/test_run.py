@@ -174,7 +174,7 @@ def test_everything_that_is_promised_is_written(complete):
     assert all(path.stat().st_size > 0 for path in outcome.files)
     document = json.loads((folder / "results.json").read_text())
     assert len(document["directions"]) == 4
-    assert len(document["metadata"]["probes"]) == 8
+    assert len(document["metadata"]["probes"]) == 10
     assert document["metadata"]["generated"] is True
     with (folder / "results.csv").open(newline="") as stream:
         assert [row["query_sensor"] + row["archive_sensor"] for row in csv.DictReader(stream)] == [
@@ -184,6 +184,22 @@ def test_everything_that_is_promised_is_written(complete):
             "s2s2",
         ]
     assert "untrained" in outcome.table
+
+
+def test_tables_that_align_show_what_alignment_makes_of_random_weights_and_chance(complete):
+    _, folder = complete
+    document = json.loads((folder / "results.json").read_text())
+    rows = list(csv.DictReader((folder / "tables" / "alignments.csv").open(newline="")))
+    assert [row["model"] for row in rows] == ["trained"] * 4 + ["untrained"] * 4 + ["random order"]
+    (used,) = (row for row in rows if row["model"] == "untrained" and row["used"] == "True")
+    assert document["metadata"]["baseline_alignments"] == {"untrained": used["alignment"]}
+    for result in document["baselines"]["untrained"]:
+        name = f"{result['query_sensor']} -> {result['archive_sensor']}"
+        assert float(used[name]) == result["f1_of_means"]
+        assert float(rows[-1][name]) == result["random"]["mean"]["f1_of_means"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    section = page.partition("<h2>Alignment of the sensors</h2>")[2].partition("</section>")[0]
+    assert section.count("<tr>") == 1 + len(rows)
 
 
 def test_the_alignment_used_is_the_best_on_validation_and_is_kept(complete):
@@ -478,6 +494,13 @@ def test_models_are_compared_and_trainings_share_one_protocol(three, sample, tmp
     assert "standard deviation over its 2 trainings" in outcome.table
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["models"][group]["alignment"] == methods[three[0]]
+    for name in three:
+        document = json.loads((tmp_path / Path(name).name / "results.json").read_text())
+        assert list(document["baselines"]) == ["untrained", "band statistics", "labels known"], "its own alone"
+        own = outcome.baselines[f"{group if name in three[:2] else name}, untrained"]
+        assert [one["f1_of_means"] for one in document["baselines"]["untrained"]] == [
+            one.scores["f1_of_means"] for one in own
+        ]
     files = [json.loads((tmp_path / Path(name).name / "results.json").read_text()) for name in three]
     records = [Provenance.from_dict(summary["provenance"][name]) for name in three]
     assert records == [Provenance.from_dict(one["metadata"]["provenance"]) for one in files]

@@ -30,7 +30,14 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for a in ("s1", "s2")
         for b in ("s1", "s2")
     ]
-    results = {"protocol": {"k": 10}, "metadata": {"data": "tiles", "generated": True}, "directions": directions}
+    told = {"alignment": {"method": "center"}, "baseline_alignments": {"untrained": "whiten"}}
+    blank = [one | {"f1_of_means": 0.1111 + 0.1 * place} for place, one in enumerate(directions)]
+    results = {
+        "protocol": {"k": 10},
+        "metadata": {"data": "tiles", "generated": True, **told},
+        "directions": directions,
+        "baselines": {"untrained": blank, "labels known": directions[:1], "somebody's own": directions},
+    }
     (run / "results.json").write_text(json.dumps(results))
     options = PublishOptions(license="mit", datasets=("tester/tiles",))
     out = stage_model(run, base / "out", "me/tiny", options)
@@ -51,6 +58,21 @@ def change(path: Path, edit: Callable[[str], str]) -> None:
     before = path.read_text()
     path.write_text(edit(before))
     assert path.read_text() != before
+
+
+def test_baselines_stand_beside_the_numbers_and_aligned_ones_are_called_so(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    (head,) = re.findall(r"(?m)^\| query → archive \|.*$", card)
+    assert head.endswith("| F1@10 of a random order | untrained (whiten) | labels known |")
+    rows = re.findall(r"(?m)^\| (s\d → s\d) \|.*\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", card)
+    assert rows == [
+        ("s1 → s1", "0.0512", "0.1111", "0.3123"),
+        ("s1 → s2", "0.0512", "0.2111", "-"),
+        ("s2 → s1", "0.0512", "0.3111", "-"),
+        ("s2 → s2", "0.0512", "0.4111", "-"),
+    ]
+    assert "*untrained*, the same model with random weights" in card
+    assert "name: F1@10 of the means, sensors aligned (center), s2 to s1" in card
 
 
 def test_what_a_push_writes_is_right(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +99,7 @@ def test_what_a_push_writes_is_right(folder: Path, capsys: pytest.CaptureFixture
         ("README.md", r"(?m)^tags:", "base_model: ../runs/a\ntags:", "base_model"),
         ("README.md", r"value: 0.312346", "value: 0.9", "s1 to s1 is 0.9 in model-index, and 0.312346"),
         ("README.md", r"(\| s2 → s1 \| [\d.]+ \|) [\d.]+", r"\1 0.7777", "row s2 → s1"),
+        ("README.md", r"\| 0.2111 \|", "| 0.2112 |", "row s1 → s2 of the text has 0.2112"),
         ("README.md", r"0\.1987, 0\.2345", "0.1987, 0.2945", "0.2945] where results.json has 0.2123, 0.1987, 0.2345"),
         ("README.md", r"0\.0512", "0.0112", "has 0.0112 where"),
         ("README.md", r"\n\| s2 \|[^\n]* B12 [^\n]*", "", "lacks B12 of s2"),
