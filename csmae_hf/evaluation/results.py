@@ -27,6 +27,13 @@ SAMPLE_DATA = "synthetic sample archive"
 
 _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
 
+INTERVALS = {
+    "intervals": "95 % percentile bootstrap over queries",
+    "resamples": "rows of NumPy's default_rng(seed).integers(0, Q, (resamples, Q)) for Q queries, the same for every model: differences "
+    "are paired",
+}
+"""How intervals are made, so that they can be made again."""
+
 QUERY_DIGITS = 7
 """Decimals of the scores of single queries in `results.json`."""
 
@@ -102,7 +109,7 @@ class DirectionResult:
 def definitions() -> dict[str, str]:
     """Every number in words; q are a query's labels, r a result's, R the relevant tiles of the archive."""
     of_rankings = {name: metric.definition for name, metric in METRICS.items()}
-    return of_rankings | whole_archive.DEFINITIONS | {"intervals": "95 % percentile bootstrap over queries"}
+    return of_rankings | whole_archive.DEFINITIONS | INTERVALS
 
 
 def results_as_dict(

@@ -18,6 +18,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from table_again import table_again
 from transformers import AutoConfig
 
 from csmae_hf import CSMAEConfig, CSMAEImageProcessor, CSMAEModel
@@ -32,6 +33,7 @@ from csmae_hf.evaluation.pictures import chart_groups
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import folder_names, retrieve
 from csmae_hf.evaluation.run_tiles import load_run_tiles
+from csmae_hf.metrics.ranking import headlines
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.visualize import abbreviate
 
@@ -513,23 +515,26 @@ def test_models_are_compared_and_trainings_share_one_protocol(three, sample, tmp
     assert summary["models"][group]["directions"]["s1 -> s2"]["f1_of_means"]["mean"] == pytest.approx(
         np.mean(values[:2])
     )
-    # The table again, by class too, from the three files alone.
-    for row in csv.DictReader((tmp_path / "tables" / "differences.csv").open(newline="")):
-        if row["metric"] != "f1_of_means" or row["group"] not in ("all", "class"):
-            continue
-        scores = []
-        for content in files:
-            entry = next(
-                one
-                for one in content["directions"]
-                if f"{one['query_sensor']} -> {one['archive_sensor']}" == row["direction"]
-            )
-            classes = content["queries"][entry["query_sensor"]]["classes"]
-            chosen = [n for n, names in enumerate(classes) if row["group"] == "all" or row["value"] in names]
-            p, r = (np.mean([entry["by_query"][name][n] for n in chosen]) for name in ("precision", "recall"))
-            scores.append(2 * p * r / (p + r) if p + r else 0.0)
-        assert float(row["difference"]) == pytest.approx(scores[2] - np.mean(scores[:2]), abs=1e-6)
-        assert int(row["n_queries"]) == len(chosen)
+    # the tables again, from the three files alone, by a script that imports nothing of this package
+    differences, scores = table_again(files[:2], files[2:])
+    rows = list(csv.DictReader((tmp_path / "tables" / "differences.csv").open(newline="")))
+    assert {row["group"] for row in rows} == {"all", "class", "country", "season"}
+    for row in rows:
+        *found, queries = differences[1, row["direction"], row["group"], row["value"], row["metric"]]
+        assert [float(row[name]) for name in ("difference", "lower", "upper")] == pytest.approx(found, abs=1e-6)
+        assert int(row["n_queries"]) == queries
+    for row in csv.DictReader((tmp_path / "tables" / "scores.csv").open(newline="")):
+        if row["model"] in (group, three[2]):
+            for metric in headlines():
+                found = scores[int(row["model"] == three[2]), row["direction"], metric]
+                assert float(row[metric]) == pytest.approx(found[0], abs=1e-6)
+                if row["trainings"] == "1":
+                    ends = [float(row[f"{metric}_{end}"]) for end in ("lower", "upper")]
+                    assert ends == pytest.approx(found[1:], abs=1e-6)
+    for row in csv.DictReader((tmp_path / "tables" / "classes.csv").open(newline="")):
+        if row["model"] == three[2]:
+            found = differences[1, row["direction"], "class", row["class"], "f1_of_means"]
+            assert [float(row[name]) for name in ("difference", "lower", "upper")] == pytest.approx(found[:3], abs=1e-6)
 
 
 def test_nothing_is_chosen_on_tiles_that_are_reported(three, sample, tmp_path):
