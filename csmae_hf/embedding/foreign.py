@@ -196,12 +196,13 @@ def one_model(
     return encoder_pair(encoder, name or "")
 
 
-def load_factory(place: str) -> Encoder:
+def load_factory(place: str, option: str = "--encoder") -> Encoder:
     """Make an encoder by code that a person has named; nothing else ever does, no archive for one.
 
     Args:
         place: `package.module:factory`, a function without arguments that gives an encoder, or an encoder. The module may lie in the
             working folder.
+        option: By which it was named, for messages.
 
     Returns:
         The encoder.
@@ -211,7 +212,7 @@ def load_factory(place: str) -> Encoder:
     """
     form = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)", place)
     if form is None:
-        raise ValueError(f"--encoder {place}: expected package.module:factory, such as my_encoders:rgb_vit.")
+        raise ValueError(f"{option} {place}: expected package.module:factory, such as my_encoders:rgb_vit.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -220,20 +221,20 @@ def load_factory(place: str) -> Encoder:
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         if absent and f"{form[1]}.".startswith(f"{absent}."):
             raise ValueError(
-                f"--encoder {place}: there is no module {absent}, neither installed nor in the working folder, {os.getcwd()}."
+                f"{option} {place}: there is no module {absent}, neither installed nor in the working folder, {os.getcwd()}."
             ) from error
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"--encoder {place}: its module cannot be imported: {what}") from error
+        raise ValueError(f"{option} {place}: its module cannot be imported: {what}") from error
     for part in form[2].split("."):
         if not hasattr(found, part):
-            raise ValueError(f"--encoder {place}: {form[1]} has no {form[2]}.")
+            raise ValueError(f"{option} {place}: {form[1]} has no {form[2]}.")
         found = getattr(found, part)
     if callable(found) and (inspect.isclass(found) or not hasattr(found, "embed")):
         try:
             inspect.signature(found).bind()
         except TypeError as error:
             raise ValueError(
-                f"--encoder {place}: it is called without arguments, which it does not take ({error}). Write a function around it."
+                f"{option} {place}: it is called without arguments, which it does not take ({error}). Write a function around it."
             ) from error
         found = found()
     encoder: Encoder = found

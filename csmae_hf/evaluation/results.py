@@ -29,8 +29,8 @@ _ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
 
 INTERVALS = {
     "intervals": "95 % percentile bootstrap over queries",
-    "resamples": "rows of NumPy's default_rng(seed).integers(0, Q, (resamples, Q)) for Q queries, the same for every model: differences "
-    "are paired",
+    "resamples": "rows of NumPy's default_rng(seed).integers(0, Q, (resamples, Q)) for Q queries, the same for every model, so that "
+    "differences are paired",
 }
 """How intervals are made, so that they can be made again."""
 

@@ -20,6 +20,7 @@ _MAY_DIFFER = frozenset(
         "disable_tqdm",
         "report_to",
         "data_seed",
+        "eyes_encoder",
     }
 )
 """Arguments in which trainings of one model may differ beside their seed: they do not change what is learnt."""

@@ -178,6 +178,10 @@ class CSMAETrainingArguments(TrainingArguments):
     eyes_k: int = option(10, "Results per query of that retrieval.")
     eyes_pictures: int = option(6, "Tiles in the picture of reconstructions at each evaluation; 0 draws none.")
     eyes_every: int = option(1, "Look at every so many evaluations only.")
+    eyes_encoder: str | None = option(
+        None,
+        "An encoder of yours, such as my_encoders:rgb_vit, whose retrieval on the same tiles stands beside the model's.",
+    )
 
     def __post_init__(self) -> None:
         for name, least in (("eyes_tiles", 0), ("eyes_k", 1), ("eyes_pictures", 0), ("eyes_every", 1)):

@@ -2,21 +2,25 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerState
 
 from csmae_hf.data.labels import class_names, labels_of
 from csmae_hf.embedding.diagnostics import collapse_warnings, diagnose
-from csmae_hf.embedding.embed import embed_dataset
+from csmae_hf.embedding.embed import Embeds, embed_dataset
+from csmae_hf.embedding.foreign import Encoder, encoder_pair, load_factory
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.metrics.ranking import headlines
 from csmae_hf.training.arguments import CSMAETrainingArguments
 from csmae_hf.training.callbacks import EvaluationCallback
+from csmae_hf.training.randomness import preserved_generators
 from csmae_hf.training.reconstructions import draw_reconstructions
 from csmae_hf.training.sharding import whole_model
 from image_processing_csmae import CSMAEImageProcessor
@@ -71,6 +75,7 @@ class MonitoringCallback(EvaluationCallback):
         by_epoch: Whether the run is evaluated by epochs, not by steps.
         batch_size: Tiles of a forward pass.
         num_workers: Processes that read tiles.
+        encoder: An encoder of any kind that is measured once on the same tiles, for a line beside the model's: `encoder_f1_of_means`.
 
     Raises:
         ValueError: If there are fewer than two tiles.
@@ -88,6 +93,7 @@ class MonitoringCallback(EvaluationCallback):
         by_epoch: bool = True,
         batch_size: int = 64,
         num_workers: int = 0,
+        encoder: Encoder | None = None,
     ):
         if len(tiles) < 2:
             raise ValueError(
@@ -97,6 +103,8 @@ class MonitoringCallback(EvaluationCallback):
         self.tiles, self.processor, self.folder = tiles, processor, folder
         self.k, self.pictures, self.every, self.by_epoch = k, pictures, every, by_epoch
         self.batch_size, self.num_workers = batch_size, num_workers
+        self.encoder = encoder
+        self._beside: dict[str, float] | None = None  # what the encoder scores
         self.measures_retrieval = "labels" in tiles.column_names and len(tiles) > k
         if not self.measures_retrieval:
             logger.warning(
@@ -127,18 +135,49 @@ class MonitoringCallback(EvaluationCallback):
         }
         values: dict[str, float] = {}
         if self.measures_retrieval:
-            embedded = {sensor: Embedded.from_dataset(each, self.tiles) for sensor, each in embeds.items()}
-            results = evaluate_retrieval(embedded, k=self.k, query_split=None, archive_split=None, progress=False)
+            results = self._retrieve(embeds)
             for result, metric in product(results, headlines()):
                 values[f"{metric}_{result.query_sensor}_{result.archive_sensor}"] = result.scores[metric]
             values[HEADLINE] = float(np.mean([result.scores[HEADLINE] for result in results]))
             values[f"random_{HEADLINE}"] = results[0].random.expected[HEADLINE]
+            values |= self._measure_encoder(next(whole.parameters()).device)
         diagnostics = diagnose(embeds)
         for warning in collapse_warnings(diagnostics):
             logger.warning("Step %d: %s", state.global_step, warning)
         if self.pictures:
             self._draw(whole, state)
         return {name: round(value, 6) for name, value in (values | diagnostics).items()}
+
+    def _retrieve(self, embeds: Mapping[str, Embeds]) -> list[DirectionResult]:
+        """Measure retrieval in every direction, of embeds (N, D) of the tiles by sensor."""
+        embedded = {sensor: Embedded.from_dataset(each, self.tiles) for sensor, each in embeds.items()}
+        return evaluate_retrieval(embedded, k=self.k, query_split=None, archive_split=None, progress=False)
+
+    def _measure_encoder(self, device: torch.device) -> dict[str, float]:
+        """What the encoder beside scores, measured when it is first asked for: these tiles and its weights stay."""
+        if self.encoder is None:
+            return {}
+        if self._beside is None:
+            pair = encoder_pair(self.encoder)
+            known = [sensor for sensor in self.encoder.sensors if sensor in self.tiles.column_names]
+            embeds = {
+                sensor: embed_dataset(
+                    *pair,
+                    self.tiles,
+                    sensor,
+                    batch_size=self.batch_size,
+                    device=device,
+                    num_workers=self.num_workers,
+                    progress=False,
+                    suspect="accept",
+                )
+                for sensor in known
+            }
+            results = self._retrieve(embeds)
+            scores = {f"{result.query_sensor}_{result.archive_sensor}": result.scores[HEADLINE] for result in results}
+            self._beside = {f"encoder_{HEADLINE}_{name}": score for name, score in scores.items()}
+            self._beside[f"encoder_{HEADLINE}"] = float(np.mean(list(scores.values())))
+        return self._beside
 
     def is_due(self, state: TrainerState) -> bool:
         """Whether this evaluation is an n-th one; told by the step, so that a resumed run looks when an uninterrupted one would."""
@@ -157,6 +196,20 @@ class MonitoringCallback(EvaluationCallback):
         except ImportError as error:
             self.pictures = 0
             logger.warning("No pictures of reconstructions are drawn. %s", error)
+
+
+def _encoder_beside(place: str | None, tiles: Dataset) -> Encoder | None:
+    """Make the encoder that is named, before the first step; whatever it draws at random changes nothing of the run."""
+    if place is None:
+        return None
+    with preserved_generators():
+        encoder = load_factory(place, "--eyes_encoder")
+    if not set(encoder.sensors) & set(tiles.column_names):
+        raise ValueError(
+            f"eyes_encoder = {place!r} has the sensors {', '.join(encoder.sensors)}, the tiles have the columns "
+            f"{', '.join(tiles.column_names)}: there is nothing to measure it on."
+        )
+    return encoder
 
 
 def build_monitoring(
@@ -185,6 +238,7 @@ def build_monitoring(
             by_epoch=args.eval_strategy == "epoch",
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
+            encoder=_encoder_beside(args.eyes_encoder, tiles),
         )
         callbacks.append(callback)
         measured = metric_names(list(processor.sensors), retrieval=callback.measures_retrieval)

@@ -119,7 +119,11 @@ def _charts(logged: Mapping[str, Curve]) -> Iterable[tuple[str, str, str, dict[s
     rate = {"learning rate": logged["learning_rate"]} if "learning_rate" in logged else {}
     yield "learning_rate", "Learning rate", "learning rate", rate
     retrieval = _begin_with(looks, "f1_of_means_", " → ")
-    summary = {"f1_of_means": "mean of all", "random_f1_of_means": "random order"}
+    summary = {
+        "f1_of_means": "mean of all",
+        "encoder_f1_of_means": "mean of all, the encoder beside",
+        "random_f1_of_means": "random order",
+    }
     retrieval |= {label: looks[name] for name, label in summary.items() if name in looks}
     yield "retrieval", "Retrieval on a part of the validation split", "F1 of mean P and R", retrieval
     ranks = _begin_with(looks, "effective_rank_")

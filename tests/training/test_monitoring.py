@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,23 @@ from csmae_hf.training.arguments import is_lower_better
 from csmae_hf.training.monitoring import MonitoringCallback, choose_tiles, metric_names
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEModel
+
+MEANS = """
+import torch
+
+
+class Means:
+    sensors = {"s2": ["B02", "B03", "B04"]}
+    width = 3
+    provenance_fields = {"version": 1}
+
+    def __init__(self):
+        torch.manual_seed(123)  # as factories do
+        torch.rand(5)
+
+    def embed(self, pixels, sensor):
+        return pixels.mean(dim=(2, 3))
+"""
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = "reconstructions_{:07d}.png"
@@ -229,6 +247,32 @@ def test_eyes_open_at_every_nth_evaluation_and_at_the_last(sample):
     assert [state.epoch for state in epochs if by_epoch.is_due(state)] == [5, 10, 12]
     at = [TrainerState(global_step=step, max_steps=100, eval_steps=10) for step in range(10, 101, 10)]
     assert [state.global_step for state in at if steps.is_due(state)] == [30, 60, 90, 100]
+
+
+def test_an_encoder_of_any_kind_stands_beside_the_run_and_changes_nothing_of_it(sample, tmp_path, monkeypatch):
+    (tmp_path / "beside_a_run.py").write_text(MEANS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    common = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "eyes_pictures": 0, "eyes_k": 5}
+    alone = run_tiny(sample, tmp_path / "alone", **common)
+    beside = run_tiny(sample, tmp_path / "beside", **common, eyes_encoder="beside_a_run:Means")
+    for name, value in load_file(alone / "model.safetensors").items():
+        assert torch.equal(value, load_file(beside / "model.safetensors")[name]), name
+    tiles = choose_tiles(load_data(str(sample), "validation"), 1000)
+    means = np.array([[np.asarray(row["s2"][band]).mean() for band in ("B02", "B03", "B04")] for row in tiles])
+    similar = (means / np.linalg.norm(means, axis=1, keepdims=True)) @ (
+        means / np.linalg.norm(means, axis=1, keepdims=True)
+    ).T
+    np.fill_diagonal(similar, -np.inf)
+    labels = [set(row) for row in tiles["labels"]]
+    pairs = [(labels[q], labels[r]) for q, row in enumerate(np.argsort(-similar, axis=1)[:, :5]) for r in row]
+    p, r = np.mean([len(q & f) / len(f) for q, f in pairs]), np.mean([len(q & f) / len(q) for q, f in pairs])
+    for entry in looks(beside):
+        assert entry["eval_encoder_f1_of_means_s2_s2"] == pytest.approx(2 * p * r / (p + r), abs=0.01)
+        assert entry["eval_encoder_f1_of_means"] == entry["eval_encoder_f1_of_means_s2_s2"], "it has one sensor"
+    assert not any("encoder" in name for entry in looks(alone) for name in entry)
+    with pytest.raises(ValueError, match="--eyes_encoder nowhere:make: there is no module nowhere"):
+        run_tiny(sample, tmp_path / "none", **common, eyes_encoder="nowhere:make")
 
 
 def test_a_collapse_is_warned_of_with_its_step(sample, tmp_path, caplog, monkeypatch):
