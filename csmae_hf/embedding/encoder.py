@@ -24,15 +24,25 @@ def load_encoder(
 
     Raises:
         FileNotFoundError: If there is no such folder, and no such name in the cache or on the Hub.
-        ValueError: If it brings code that may not run.
+        ValueError: If it brings code that may not run, or lacks weights of its encoder, which would be random.
     """
     options |= {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     place = model_place(name)
     # where peft is installed, the Auto class first looks for an adapter, on the Hub, whatever it is told for the model
     where = {key: options[key] for key in ("cache_dir", "local_files_only") if key in options}
     try:
-        model = AutoModel.from_pretrained(place, adapter_kwargs=where, **options)
+        model, report = AutoModel.from_pretrained(place, adapter_kwargs=where, output_loading_info=True, **options)
+        if absent := sorted(report["missing_keys"]):
+            raise ValueError(
+                f"{name} lacks {len(absent)} weights of {type(model).__name__}, {absent[0]} for one, which would be random: its "
+                "config.json is of another model than its weights, or they are not whole."
+            )
         return model, AutoImageProcessor.from_pretrained(place, **options)
+    except RuntimeError as error:  # Transformers' word for shapes that do not fit
+        raise ValueError(
+            f"{name} has weights that do not fit its config.json ({str(error).splitlines()[0]}): give it the configuration that they "
+            "were trained with."
+        ) from error
     except OSError as error:
         raise FileNotFoundError(
             f"No model at {name}: train one with run_pretraining.py, or name a folder or Hub id, or {TINY_NAME}, which "

@@ -1,5 +1,6 @@
 """Loading an encoder by name: code that a folder brings along runs only where somebody said so, and nobody is asked."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,25 @@ def test_an_archives_own_model_is_trusted_where_that_was_said(foreign: Path, tmp
         Archive.load(tmp_path / "archive").search(image, k=1)
     trusting = Archive.load(tmp_path / "archive", trust_remote_code=True)
     assert trusting.search(image, k=1).ids == [["tile_0000"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"cross_sensor_encoder_depth": 3},
+            r"model lacks \d+ weights of CSMAEModel, cross_sensor_encoder\.layers.* random",
+        ),
+        ({"intermediate_size": 40}, r"model has weights that do not fit its config\.json"),
+    ],
+)
+def test_weights_that_would_be_drawn_at_random_are_no_model(change: dict[str, int], said: str, tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path / "model")
+    make_processor().save_pretrained(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(ValueError, match=said):
+        load_encoder(str(tmp_path / "model"))
 
 
 def test_the_commands_say_the_option_and_take_it(foreign: Path, tmp_path: Path, caplog) -> None:

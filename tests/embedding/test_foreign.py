@@ -6,6 +6,7 @@ vision models retrieve.
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from archives import make_dataset
 from transformers import ViTConfig, ViTModel
 
 from csmae_hf.app.opening import open_explorer
-from csmae_hf.app.state import Search
+from csmae_hf.app.state import Search, Session
 from csmae_hf.app.why import why_panel
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.export import write_hits
@@ -35,6 +36,7 @@ from csmae_hf.embedding.shards import plan_embeds
 from csmae_hf.embedding.transformers_encoder import transformers_encoder
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import retrieve
+from csmae_hf.hub.archives import stage_archive
 from csmae_hf.sample.generate import generate_sample
 
 BANDS = {"s1": ["VV", "VH"], "s2": ["B04", "B03", "B02"]}
@@ -127,6 +129,36 @@ def test_a_stock_vit_is_built_aligned_evaluated_searched_exported_and_refused(sa
     for sensor in BANDS:
         np.testing.assert_array_equal(embed_dataset(*encoder_pair(again), dataset, sensor), embeds[sensor])
 
+    # searched from the command line, and exported with what it comes from
+    image = {band: np.asarray(values) for band, values in dict(dataset[3]["s1"]).items()}
+    np.savez("query.npz", **image)
+    words = ["search", "archive", "--query", "query.npz", "--sensor", "s1", "--in", "s2", "--k", "5"]
+    capsys.readouterr()
+    named = ["--encoder", "my_encoders:vits"]
+    assert main([*words, *named, "--out", "hits.json", "--out", "hits.csv"]) == 0, caplog.messages
+    told = f"alignment procrustes of the sensors (sha256 {alignment.sha256[:12]}); model encoder:vits"
+    assert told in capsys.readouterr().out
+    written = json.loads(Path("hits.json").read_text())
+    assert [hit["id"] for hit in written["queries"][0]["hits"]] == hits.ids[0]
+    assert written["provenance"]["alignment"] == "procrustes"
+    assert main([*words, "--encoder", "my_encoders:others"]) == 2
+
+    # searched on the page, by a tile and by an image that is brought
+    page = pytest.importorskip("csmae_hf.app.page").Page(open_explorer("archive", encoder="my_encoders:vits"))
+    embed = page.explorer.embed_upload(image, "s1", "mine.tif")
+    begun = Search(sensor="s1", archive_sensor="s2", k=5, include_self=True)
+    for search in (begun.by_tile(dataset["id"][3]), begun.by_upload("mine.tif", embed, "s1")):
+        shown = page._show(Session(search, search), {})
+        assert re.findall(r'class="card \w+" data-tile="([^"]+)"', shown[page.gallery]) == hits.ids[0]
+    with pytest.raises(ArchiveMismatchError, match="weights"):
+        open_explorer("archive", encoder="my_encoders:others")
+
+    # published without its code, and opened by who names the encoder
+    staged = stage_archive(opened, mine / "staged", "me/vits")
+    assert "| alignment of the sensors | procrustes" in (staged / "README.md").read_text()
+    pulled = Archive.load(staged, encoder=vits())
+    assert pulled.search(dataset[3]["s1"], sensor="s1", archive_sensor="s2", k=5).ids == hits.ids
+
     # evaluated in one table with the same embeds of the file: no difference
     outcome = retrieve(
         [],
@@ -146,7 +178,10 @@ def test_a_stock_vit_is_built_aligned_evaluated_searched_exported_and_refused(sa
         ("center", "4"),
         ("center", "12"),
     ]
-    assert all(float(row["gap_after"]) < float(row["gap_before"]) for row in pairs if row["pairs"] != "0")
+    fitted = [row for row in pairs if row["model"] == "vits" and row["pairs"] != "0"]
+    assert len(fitted) == 6
+    assert all(float(row["gap_after"]) < float(row["gap_before"]) for row in fitted)
+    assert {row["model"] for row in pairs} == {"vits", "file", "vits, untrained", "random order"}
 
     # refused where it must be, by the name of what differs
     for other, what in (
