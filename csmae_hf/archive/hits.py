@@ -108,7 +108,7 @@ class Hits:
         table = pa.table({**own, **{called: tiles.column(name) for name, called in self.names.items()}})
         if self.provenance is None:
             return table
-        return table.replace_schema_metadata({ORIGIN: json.dumps(self.provenance.as_dict())})
+        return table.replace_schema_metadata({ORIGIN: to_json(self.provenance.as_dict())})
 
     def to_dataset(self) -> "Dataset":
         """Give the hits as a `datasets.Dataset`, in the columns of `to_table`; `save_to_disk` and `to_parquet` keep it.

@@ -27,7 +27,8 @@ LABELS_KNOWN = "labels known"
 
 MEANINGS = {
     UNTRAINED: "the same model with random weights, aligned as its own training pairs ask for",
-    BAND_STATISTICS: "mean and standard deviation of each band; across sensors as least squares on training pairs predicts them",
+    BAND_STATISTICS: "mean and standard deviation of each band that a model here sees; across sensors as least squares on training "
+    "pairs predicts them",
     LABELS_KNOWN: "a ranking by the cosine of the label sets themselves",
 }
 

@@ -58,7 +58,7 @@ from csmae_hf.evaluation.run_tiles import (
     load_run_tiles,
 )
 from csmae_hf.evaluation.tables import Table, class_table, differences_table, scores_table, summarize
-from csmae_hf.evaluation.trainings import group_trainings
+from csmae_hf.evaluation.trainings import group_trainings, training_remarks
 from csmae_hf.files import write_atomically
 from csmae_hf.sample.generate import is_generated
 
@@ -144,7 +144,8 @@ def retrieve(
     alignments |= {group: evaluations[members[0]].choice.method for group, members in groups.items()}
     measured = {name: one.results for name, one in baselines.items()}
     measured[BAND_STATISTICS] = measure_band_statistics(*found[BAND_STATISTICS], measure)
-    measured[LABELS_KNOWN] = measure_labels_known(next(iter(found.values()))[0], measure)
+    every = {sensor: one for embeds, _ in reversed(found.values()) for sensor, one in embeds.items()}
+    measured[LABELS_KNOWN] = measure_labels_known(every, measure)
     provenances = {
         name: _provenance(name, made_with[name], evaluation, found[name][0], options)
         for name, evaluation in evaluations.items()
@@ -296,6 +297,9 @@ def _write_all(
         tables["probes"] = probes_table(first.probes)
     tables["classes"] = class_table(trainings, differences, options.k)
     said = [f"{_label(name, provenances)}{one.sentence()}." for name, one in provenances.items()]
+    if read := read_otherwise(options):
+        said.append(f"Pixels were read with {', '.join(f'--{name} {value}' for name, value in read.items())}.")
+    said += [remark for name in provenances for remark in training_remarks(name, tiles.splits, options.data)]
     shown = [
         (
             f"Of {first_name}; of the others in their folders.\n"
@@ -355,6 +359,12 @@ def _summary(
     }
 
 
+def read_otherwise(options: RetrievalOptions) -> dict[str, Any]:
+    """Options by which pixels are read in another way than by default: numbers of the same tiles differ by them."""
+    plain, names = RetrievalOptions(), ("bands", "units", "level", "pair", "suspect", "unusable")
+    return {name: value for name in names if (value := getattr(options, name)) != getattr(plain, name)}
+
+
 def folder_names(models: Sequence[str]) -> list[str]:
     """A folder for the results of each model: the last part of its name, or all of it where two would be the same."""
     last = [Path(name).name for name in models]
@@ -381,6 +391,8 @@ def _write_one(
         "data": provenance.data,
         "generated": provenance.generated,
         "provenance": provenance.as_dict(),
+        "read": read_otherwise(options),
+        "remarks": training_remarks(name, tiles.splits, options.data),
         "seed": options.seed,
         "resamples": options.resamples,
         "skipped_tiles": tiles.skipped,

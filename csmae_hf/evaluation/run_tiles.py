@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,8 @@ def embed_all(
         Where the embeds of each training lie, then those of each model with random weights, and the band statistics.
     """
     trained, blank = [], []
-    statistics: Callable[[], Job] | None = None
+    processors: list[Any] = []
+    measured: dict[str, None] = {}  # sensors of any model
     for group, members in groups.items():
         for name in members:
             model, processor = (
@@ -128,9 +129,10 @@ def embed_all(
                 else load_encoder(name, trust_remote_code=options.trust_remote_code)
             )
             sensors = _sensors(model, tiles.dataset, options)
+            processors.append(processor)
+            measured |= dict.fromkeys(sensors)
             embed = partial(_embed, processor=processor, sensors=sensors, tiles=tiles, options=options, state=state)
             trained.append(embed(name, model, with_train=with_train))
-        statistics = statistics or partial(_embed_statistics, embed, processor, tiles.dataset, sensors)
         if options.untrained:
             set_seed(options.seed)
             random_model = _untrained(model, options)
@@ -138,20 +140,32 @@ def embed_all(
                 logger.warning("%s does not say how its weights are drawn: it is not measured untrained.", group)
                 continue
             blank.append(embed(baseline_name(UNTRAINED, group, groups), random_model, with_train=with_train))
-    return [*trained, *blank, *([statistics()] if statistics is not None else [])]
+    processor = _statistics_processor(processors, tiles.dataset, list(measured))
+    embed = partial(_embed, sensors=list(measured), tiles=tiles, options=options, state=state, with_train=True)
+    statistics = embed(BAND_STATISTICS, BandStatistics(processor.sensors), processor=processor)
+    return [*trained, *blank, statistics]
 
 
-def _embed_statistics(embed: Callable[..., Job], processor: Any, dataset: Dataset, sensors: Sequence[str]) -> Job:
-    """Embed by band statistics, of what a processor makes of pixels; of one that reads none, what CSMAE's makes of all their bands."""
-    if hasattr(processor, "collator"):
-        bands = {
-            sensor: list(getattr(dataset.features[sensor], "bands", dataset.features[sensor])) for sensor in sensors
-        }
-        names = [band for of_sensor in bands.values() for band in of_sensor]
-        processor = CSMAEImageProcessor(
-            sensors=bands, band_mean=dict.fromkeys(names, 0.0), band_std=dict.fromkeys(names, 1.0)
-        )
-    return embed(BAND_STATISTICS, BandStatistics(processor.sensors), processor=processor, with_train=True)
+def _statistics_processor(processors: Sequence[Any], dataset: Dataset, sensors: Sequence[str]) -> Any:
+    """What reads pixels for the band statistics: all bands that any of the models sees, whichever is named first.
+
+    That is the models' own processor where they share one, else CSMAE's; of models that read no pixels, with all bands of the data.
+    """
+    readers = [one for one in processors if not hasattr(one, "collator")]
+    bands = {
+        sensor: list(dict.fromkeys(band for one in readers for band in one.sensors.get(sensor, ())))
+        for sensor in sensors
+    }
+    if readers and all(list(one.sensors.get(sensor, ())) == bands[sensor] for one in readers for sensor in sensors):
+        return readers[0]
+    for sensor in sensors:
+        feature = dataset.features[sensor]
+        bands[sensor] = bands[sensor] or list(getattr(feature, "bands", feature))
+    names = [band for of_sensor in bands.values() for band in of_sensor]
+    own = {name: getattr(one, name) for one in readers[:1] for name in ("size", "units")}
+    return CSMAEImageProcessor(
+        sensors=bands, band_mean=dict.fromkeys(names, 0.0), band_std=dict.fromkeys(names, 1.0), **own
+    )
 
 
 def _untrained(model: torch.nn.Module, options: RetrievalOptions) -> torch.nn.Module | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from csmae_hf.embedding.without_paths import public_name
+
 ARGUMENTS_NAME = "arguments.yaml"
 """File of a training's folder with every argument, defaults included."""
 
@@ -48,6 +50,37 @@ def group_trainings(models: Sequence[str]) -> dict[str, list[str]]:
         else:
             groups.append((settings, [name], [seed]))
     return {_name_of(members): members for _, members, _ in groups}
+
+
+def training_remarks(model: str, splits: Sequence[str | None], data: str | None) -> list[str]:
+    """Say where a model's own record says that it has seen the tiles it is measured on, or was chosen by them.
+
+    Args:
+        model: Folder or Hub name.
+        splits: Of queries and archive; None for all tiles.
+        data: Their data. A training on data of another name is no matter of these.
+
+    Returns:
+        Sentences; none where nothing speaks against it.
+    """
+    record = _read(Path(model) / ARGUMENTS_NAME)
+    if not record or public_name(str(record.get("data"))) != public_name(str(data)):
+        return []
+    remarks = []
+
+    def meet(split: Any) -> bool:
+        return split is not None and (split == "all" or split in splits or None in splits)
+
+    trained_on = record.get("train_split", "train")
+    if meet(trained_on):
+        remarks.append(f"{model} was pre-trained on tiles that are measured here (split {trained_on}).")
+    if record.get("load_best_model_at_end") and meet(record.get("eval_split")):
+        metric = record.get("metric_for_best_model") or "loss"
+        remarks.append(
+            f"{model} is the best of its run by {metric} on the split {record['eval_split']}, which is measured here: what it scores "
+            "there flatters it."
+        )
+    return remarks
 
 
 def _read(path: Path) -> dict[str, Any]:

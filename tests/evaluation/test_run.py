@@ -16,8 +16,11 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from table_again import table_again
 from transformers import AutoConfig
 
@@ -26,6 +29,7 @@ from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.embedding import shards
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_batches
+from csmae_hf.embedding.encoder import load_encoder
 from csmae_hf.embedding.file_encoder import FileEncoder
 from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.evaluation import run_tiles
@@ -33,6 +37,7 @@ from csmae_hf.evaluation.pictures import chart_groups
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import folder_names, retrieve
 from csmae_hf.evaluation.run_tiles import load_run_tiles
+from csmae_hf.evaluation.trainings import training_remarks
 from csmae_hf.metrics.ranking import headlines
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.visualize import abbreviate
@@ -535,6 +540,85 @@ def test_models_are_compared_and_trainings_share_one_protocol(three, sample, tmp
         if row["model"] == three[2]:
             found = differences[1, row["direction"], "class", row["class"], "f1_of_means"]
             assert [float(row[name]) for name in ("difference", "lower", "upper")] == pytest.approx(found[:3], abs=1e-6)
+
+
+class RedAlone:
+    """An encoder of one band of Sentinel-2."""
+
+    sensors = {"s2": ["B04"]}  # noqa: RUF012
+    width = 2
+    provenance_fields = {"version": 1}  # noqa: RUF012
+
+    def embed(self, pixels, sensor):
+        return torch.cat([pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))], 1)
+
+
+def test_baselines_are_those_of_all_models_whichever_is_named_first(model, sample, tmp_path):
+    ids = load_bigearthnet(str(sample))["id"][:]
+    table = {"id": ids, "s1": [[float(number), 1.0] for number in range(len(ids))]}
+    pq.write_table(pa.table(table), tmp_path / "s1.parquet")
+    others = {"red": RedAlone(), "of a file": FileEncoder({"s1": tmp_path / "s1.parquet"})}
+    wanted = {"resamples": 0, "alignment": "none"}
+    first = retrieve([], options(sample, tmp_path / "a", **wanted), {**others, "ours": as_encoder(model)})
+    alone = retrieve([str(model)], options(sample, tmp_path / "b", **wanted))
+    for name in ("band statistics", "labels known"):
+        found, expected = (
+            {one.name: one.scores["f1_of_means"] for one in outcome.baselines[name]} for outcome in (first, alone)
+        )
+        assert sorted(found) == ["s1 -> s1", "s1 -> s2", "s2 -> s1", "s2 -> s2"]
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def as_encoder(folder):
+    """A model of ours as an encoder of any kind."""
+    model, processor = load_encoder(str(folder))
+
+    class Ours(torch.nn.Module):
+        sensors, width, provenance_fields = processor.sensors, model.config.hidden_size, {"ours": True}
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def embed(self, pixels, sensor):
+            return self.model(**{sensor: pixels / 1000}).embeds[sensor]
+
+    return Ours()
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({}, []),
+        ({"train_split": "all"}, ["was pre-trained on tiles that are measured here (split all)"]),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "f1"}, ["is the best of its run by f1"]),
+        ({"load_best_model_at_end": True, "eval_split": "train"}, []),
+        ({"load_best_model_at_end": True, "eval_split": "test"}, ["is the best of its run by loss on the split test"]),
+        ({"train_split": "all", "data": "/elsewhere/another"}, []),
+    ],
+)
+def test_a_model_that_saw_or_was_chosen_by_the_tiles_is_said_to(record, said, sample, tmp_path):
+    (tmp_path / "run").mkdir()
+    plain = {"seed": 1, "data": f"/moved/{sample.name}", "train_split": "train", "eval_split": "validation"}
+    (tmp_path / "run" / "arguments.yaml").write_text(yaml.safe_dump(plain | record))
+    found = training_remarks(str(tmp_path / "run"), ("validation", "test"), str(sample))
+    assert len(found) == len(said)
+    assert all(words in remark for words, remark in zip(said, found, strict=True))
+
+
+def test_how_pixels_were_read_and_what_a_model_saw_stand_below_every_table(model, sample, tmp_path):
+    shutil.copytree(model, tmp_path / "run")
+    record = {"seed": 1, "data": str(sample), "train_split": "all"}
+    (tmp_path / "run" / "arguments.yaml").write_text(yaml.safe_dump(record))
+    wanted = options(sample, tmp_path / "out", suspect="accept", unusable="skip", resamples=0, alignment="none")
+    outcome = retrieve([str(tmp_path / "run")], wanted)
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["metadata"]["read"] == {"suspect": "accept", "unusable": "skip"}
+    (remark,) = document["metadata"]["remarks"]
+    tables = [(tmp_path / "out" / "tables" / f"{name}.md").read_text() for name in ("scores", "classes")]
+    for text in (outcome.table, *tables):
+        assert "Pixels were read with --suspect accept, --unusable skip." in text
+        assert remark in text
 
 
 def test_nothing_is_chosen_on_tiles_that_are_reported(three, sample, tmp_path):
