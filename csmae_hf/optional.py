@@ -10,6 +10,7 @@ REQUIREMENTS: dict[str, str] = {
     "milvus_lite": "milvus-lite>=2.5",
     "pymilvus": "pymilvus>=2.5",
     "rasterio": "rasterio>=1.3",
+    "shapely": "shapely>=2.0",
     "sklearn": "scikit-learn>=1.4",
 }
 """What pip installs for each module, as the extras of `setup.cfg` have it."""

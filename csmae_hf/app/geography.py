@@ -58,7 +58,13 @@ def place_of(tile: Mapping[str, Any]) -> Place | None:
         return None
     if geometry["type"] == "Point":
         return Place((tuple(geometry["coordinates"]),))
-    corners = geometry["coordinates"][0]
+    parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    # Cut at the antimeridian: the corners, without those of the cut, as if longitudes went on beyond 180.
+    corners = (
+        [(x + 360 * (x < 0), y) for part in parts for x, y in part[0][:-1] if abs(x) != 180]
+        if len(parts) > 1
+        else parts[0][0]
+    )
     return Place(tuple((float(point[0]), float(point[1])) for point in (corners[:-1] or corners)))
 
 

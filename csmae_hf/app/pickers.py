@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from csmae_hf.search.filter_language import columns_of
-from csmae_hf.search.places import COLUMNS
+from csmae_hf.search.places import COLUMNS, PLACE_COLUMNS
 
 MOST_VALUES = 60
 """A column of text with more values has no picker; the filter can still be typed."""
 
-_NOT_PICKED = {"id", "s1_id", *COLUMNS}
+_NOT_PICKED = {"id", "s1_id", *COLUMNS, *PLACE_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def compose_filter(picked: Mapping[str, Any], pickers: Sequence[Picker], typed: 
         elif picker.kind == "time" and value:
             first, last = (str(end or "").strip() for end in value)
             parts += [f"{name} >= {_quoted(first)}"] if first else []
-            # A day is meant as a whole: until its last second.
-            parts += [f"{name} <= {_quoted(last if 'T' in last else last + 'T23:59:59')}"] if last else []
+            parts += [f"{name} <= {_quoted(last)}"] if last else []
     if typed := typed.strip():
         parts.append(f"({typed})" if parts else typed)
     return " and ".join(parts)

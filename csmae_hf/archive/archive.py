@@ -21,6 +21,7 @@ from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import are_generated, is_generated
+from csmae_hf.search.areas import Areas
 from csmae_hf.search.build_index import build_index, measure_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_values
@@ -163,6 +164,7 @@ class Archive(Held):
         sensor: str | None = None,
         k: int = 10,
         filter: str | None = None,
+        areas: Areas | None = None,
         archive_sensor: str | None = None,
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
@@ -180,6 +182,7 @@ class Archive(Held):
             sensor: Sensor of the query; may be left out where the archive has one.
             k: Results per query.
             filter: Which tiles may be found, in the language of `csmae_hf.search.filter_language`.
+            areas: What `within('NAME')` in the filter names: by name GeoJSON or the path of a file of it, or a function of the name.
             archive_sensor: Whose embeds to search; default the query's sensor, where the archive has it, else the archive's only one.
             like: Ids of tiles that the query is moved towards.
             unlike: Ids of tiles that the query is moved away from.
@@ -209,7 +212,7 @@ class Archive(Held):
         said = Said(unit, level, None if order is None else tuple(order))
         selection, unknown = None, []
         if filter is not None and filter.strip():
-            where = parse_filter(filter, self.tiles.schema)
+            where = parse_filter(filter, self.tiles.schema, areas)
             selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
             unknown = unknown_values(where, self.tiles)
         queries = move_queries(self, make_queries(self, query, asked, said, suspect), target, like, unlike)

@@ -12,7 +12,7 @@ from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.unit_rules import units_column
 from csmae_hf.data.units import said_units
 from csmae_hf.search.ids import ID
-from csmae_hf.search.places import footprint_columns
+from csmae_hf.search.places import PLACE_COLUMNS, footprint_columns, is_bbox, with_places
 
 if TYPE_CHECKING:
     from datasets import Dataset  # at run time it would import pandas
@@ -36,8 +36,8 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str], units: Mapping[str, 
     """Take a dataset's metadata: whatever has one value a tile, or a list of them, classes by name; of GeoTIFFs where they lie.
 
     No pixels are read. `sensors` names the pixel columns. A column `units_SENSOR` has the units that are said of tiles, or else those
-    of `units`, the processor's own; pictures are drawn by them. `labels` is a list even where the dataset has one class a tile. A
-    warning names columns that are left out, such as pictures and nested ones.
+    of `units`, the processor's own; pictures are drawn by them. `labels` is a list even where the dataset has one class a tile. Where
+    a tile lies is in the columns of [`with_places`]. A warning names columns that are left out, such as pictures and nested ones.
 
     Returns:
         A table with `id` first; where the dataset has no such column, the row numbers.
@@ -52,6 +52,11 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str], units: Mapping[str, 
         if name in sensors or isinstance(feature, Tile):
             continue
         kind = _plain_type(feature)
+        if name == "bbox" and isinstance(feature, dict):
+            column = plain.select_columns([name]).with_format("arrow")[:].column(name)
+            if is_bbox(column.type):
+                columns[name] = column
+                continue
         if kind is None:
             left_out.append(name)
             continue
@@ -71,7 +76,7 @@ def metadata_of(dataset: "Dataset", sensors: Sequence[str], units: Mapping[str, 
         )
     ids = columns.pop(ID).cast(pa.string()) if ID in columns else pa.array(map(str, range(len(dataset))), pa.string())
     check_ids(ids.to_pylist())
-    return pa.table({ID: ids, **columns, **footprint_columns(dataset)})
+    return with_places(pa.table({ID: ids, **columns, **footprint_columns(dataset)}))
 
 
 def _plain_type(feature: Any) -> pa.DataType | None:
@@ -131,10 +136,12 @@ def with_units_columns(tiles: pa.Table, others: pa.Table, sensors: Sequence[str]
 def in_columns(tiles: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring metadata into the columns of another table; those that it lacks are None.
 
+    Places that the other does not keep, an archive from before they were kept, are left out: filters find them by other columns.
+
     Raises:
         ValueError: If it has columns that the other lacks, or of a type that does not fit.
     """
-    extra = [name for name in tiles.column_names if name not in schema.names]
+    extra = [name for name in tiles.column_names if name not in (*schema.names, *PLACE_COLUMNS)]
     if extra:
         raise ValueError(
             f"The tiles have columns that the archive lacks: {', '.join(extra)}. Leave them out with remove_columns."

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ class IntermixedParser(argparse.ArgumentParser):
     """Takes positional arguments together, wherever options stand between them; so one may be left out."""
 
     _inside = False
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-[.\d]")  # so that -9.5,38,-9,39 is a value too, and no option
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See `argparse`."""

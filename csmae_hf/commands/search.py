@@ -44,8 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where",
         metavar="FILTER",
-        help="which tiles may be found, such as \"country = 'Austria' and season in ('Summer', 'Fall')\"; see docs/archive.md",
+        help="which tiles may be found, such as \"country = 'Austria' and season in ('Summer', 'Fall')\"; see docs/filters.md",
     )
+    parser.add_argument(
+        "--bbox", metavar="W,S,E,N", help="only tiles that meet this box of degrees; W > E crosses the antimeridian"
+    )
+    parser.add_argument("--within", metavar="FILE", help="only tiles that meet the areas of a file of GeoJSON")
+    parser.add_argument("--near", metavar="LON,LAT,KM", help="only tiles no further than KM kilometres from a point")
     for name, way in (("--like", "towards"), ("--unlike", "away from")):
         parser.add_argument(
             name, type=split_names, default=[], metavar="ID,ID", help=f"tiles to move the queries {way}"
@@ -85,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     said = image_options(arguments)
     of_query = {name: said[name] for name in ("bands", "units", "level") if name in said}
     hits = archive.search(
-        arguments.query or None, filter=arguments.where, suspect=arguments.suspect, **chosen, **of_query
+        arguments.query or None, filter=_filter(arguments), areas=Path, suspect=arguments.suspect, **chosen, **of_query
     )
     say(hits.to_json() if arguments.format == "json" else hits.to_text())
     for path in arguments.out:
@@ -96,6 +101,25 @@ def run(arguments: argparse.Namespace) -> None:
             if is_picture
             else write_hits(hits, path, overwrite=arguments.overwrite),
         )
+
+
+def _filter(arguments: argparse.Namespace) -> str | None:
+    """What `--where` and the options of places ask for together, as one filter, in which `within` names a file."""
+    parts = [f"({arguments.where})"] if arguments.where and arguments.where.strip() else []
+    for option, form, count in (("bbox", "W,S,E,N", 4), ("near", "LON,LAT,KM", 3)):
+        given = getattr(arguments, option)
+        if given is None:
+            continue
+        try:
+            numbers = [float(number) for number in given.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != count:
+            raise ValueError(f"--{option} {given}: expected {count} numbers, {form}, in degrees.")
+        parts.append(f"{option}({', '.join(map(repr, numbers))})")
+    if arguments.within is not None:
+        parts.append("within('" + arguments.within.replace("'", "''") + "')")
+    return " and ".join(parts) or None
 
 
 def draw(archive: "Archive", hits: "Hits", path: Path, given: str | None, said: dict[str, Any]) -> Path:

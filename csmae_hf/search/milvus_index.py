@@ -19,9 +19,9 @@ import torch
 
 from csmae_hf.optional import needs_package
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.filter_language import columns_of, milvus_of, milvus_time
 from csmae_hf.search.ids import ID, TileRows
 from csmae_hf.search.index import ArchiveIndex, Found, Selection
+from csmae_hf.search.milvus_filter import is_whole, milvus_columns, milvus_of, milvus_values
 from csmae_hf.search.nearest import rerank
 from csmae_hf.search.vectors import IntArray, Vectors
 
@@ -32,7 +32,7 @@ MILVUS_URI = "CSMAE_MILVUS_URI"
 
 VECTOR = "embed"
 
-_UNKNOWN: dict[str, Any] = {"text": "", "number": 0, "truth": False, "time": 0}
+_UNKNOWN: dict[str, Any] = {"text": "", "number": 0, "truth": False, "time": 0, "hour": 0, "span": 0}
 """By kind of a column: what stands for a value that is not known, and is marked so beside it."""
 
 _INSERT_ROWS = 1000
@@ -74,8 +74,8 @@ class MilvusIndex(ArchiveIndex):
         self.client, self.embedded = connect(uri, token), is_embedded(uri)
         name = collection or collection_name(vectors, tiles)
         self.parameters: dict[str, Any] = {"uri": uri, "collection": name, "effort": effort}
-        self.columns = columns_of(tiles.schema)
-        self.fields = {column: f"c{place}" for place, column in enumerate(self.columns)}
+        self.columns = milvus_columns(tiles.schema)
+        self.fields = {column: f"d{place}" for place, column in enumerate(self.columns)}
         complete = self._is_complete()
         if not complete and self.client.has_collection(name) and name != (own := collection_name(vectors, tiles)):
             logger.warning("Collection %s holds something else and is left alone; %s is used.", name, own)
@@ -130,6 +130,8 @@ class MilvusIndex(ArchiveIndex):
         if count > _MOST_RESULTS or (selection is not None and not len(selection.rows)) or not count:
             return ExactIndex(self.vectors).search(queries, k, selection)  # nothing, or more than Milvus gives
         expression = "" if selection is None else milvus_of(selection.where, self.fields, self.tiles.schema)
+        if expression is None:  # by places, or by columns that Milvus has not
+            return ExactIndex(self.vectors).search(queries, k, selection)
         rows_by_id = self._rows.of(self.tiles)
         found = torch.full((len(queries), max(count, k)), -1, dtype=torch.int64)
         options = {} if self.embedded else {"ef": max(int(self.parameters["effort"]), 2 * count)}
@@ -155,6 +157,9 @@ class MilvusIndex(ArchiveIndex):
         total = len(self.vectors)
         if not self.client.has_collection(self.collection):
             return False
+        named = {field["name"] for field in self.client.describe_collection(self.collection)["fields"]}
+        if not named >= set(self.fields.values()):
+            return False  # of another archive, or made before times were kept as they are
         self.client.load_collection(self.collection)
         if self.client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"] != total:
             return False
@@ -167,16 +172,15 @@ class MilvusIndex(ArchiveIndex):
     def _create(self) -> None:
         from pymilvus import DataType
 
-        kinds = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "truth": DataType.BOOL, "time": DataType.INT64}
+        kinds = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "truth": DataType.BOOL}
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=_MOST_TEXT)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=self.vectors.width)
         for column, (kind, many) in self.columns.items():
             size: dict[str, Any] = {"max_length": _MOST_TEXT} if kind == "text" else {}
-            size |= {"element_type": kinds[kind], "max_capacity": _MOST_ITEMS} if many else {}
-            whole = pa.types.is_integer(self.tiles.schema.field(column).type)
-            form = DataType.ARRAY if many else DataType.INT64 if whole else kinds[kind]
-            schema.add_field(self.fields[column], form, **size)
+            form = DataType.INT64 if is_whole(self.tiles.schema.field(column).type) else kinds[kind]
+            size |= {"element_type": form, "max_capacity": _MOST_ITEMS} if many else {}
+            schema.add_field(self.fields[column], DataType.ARRAY if many else form, **size)
             schema.add_field(f"{self.fields[column]}_known", DataType.BOOL)
         index = self.client.prepare_index_params()
         hnsw: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 200}}
@@ -191,25 +195,23 @@ class MilvusIndex(ArchiveIndex):
 
     def _insert(self, vectors: Vectors, tiles: pa.Table) -> None:
         for start in range(0, len(vectors), _INSERT_ROWS):
-            rows = tiles.slice(start, _INSERT_ROWS).to_pylist()
-            embeds = vectors[start : start + _INSERT_ROWS].tolist()
-            data = [{VECTOR: embed, **self._fields_of(row)} for row, embed in zip(rows, embeds, strict=True)]
-            self.client.insert(self.collection, data)
-
-    def _fields_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        fields: dict[str, Any] = {ID: row[ID]}
-        for name, (kind, many) in self.columns.items():
-            held = (row[name] or ()) if many else [row[name]]
-            values = [
-                _UNKNOWN[kind] if value is None else milvus_time(value) if kind == "time" else value for value in held
-            ]
-            if not many and kind == "text" and len(str(values[0]).encode()) > _MOST_TEXT:
-                raise ValueError(
-                    f"Column {name} of tile {row[ID]} has more than {_MOST_TEXT} bytes, the most that Milvus takes."
+            part = tiles.slice(start, _INSERT_ROWS)
+            data = [
+                {ID: name, VECTOR: embed}
+                for name, embed in zip(
+                    part.column(ID).to_pylist(), vectors[start : start + _INSERT_ROWS].tolist(), strict=True
                 )
-            fields[self.fields[name]] = values if many else values[0]
-            fields[f"{self.fields[name]}_known"] = row[name] is not None
-        return fields
+            ]
+            for column, (kind, many) in self.columns.items():
+                field = self.fields[column]
+                for row, value in zip(data, milvus_values(part.column(column)), strict=True):
+                    if not many and kind == "text" and value is not None and len(value.encode()) > _MOST_TEXT:
+                        raise ValueError(
+                            f"Column {column} of tile {row[ID]} has more than {_MOST_TEXT} bytes, the most that Milvus takes."
+                        )
+                    row[field] = ([] if many else _UNKNOWN[kind]) if value is None else value
+                    row[f"{field}_known"] = value is not None
+            self.client.insert(self.collection, data)
 
 
 def _file_within(folder: Path, uri: str) -> str | None:

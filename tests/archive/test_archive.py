@@ -469,5 +469,6 @@ def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypa
 
 
 def test_building_leaves_nan_metadata_unknown_and_pixels_out(built):
-    assert built.tiles.column_names == ["id", "labels", "country", "season", "date_s2", "elevation"]
+    own = ["id", "labels", "country", "season", "date_s2", "elevation"]
+    assert built.tiles.column_names == [*own, "longitude", "latitude", "bbox", "grid_cell"]
     assert built.tiles.column("elevation").null_count == len([row for row in range(TILES) if row % 7 == 3])
