@@ -8,7 +8,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ MOST_KILOMETRES = 20_004.0
 
 Mask = NDArray[np.bool_]
 
+_CELLS = 128  # across an area, by which most tiles are seen to lie in it or not
+_FEW = 5000  # tiles that are looked at one by one
 _LEAST_RADIUS, _GREATEST_RADIUS = 6335.0, 6400.0  # of curvature of the ellipsoid, in any direction, kilometres
 _LONGITUDE_FORMS = ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4326", "OGC:CRS84")
 
@@ -65,51 +68,91 @@ def known_places(tiles: pa.Table) -> Mask:
 
 def _bounds(tiles: pa.Table) -> NDArray[np.float64]:
     """Bounds of tiles in degrees: (N, 4) west, south, east, north; NaN where not known, east beyond 180 across the antimeridian."""
+    kept = _kept.get(id(tiles))
+    if kept is not None and kept[0]() is tiles:
+        return kept[1]
     bounds = np.full((tiles.num_rows, 4), np.nan)
     if "bbox" in tiles.column_names and is_bbox(tiles.schema.field("bbox").type):
         bounds = bbox_array(tiles.column("bbox"))
         bounds[:, 2] += 360 * (bounds[:, 0] > bounds[:, 2])
     rows = np.flatnonzero(np.isnan(bounds[:, 0]))
     if len(rows):  # an archive from before, or a table of anybody's
-        bounds[rows] = bounds_of(extents_of(tiles.take(pa.array(rows))))
+        bounds[rows] = bounds_of(extents_of(tiles, rows))
+    _kept.clear()
+    _kept[id(tiles)] = weakref.ref(tiles), bounds
     return bounds
 
 
-@dataclass(frozen=True, eq=False)
+_kept: dict[int, tuple[weakref.ref[pa.Table], NDArray[np.float64]]] = {}
+"""The bounds of the table that was asked for last, which an archive that is searched again asks for again."""
+
+
 class Region:
     """An area of any shape.
 
-    Attributes:
-        shapes: Prepared shapely geometries, each of one dimension; longitudes within -180 to 180.
+    Args:
+        parts: Its simple parts, shapely geometries with longitudes within -180 to 180.
     """
 
-    shapes: tuple[Any, ...]
+    def __init__(self, parts: Sequence[Any]):
+        shapely = import_shapely()
+        self.parts = np.array(parts, dtype=object)
+        shapely.prepare(self.parts)
+        self._tree = shapely.STRtree(self.parts)
+        self._reach = tuple(shapely.total_bounds(self.parts).tolist())
 
     def mask(self, tiles: pa.Table) -> Mask:
         """See [`Area.mask`]."""
         shapely = import_shapely()
         bounds = _bounds(tiles)
         found = np.zeros(len(bounds), dtype=bool)
-        for shape in self.shapes:
-            west, south, east, north = shape.bounds
-            for pole in (-90, 90):  # where all longitudes meet
-                if south <= pole <= north:
-                    found |= (bounds[:, 1] <= pole) & (bounds[:, 3] >= pole)
-            for turn in (0, -360, 360):  # tiles at the antimeridian are looked at from both sides
-                at = bounds + np.array([turn, 0, turn, 0])
-                rows = (at[:, 0] <= east) & (at[:, 2] >= west) & (at[:, 1] <= north) & (at[:, 3] >= south)
-                open_rows = np.flatnonzero(rows & ~found)
-                boxes = shapely.box(*at[open_rows].T)
-                flat = shapely.area(boxes) == 0  # such are no valid polygons
-                inside = shapely.contains_properly(shape, boxes) & ~flat
-                found[open_rows[inside]] = True
-                open_rows = open_rows[~inside & (flat | shapely.intersects(shape, boxes))]
-                extents = extents_of(tiles.take(pa.array(open_rows)))
-                for places, points in rings(extents):
-                    points[..., 0] += turn
-                    outlined = _outlined(shapely, points)
-                    found[open_rows[places]] |= shapely.intersects(shape, outlined)
+        west, south, east, north = self._reach
+        for pole, ends in ((-90, bounds[:, 1]), (90, bounds[:, 3])):  # where all longitudes meet
+            if south <= pole <= north:
+                found |= np.abs(ends - pole) == 0
+        for turn in (0, -360, 360):  # tiles at the antimeridian are looked at from both sides
+            at = bounds + np.array([turn, 0, turn, 0])
+            rows = np.flatnonzero(
+                (at[:, 0] <= east) & (at[:, 2] >= west) & (at[:, 1] <= north) & (at[:, 3] >= south) & ~found
+            )
+            if len(rows) > _FEW:
+                inside, outside = self._certain(shapely, at[rows])
+                found[rows[inside]] = True
+                rows = rows[~inside & ~outside]
+            if not len(rows):
+                continue
+            boxes = shapely.box(*at[rows].T)
+            flat = np.flatnonzero(shapely.area(boxes) == 0)  # such are no valid polygons
+            rows = rows[np.union1d(flat, self._pairs(shapely.intersects, boxes))]
+            for places, points in rings(extents_of(tiles, rows)):
+                points[..., 0] += turn
+                found[rows[places[self._pairs(shapely.intersects, _outlined(shapely, points))]]] = True
         return found
+
+    def _pairs(self, predicate: Callable[[Any, Any], Any], shapes: Any) -> NDArray[np.int64]:
+        """Of which shapes a predicate of any part of the area and the shape is true: their numbers."""
+        numbers, parts = self._tree.query(shapes)
+        return np.asarray(numbers[predicate(self.parts[parts], shapes[numbers])])
+
+    def _certain(self, shapely: Any, bounds: NDArray[np.float64]) -> tuple[Mask, Mask]:
+        """Which of many tiles lie in the area, and which do not, as far as a grid of cells over it says that of their bounds."""
+        west, south, east, north = self._reach
+        width, height = ((high - low) / _CELLS or 1.0 for low, high in ((west, east), (south, north)))
+        x, y = np.meshgrid(west + width * np.arange(_CELLS), south + height * np.arange(_CELLS), indexing="ij")
+        cells = shapely.box(x.ravel(), y.ravel(), x.ravel() + width, y.ravel() + height)
+        sums = []
+        for predicate in (shapely.intersects, shapely.covers):
+            marked = np.zeros(_CELLS**2)
+            marked[self._pairs(predicate, cells)] = 1
+            sums.append(np.pad(marked.reshape(_CELLS, _CELLS), ((1, 0), (1, 0))).cumsum(0).cumsum(1))
+        start, step = np.array([west, south]), np.array([width, height])
+        first = np.floor((bounds[:, :2] - start) / step - 1e-6).astype(np.int64)
+        last = np.floor((bounds[:, 2:] - start) / step + 1e-6).astype(np.int64) + 1
+        whole = ((first >= 0) & (last <= _CELLS)).all(axis=1)
+        size = (last - first).prod(axis=1)
+        (a, b), (c, d) = first.clip(0, _CELLS).T, last.clip(0, _CELLS).T
+        touched, covered = (total[c, d] - total[a, d] - total[c, b] + total[a, b] for total in sums)
+        return whole & (covered == size), touched == 0
 
 
 @dataclass(frozen=True)
@@ -135,17 +178,20 @@ class Near:
         """See [`Area.mask`]."""
         shapely = import_shapely()
         bounds = _bounds(tiles)
-        west, south, east, north = np.radians(bounds).T
+        found = np.zeros(len(bounds), dtype=bool)
+        reach = np.degrees(self.kilometres / _LEAST_RADIUS) + 1e-6  # of latitude
+        rows = np.flatnonzero((bounds[:, 1] <= self.latitude + reach) & (bounds[:, 3] >= self.latitude - reach))
+        west, south, east, north = np.radians(bounds[rows]).T
         x, y = 0.5 * (west + east), 0.5 * (south + north)
         # Distances on the sphere of radius 1, and the radii of curvature, bound those on the ellipsoid.
         away = _arc(np.radians(self.longitude), np.radians(self.latitude), x, y)
         size = np.maximum(_arc(x, y, east, south), _arc(x, y, east, north)) + 1e-9
-        with np.errstate(invalid="ignore"):
-            found = _GREATEST_RADIUS * (away + size) <= self.kilometres
-            rows = np.flatnonzero(~found & (_LEAST_RADIUS * (away - size) <= self.kilometres))
+        within = _GREATEST_RADIUS * (away + size) <= self.kilometres
+        found[rows[within]] = True
+        rows = rows[~within & (_LEAST_RADIUS * (away - size) <= self.kilometres)]
         # In this projection lengths from its middle are geodesics.
         around = f"+proj=aeqd +lat_0={self.latitude!r} +lon_0={self.longitude!r} +datum=WGS84 +units=m"
-        for places, points in outlines(extents_of(tiles.take(pa.array(rows))), around):
+        for places, points in outlines(extents_of(tiles, rows), around):
             finite = np.isfinite(points).all(axis=(1, 2))
             lengths = shapely.distance(shapely.points(0.0, 0.0), _outlined(shapely, points[finite]))
             found[rows[places[finite]]] = lengths <= 1000 * self.kilometres
@@ -295,14 +341,7 @@ def _region(shapely: Any, parts: list[Any]) -> Region:
                     shapely.intersection(moved, shapely.box(-180, -90, 180, 90)) if len(turns) > 1 else moved
                 )
             )
-    kinds = np.array([shapely.get_dimensions(part) for part in within])
-    shapes = [
-        shapely.union_all([part for part, kind in zip(within, kinds, strict=True) if kind == size])
-        for size in set(kinds)
-    ]
-    shapes = [shape for shape in shapes if not shape.is_empty]
-    shapely.prepare(shapes)
-    return Region(tuple(shapes))
+    return Region([part for part in within if not part.is_empty])
 
 
 def _check_point(longitude: float, latitude: float) -> None:

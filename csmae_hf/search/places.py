@@ -43,6 +43,7 @@ Array = NDArray[Any]
 
 _ROWS_AT_ONCE = 256  # whose pixels, where rows hold them, are in memory together
 _POINT_COLUMNS = (("longitude", "latitude"), ("lon", "lat"))
+_NAMES = ("grid_cell", "id", "s1_id")  # columns that may hold a name of BigEarthNet
 _TILE_METRES = 1200.0
 _SQUARE_METRES = 100_000.0
 _GRID_NAME = r"(?:^|_T?)(?P<square>\d{2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])_(?P<column>\d{1,2})_(?P<row>\d{1,2})$"
@@ -208,20 +209,23 @@ def place_columns(tiles: pa.Table) -> dict[str, pa.Array]:
     }
 
 
-def extents_of(tiles: pa.Table) -> Extents:
-    """Where tiles lie by their metadata, as far as it is known.
+def extents_of(tiles: pa.Table, rows: Array | None = None) -> Extents:
+    """Where tiles, all or those of some rows, lie by their metadata, as far as it is known.
 
     Of use are, in this order: the columns `COLUMNS`; `grid_cell`, `id` or `s1_id`, where it is a name of BigEarthNet that holds a
     place; `bbox`; `longitude` and `latitude`, or `lon` and `lat`.
     """
     held = set(tiles.column_names)
+    if rows is not None:
+        used = {*COLUMNS, *_NAMES, "bbox", *(name for pair in _POINT_COLUMNS for name in pair)}
+        tiles = tiles.select([name for name in tiles.column_names if name in used]).take(pa.array(rows))
     crs = np.full(tiles.num_rows, None, dtype=object)
     bounds = np.full((tiles.num_rows, 4), np.nan)
     if set(COLUMNS) <= held and _is_text(tiles.schema.field("crs").type):
         crs[:] = tiles.column("crs").to_pylist()
         bounds = np.stack([_numbers(tiles.column(name)) for name in COLUMNS[1:]], axis=1)
         bounds[~np.isfinite(bounds).all(axis=1) | (crs == None)] = np.nan  # noqa: E711 (of each)
-    for name in ("grid_cell", "id", "s1_id"):
+    for name in _NAMES:
         open_rows = np.flatnonzero(np.isnan(bounds[:, 0]))
         if name in held and len(open_rows) and _is_text(tiles.schema.field(name).type):
             crs[open_rows], bounds[open_rows], _ = _by_names(tiles.column(name).take(pa.array(open_rows)))
@@ -439,7 +443,7 @@ def geometry_of(tile: Mapping[str, Any]) -> dict[str, Any] | None:
     bounds = [tile.get(name) for name in COLUMNS]
     if None not in bounds:
         return Footprint(*bounds).to_polygon()  # type: ignore[arg-type]
-    for name in ("grid_cell", "id", "s1_id"):
+    for name in _NAMES:
         footprint = grid_footprint(str(tile.get(name) or ""))
         if footprint is not None:
             return footprint.to_polygon()
