@@ -23,11 +23,12 @@ TEST_JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo shipped test bench lint install clean milvus docs
+.PHONY: help demo shipped test filters bench lint install clean milvus docs
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
 	@echo "make test   the whole test suite, with the linters"
+	@echo "make filters  ten thousand filters at random against plain Python"
 	@echo "make bench  measure speed beside the yardsticks; about a quarter of an hour on two cores"
 	@echo "make docs   the documentation as a site, with search and the reference: docs/_build/html"
 
@@ -59,6 +60,10 @@ shipped: $(STAMP)
 
 test: $(STAMP) $(TORCHAO)/.installed lint
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(TORCHAO) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
+# Ten thousand filters at random against plain Python; the tests try some hundreds.
+filters: $(STAMP)
+	CSMAE_RANDOM_FILTERS=10000 $(RUN) -m pytest tests/search/test_filters_at_random.py -q
 
 # For the tests alone: where it is installed, every import of Transformers prints what it finds missing of a GPU.
 $(TORCHAO)/.installed: $(STAMP)

@@ -98,7 +98,10 @@ class Page:
                         ]
                 self.picked[picker.column] = widgets
             self.where = gr.Textbox(
-                label="And, typed", placeholder="country = 'Austria' and season != 'Winter'", elem_id="where", lines=2
+                label="And, typed",
+                placeholder="country = 'Austria' and date_s2 <= '2017-08-31' and near(13.4, 48.2, 50)",
+                elem_id="where",
+                lines=2,
             )
         self.go = gr.Button("Search", variant="primary", elem_id="go")
         with gr.Accordion("Bring an image", open=False):

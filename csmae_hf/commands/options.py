@@ -24,10 +24,6 @@ class IntermixedParser(argparse.ArgumentParser):
 
     _inside = False
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self._negative_number_matcher = re.compile(r"-[.\d]")  # so that -9.5,38,-9,39 is a value too, and no option
-
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See `argparse`."""
         if self._inside:  # called by what is called below
@@ -37,6 +33,11 @@ class IntermixedParser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self._inside = False
+
+
+def take_negative_lists(parser: argparse.ArgumentParser) -> None:
+    """Let `-9.5,38,-9,39` be a value, as `-9.5` is by itself, and no option."""
+    parser._negative_number_matcher = re.compile(r"-[.\d]")  # argparse has no public way
 
 
 def say(text: object) -> None:

@@ -17,6 +17,7 @@ from .options import (
     model_options,
     say,
     split_names,
+    take_negative_lists,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command line is made of."""
+    take_negative_lists(parser)
     add_archive(parser)
     parser.add_argument(
         "--query",

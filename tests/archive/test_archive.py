@@ -468,6 +468,23 @@ def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypa
     assert built == [TILES, TILES - 1, TILES]
 
 
+def test_an_archive_from_before_places_takes_more_tiles(archive, dataset):
+    before = archive.tiles.drop_columns(["longitude", "latitude", "bbox", "grid_cell"])
+    old = Archive(before, archive.vectors, archive.identity, model=archive._model, processor=archive._processor)
+    old.add(make_dataset(1, first=900, seed=9), progress=False)
+    assert old.tiles.column_names == before.column_names
+    assert len(old) == TILES + 1
+
+
+def test_a_place_filter_counts_the_tiles_without_a_place(archive):
+    pytest.importorskip("shapely", reason="pip install shapely")
+    hits = archive.search("tile_0003", sensor="s1", filter="not near(13.5, 48.2, 10)")
+    assert len(hits.ids[0]) == 0
+    assert hits.notes[0] == (
+        f"Of {TILES} of {TILES} tiles the place is not known: no filter by place finds them, nor its negation."
+    )
+
+
 def test_building_leaves_nan_metadata_unknown_and_pixels_out(built):
     own = ["id", "labels", "country", "season", "date_s2", "elevation"]
     assert built.tiles.column_names == [*own, "longitude", "latitude", "bbox", "grid_cell"]

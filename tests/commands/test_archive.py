@@ -243,6 +243,63 @@ def test_a_real_geotiff_folder_is_a_query_and_real_tiles_lie_where_they_lie(
     assert grid_footprint(band.parent.name) == (f"EPSG:{crs.to_epsg()}", *bounds), "its name says it as well"
 
 
+def test_tiles_are_found_by_place(folder, tiles, tmp_path, capsys, caplog):
+    pytest.importorskip("rasterio", reason="pip install rasterio")
+    shapely = pytest.importorskip("shapely", reason="pip install shapely")
+    kept = (
+        Archive.load(folder / "archive")
+        .tiles.select(["id", "longitude", "latitude", "bbox", "grid_cell", "country"])
+        .to_pylist()
+    )
+    tile = next(tile for tile in kept if tile["country"] == "Portugal")
+    assert tile["grid_cell"] == "_".join(tile["id"].split("_")[5:])[1:]
+    west, south, east, north = tile["bbox"].values()
+    assert west < tile["longitude"] < east < 0
+    assert south < tile["latitude"] < north
+
+    def ids(*arguments):
+        capsys.readouterr()
+        assert (
+            search(
+                folder,
+                "--query",
+                tiles["id"][0],
+                "--sensor",
+                "s1",
+                "--k",
+                "24",
+                "--include-self",
+                "--format",
+                "json",
+                *arguments,
+            )
+            == 0
+        )
+        (answer,) = json.loads(capsys.readouterr().out)["queries"]
+        return {hit["id"] for hit in answer["hits"]}
+
+    (tmp_path / "it's.geojson").write_text(json.dumps(shapely.geometry.mapping(shapely.box(-9.6, 36, -6, 42.5))))
+    portugal = {tile["id"] for tile in kept if tile["country"] == "Portugal"}
+    assert ids("--bbox", "-9.6,36,-6,42.5") == ids("--within", str(tmp_path / "it's.geojson")) == portugal
+    assert tile["id"] in ids("--near", f"{tile['longitude']},{tile['latitude']},0")
+    named = str(tmp_path / "it's.geojson").replace("'", "''")
+    where = f"within('{named}') or country = 'Austria'"
+    assert ids("--where", where) == portugal | {tile["id"] for tile in kept if tile["country"] == "Austria"}
+    assert ids("--where", where, "--bbox", "5,36,30,72", "--where", where) == {
+        tile["id"] for tile in kept if tile["country"] == "Austria"
+    }
+    with pytest.raises(ValueError, match="is given here; a filter opens no file"):
+        Archive.load(folder / "archive").search(tiles["id"][0], sensor="s1", filter=where)
+    for arguments, message in [
+        (("--bbox", "1,2,3"), "--bbox 1,2,3: expected 4 numbers, W,S,E,N, in degrees."),
+        (("--near", "far"), "--near far: expected 3 numbers, LON,LAT,KM, in degrees."),
+        (("--within", "no.geojson"), "No file no.geojson: expected GeoJSON"),
+    ]:
+        caplog.clear()
+        assert search(folder, "--query", tiles["id"][0], "--sensor", "s1", *arguments) == 2
+        assert message in caplog.text
+
+
 def test_a_broken_value_in_the_store_is_named(folder, tiles, tmp_path, caplog):
     shutil.copytree(folder / "sample", tmp_path / "sample")
     store = tmp_path / "sample" / STORE_NAME

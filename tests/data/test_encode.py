@@ -35,6 +35,7 @@ from csmae_hf.data.metadata import acquisition_time, stand_in_key
 from csmae_hf.data.store import StoreError, TileStore
 from csmae_hf.data.tiles import load_tiles
 from csmae_hf.data.verify import verify
+from csmae_hf.search.places import footprint_columns
 
 pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -121,6 +122,11 @@ def test_the_archive_says_all_that_is_known_and_a_digest_and_a_place_of_each_val
     values = table(whole, archive_writer.VALUES_NAME)
     assert [value["key"] for value in values] == sorted(stored(whole))
     assert all(value["crs"].startswith("EPSG:326") and value["right"] - value["left"] == 1200 for value in values)
+    places = footprint_columns(data)
+    assert [place.as_py() for place in next(zip(*places.values(), strict=True))] == [
+        next(value for value in values if value["key"] == row["id"])[name]
+        for name in ("crs", "left", "bottom", "right", "top")
+    ]
     assert verify(whole, workers=0)[1:] == (2 * PAIRS, 2 * PAIRS, {})
     assert sorted(path.name for path in whole.iterdir()) == [
         ".lock",
