@@ -8,6 +8,7 @@ REQUIREMENTS: dict[str, str] = {
     "gradio": "gradio>=6.31,<7",
     "matplotlib": "matplotlib>=3.8",
     "milvus_lite": "milvus-lite>=2.5",
+    "mteb": "mteb>=2.26",
     "pymilvus": "pymilvus>=2.5",
     "rasterio": "rasterio>=1.3",
     "shapely": "shapely>=2.0",

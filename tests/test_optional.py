@@ -16,7 +16,9 @@ def test_the_packages_are_those_of_the_extras() -> None:
     settings = ConfigParser()
     settings.read(ROOT / "setup.cfg")
     extras = settings["options.extras_require"]
-    users = {line for extra in ("viz", "geo", "probe", "faiss", "milvus", "app") for line in extras[extra].split()}
+    users = {
+        line for extra in ("viz", "geo", "probe", "faiss", "milvus", "app", "mteb") for line in extras[extra].split()
+    }
     assert set(REQUIREMENTS.values()) == users
 
 

@@ -10,7 +10,7 @@ from .ending import DEBUG_HELP, log_to_terminal, run_to_end
 
 VERBS = (
     *("sample", "encode", "transcode", "verify", "info", "stats", "convert", "export_original"),
-    *("archive", "search", "serve", "plot", "push", "card", "doctor"),
+    *("archive", "search", "serve", "plot", "push", "card", "benchmark", "doctor"),
 )
 """The files beside this one, in the order of `csmae --help`: the docstring is the help, `add_arguments` says what a verb takes, and
 `run` does it."""

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark",
         metavar="ID",
-        help="data set that the results were measured on, by Hub name, for .eval_results (default: the one of --datasets)",
+        help="benchmark that the results are an entry of, by Hub name, for .eval_results (docs/benchmark.md)",
     )
     parser.add_argument(
         "--picture", metavar="PNG", help="example picture of the card (default: one beside the results, else drawn)"

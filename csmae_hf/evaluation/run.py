@@ -15,7 +15,7 @@ from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.foreign import Encoder, load_factory
 from csmae_hf.embedding.identity import Identity
-from csmae_hf.embedding.provenance import Provenance
+from csmae_hf.embedding.provenance import Provenance, hash_ids
 from csmae_hf.evaluation.alignment_choice import (
     AUTO,
     AlignmentChoice,
@@ -49,6 +49,7 @@ from csmae_hf.evaluation.results import (
 )
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run_tiles import (
+    TRAIN_SPLIT,
     Collected,
     Tiles,
     baseline_name,
@@ -386,6 +387,9 @@ def _write_one(
     aligned = alignment_as_dict(
         evaluation.choice, evaluation.by_alignment, resamples=options.resamples, seed=options.seed
     )
+    if tiles.train is not None and evaluation.choice.method != "none":
+        ids = tiles.train["id"]
+        aligned["fitted_on"] = {"split": TRAIN_SPLIT, "count": len(ids), "sha256": hash_ids(ids)}
     metadata = {
         "model": name,
         "data": provenance.data,

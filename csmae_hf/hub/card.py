@@ -5,13 +5,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jinja2
-from huggingface_hub import CardData, EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import CardData, EvalResult, ModelCardData
 
 from csmae_hf.embedding.without_paths import last_part
 from csmae_hf.evaluation.baselines import MEANINGS
 from csmae_hf.evaluation.results import SAMPLE_DATA
 from csmae_hf.hub.geo_fields import geo_fields
 from image_checks_csmae import BAND_METRES, BAND_UNIT, UNIT_NAMES
+
+HEADLINE = "f1_of_means"
+"""The score of a direction that stands where there is room for one."""
 
 SCORES = {
     "precision": "P@{k}",
@@ -20,9 +23,6 @@ SCORES = {
     "mean_pair_f1": "mean F1@{k} of the pairs",
 }
 """Metrics of a card, by their names in `results.json`, with their titles."""
-
-BENCHMARK_SCORE = "f1_of_means"
-"""The one of them that stands for a direction where there is room for one."""
 
 _TAGS = ("csmae", "remote-sensing", "earth-observation", "masked-autoencoder", "image-retrieval", "custom_code")
 _SENSOR_TAGS = {"s1": "sentinel-1", "s2": "sentinel-2"}
@@ -126,35 +126,6 @@ def render_card(template: str, metadata: CardData, **values: Any) -> str:
     return f"---\n{metadata.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
-def benchmark_entries(results: Mapping[str, Any], dataset: str, *, generated: bool) -> list[dict[str, Any]]:
-    """Give results as the Hub's `.eval_results/*.yaml` has them: of each direction, F1 of the means.
-
-    Args:
-        results: Content of `results.json`.
-        dataset: Hub name of the data set that they were measured on, whose benchmark has a task for each direction (`s1_to_s2`).
-        generated: Whether its scenes are generated.
-    """
-    protocol = results.get("protocol") or {}
-    alignment = ((results.get("metadata") or {}).get("alignment") or {}).get("method")
-    notes = [SCORES[BENCHMARK_SCORE].format(k=protocol.get("k"))]
-    notes += [
-        f"{name.replace('_', ' ')} {protocol[name]}" for name in ("query_split", "archive_split") if protocol.get(name)
-    ]
-    notes += [f"alignment {alignment}"] if alignment else []
-    notes += ["generated scenes, which say nothing of real land"] if generated else []
-    entries = [
-        EvalResultEntry(
-            dataset_id=dataset,
-            task_id=f"{entry['query_sensor']}_to_{entry['archive_sensor']}",
-            value=round(float(entry[BENCHMARK_SCORE]), 6),
-            notes="; ".join(notes),
-        )
-        for entry in results.get("directions") or []
-        if BENCHMARK_SCORE in entry
-    ]
-    return eval_result_entries_to_yaml(entries)
-
-
 def _eval_results(facts: Mapping[str, Any]) -> Iterable[EvalResult]:
     results = facts["results"]
     protocol = results.get("protocol") or {}
@@ -183,9 +154,9 @@ def baselines_of(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     for name in MEANINGS:
         entries = (results.get("baselines") or {}).get(name) or []
         of_each = {
-            f"{one['query_sensor']} -> {one['archive_sensor']}": float(one[BENCHMARK_SCORE])
+            f"{one['query_sensor']} -> {one['archive_sensor']}": float(one[HEADLINE])
             for one in entries
-            if BENCHMARK_SCORE in one
+            if HEADLINE in one
         }
         if of_each:
             found[name] = of_each

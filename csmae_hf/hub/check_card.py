@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.without_paths import HUB_NAME
 from csmae_hf.evaluation.results import provenance_of
-from csmae_hf.hub.card import BENCHMARK_SCORE, SCORES, baselines_of
+from csmae_hf.hub.benchmarks import expected_value
+from csmae_hf.hub.card import SCORES, baselines_of
 from csmae_hf.hub.facts import RESULTS_FILE
 from csmae_hf.hub.geo_fields import ALLOWED, REQUIRED
 from csmae_hf.hub.publish_model import load_processor, load_whole, refuse_other_results
@@ -228,7 +229,6 @@ def _check_onnx(folder: Path, text: str) -> Iterator[CardFinding]:
 
 def _check_benchmarks(folder: Path, results: Mapping[str, Any]) -> Iterator[CardFinding]:
     """`.eval_results` can be read by the Hub's client, and has the numbers of the results."""
-    measured = _measured(results)
     for path in sorted((folder / ".eval_results").glob("*.yaml")):
         name = f".eval_results/{path.name}"
         try:
@@ -239,10 +239,9 @@ def _check_benchmarks(folder: Path, results: Mapping[str, Any]) -> Iterator[Card
         for entry in entries:
             if not HUB_NAME.fullmatch(str(entry.dataset_id)):
                 yield CardFinding(f"{name} names the data set {entry.dataset_id!r}: expected owner/name (--benchmark).")
-            query, _, archive = str(entry.task_id).partition("_to_")
-            value = measured.get((query, archive, BENCHMARK_SCORE))
+            value = expected_value(str(entry.task_id), results)
             if value is not None and not _is_near(entry.value, value, _SAME):
-                yield CardFinding(f"{name} has {entry.value} for {entry.task_id}, {RESULTS_FILE} has {value:.6f}.")
+                yield CardFinding(f"{name} has {entry.value} for {entry.task_id}, {RESULTS_FILE} gives {value}.")
 
 
 def _measured(results: Mapping[str, Any]) -> dict[tuple[str, str, str], float]:

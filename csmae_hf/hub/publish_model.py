@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from transformers import PreTrainedModel
 
 from configuration_csmae import CSMAEConfig
@@ -18,7 +17,10 @@ from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity
 from csmae_hf.embedding.provenance import Provenance
 from csmae_hf.embedding.without_paths import HUB_NAME, without_paths
-from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
+from csmae_hf.evaluation.benchmark import measured_benchmark
+from csmae_hf.evaluation.submission import check_submission
+from csmae_hf.hub.benchmarks import benchmark_entries, entries_text
+from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.hub.example_picture import draw_example
 from csmae_hf.hub.facts import RESULTS_FILE, read_facts
@@ -73,8 +75,7 @@ class PublishOptions:
         datasets: Hub names of the data sets it was trained on.
         onnx: Add ONNX files of the encoders, as of [`write_onnx_files`], with what they were measured to do.
         int8: The same, and each also in 8 bits.
-        benchmark: Hub name of the data set that the results were measured on, for `.eval_results`; default the one of `datasets`,
-            where it is one.
+        benchmark: Hub name of the benchmark that the results are an entry of, for `.eval_results`; default none are written.
         base_model: Hub name of the model that it was made from; default what its run or its own card says.
     """
 
@@ -176,6 +177,7 @@ def stage_model(
     published = cast(PreTrainedModel, model.base_model) if options.encoder_only else model
     results = _find_results(folder, options)
     facts = facts_of(folder, published, processor, results, options)  # before anything is written
+    entry = _entry_of(facts, options)
     place.mkdir(parents=True, exist_ok=True)
     if results is not None:
         _write_results(results, facts, place)
@@ -192,7 +194,10 @@ def stage_model(
     if wants_onnx:
         files, tiles = write_onnx_files(published, processor, place, int8=options.int8, data=options.data)
         facts |= {"onnx": files, "onnx_tiles": tiles}
-    _write_benchmark(root / benchmark_file(options.subfolder), facts, options)
+    if entry is not None:
+        path = root / benchmark_file(options.subfolder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(entry, encoding="utf-8")
     shown = _copy_picture(folder, place, options, results)
     if shown is None:
         shown = draw_example(cast(PreTrainedModel, published.base_model), processor, place / PICTURE_FILE, options.data)
@@ -250,19 +255,20 @@ def benchmark_file(subfolder: str | None) -> str:
     return f".eval_results/{(subfolder or 'retrieval').strip('/').replace('/', '-')}.yaml"
 
 
-def _write_benchmark(path: Path, facts: dict[str, Any], options: PublishOptions) -> None:
-    """Write `.eval_results`, where there are results, and the data set that they were measured on has a name on the Hub."""
-    if not facts["results"].get("directions"):
-        return
-    dataset = options.benchmark or (options.datasets[0] if len(options.datasets) == 1 else None)
-    if not dataset:
-        logger.info(
-            "No .eval_results are written: they name the data set of the results as the Hub does. Give --benchmark OWNER/NAME."
+def _entry_of(facts: Mapping[str, Any], options: PublishOptions) -> str | None:
+    """The text of `.eval_results`, where a benchmark is named; a ValueError where the results are no entry."""
+    if not options.benchmark:
+        return None
+    results = facts["results"]
+    if not results.get("directions"):
+        raise ValueError(f"--benchmark {options.benchmark} needs results: name those of run_retrieval.py (--results).")
+    benchmark = measured_benchmark(results)
+    refusals = check_submission(results, benchmark)
+    if refusals:
+        raise ValueError(
+            f"The results are no entry of a benchmark ({benchmark.name}): {refusals[0].text} Or leave out --benchmark."
         )
-        return
-    entries = benchmark_entries(facts["results"], dataset, generated=facts["synthetic_results"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    return entries_text(benchmark_entries(results, benchmark, options.benchmark))
 
 
 def load_whole(folder: Path) -> PreTrainedModel:

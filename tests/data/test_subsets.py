@@ -11,6 +11,8 @@ from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.data.load import load_data
 from csmae_hf.data.metadata import TileRow, acquisition_time, find_v1_splits, read_v1_rows
 from csmae_hf.data.subsets import SUBSETS, select_subset
+from csmae_hf.embedding.provenance import hash_ids
+from csmae_hf.evaluation.benchmark import OFFICIAL
 
 COUNTS = {  # method.md
     "BEN-14K": {"train": 7_761, "validation": 3_508, "test": 3_563},
@@ -34,6 +36,8 @@ def test_all_pairs_are_told_apart_by_the_official_lists(all_rows: list[TileRow])
         "test": 125_866,
         None: 71_042,
     }
+    for split, one in OFFICIAL["BigEarthNet-v1"].tiles.items():
+        assert hash_ids([row.id for row in all_rows if row.split == split]) == one.sha256
     assert len({row.country for row in all_rows}) == 10
     assert all(row.names.get("s1") and row.country for row in all_rows)
 
@@ -44,6 +48,8 @@ def test_a_subset_has_the_published_counts(all_rows: list[TileRow], name: str) -
     chosen = select_subset(all_rows, name)
     assert Counter(row.split for row in chosen) == COUNTS[name] == SUBSETS[name].counts
     assert len(chosen) == {"BEN-14K": 14_832, "BEN-270K": 270_470}[name]
+    for split, one in OFFICIAL[name].tiles.items():
+        assert hash_ids([row.id for row in chosen if row.split == split]) == one.sha256
     # of Serbia there is no tile of June
     months = {"BEN-14K": {7, 8}, "BEN-270K": {6, 7, 8, 9, 10, 11}}[name]
     times = [acquisition_time(row.id) for row in chosen]

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from hub_double import HubDouble
 from hub_models import run_python, save_tiny
-from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
+from huggingface_hub import ModelCard, ModelCardData
 from tiny_models import TWO_SENSORS, tiny_config
 from transformers.utils import PushToHubMixin
 
 from csmae_hf.embedding.without_paths import without_paths
-from csmae_hf.hub.card import benchmark_entries, collection_card, model_card
+from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.facts import read_facts
 from image_processing_csmae import CSMAEImageProcessor
 from modeling_csmae import CSMAEForPreTraining, CSMAEModel
@@ -237,17 +237,6 @@ def test_a_base_model_of_an_earlier_card_is_kept(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     (tmp_path / "README.md").write_text("---\nbase_model: someone/base\n---\n# x\n")
     assert "base_model: someone/base" in model_card(facts_of(tmp_path), "me/x")
-
-
-def test_benchmark_entries_are_read_back_by_the_hubs_client() -> None:
-    aligned = {**RESULTS, "metadata": {"alignment": {"method": "procrustes"}}}
-    entries = parse_eval_result_entries(benchmark_entries(aligned, "tester/tiles", generated=True))
-    assert [(entry.dataset_id, entry.task_id) for entry in entries] == [
-        ("tester/tiles", task) for task in ("s1_to_s1", "s1_to_s2", "s2_to_s1")
-    ]
-    assert [entry.value for entry in entries] == pytest.approx([0.32, 0.42, 0.52])
-    for words in ("F1@10", "archive split test", "alignment procrustes", "generated scenes"):
-        assert words in entries[0].notes
 
 
 def test_an_alignment_is_named_beside_its_numbers(facts: Facts) -> None:

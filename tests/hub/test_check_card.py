@@ -9,6 +9,8 @@ import pytest
 from hub_models import save_tiny
 
 from csmae_hf.commands.main import main
+from csmae_hf.evaluation.benchmark import OFFICIAL
+from csmae_hf.hub.benchmarks import benchmark_entries, entries_text
 from csmae_hf.hub.check_card import check_card
 from csmae_hf.hub.publish_model import PublishOptions, stage_model
 
@@ -26,6 +28,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     directions = [
         {"query_sensor": a, "archive_sensor": b, "k": 10, "n_queries": 9, "n_archive": 8}
         | {metric: 0.1 * (place + 1) + 0.0123456 for place, metric in enumerate(METRICS)}
+        | {"ndcg": 0.3123456}
         | {"intervals": {"recall": [0.1987, 0.2345]}, "random": {"mean": {"f1_of_means": 0.0512}}}
         for a in ("s1", "s2")
         for b in ("s1", "s2")
@@ -41,8 +44,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (run / "results.json").write_text(json.dumps(results))
     options = PublishOptions(license="mit", datasets=("tester/tiles",))
     out = stage_model(run, base / "out", "me/tiny", options)
-    names = ("README.md", "config.json", "preprocessor_config.json", "results.json", ".eval_results/retrieval.yaml")
-    return {name: (out / name).read_text() for name in names}
+    names = ("README.md", "config.json", "preprocessor_config.json", "results.json")
+    entries = entries_text(benchmark_entries(results, OFFICIAL["BEN-14K"], "tester/tiles"))
+    return {name: (out / name).read_text() for name in names} | {".eval_results/retrieval.yaml": entries}
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ def test_what_a_push_writes_is_right(folder: Path, capsys: pytest.CaptureFixture
         ("README.md", r"(?i)trained on generated scenes", "made with generated tiles", "trained on generated scenes"),
         ("README.md", r"## Citation", "/home/me/runs\n\n## Citation", "/home/me/runs"),
         ("results.json", r'"f1_of_means": 0.31', '"f1_of_means": 0.51', "model-index"),
-        (".eval_results/retrieval.yaml", r"value: 0.31", "value: 0.81", ".eval_results/retrieval.yaml has 0.81"),
+        (".eval_results/retrieval.yaml", r"value: 31.2", "value: 81.2", ".eval_results/retrieval.yaml has 81.2"),
         (".eval_results/retrieval.yaml", r"id: tester/tiles", "id: tiles", "data set 'tiles'"),
         (".eval_results/retrieval.yaml", r"task_id", "task", "cannot be read"),
     ],
