@@ -65,7 +65,7 @@ def run_write(arguments: argparse.Namespace) -> int:
     read = {name: getattr(arguments, name) for name in ("subset", "metadata", "splits", "missing")}
     tiles = load_data(arguments.data, "all", **read)
     name = arguments.name or arguments.subset
-    benchmark = Benchmark.of(tiles, name=name, generated=bool(is_generated(arguments.data)))
+    benchmark = Benchmark.of(tiles, name=name, generated=is_generated(arguments.data))
     options = {name: getattr(arguments, name) for name in ("repository", "license", "overwrite")}
     folder = write_benchmark(tiles, benchmark, arguments.out, **options)
     say(

@@ -67,7 +67,7 @@ class Benchmark:
         tiles: The tiles of each split that is known; those of queries and archive are.
         sensors: Every one is searched by every one.
         classes: Names of the classes by which tiles are relevant.
-        generated: Whether the tiles are generated scenes.
+        generated: Whether the tiles are generated scenes; None where nobody knows.
         query_split: Split of the queries.
         archive_split: Split that is searched.
     """
@@ -76,7 +76,7 @@ class Benchmark:
     tiles: Mapping[str, TileList]
     sensors: tuple[str, ...] = ("s1", "s2")
     classes: tuple[str, ...] = LABELS
-    generated: bool = False
+    generated: bool | None = None
     query_split: str = QUERY_SPLIT
     archive_split: str = ARCHIVE_SPLIT
 
@@ -98,7 +98,7 @@ class Benchmark:
     @property
     def task(self) -> str:
         """Its name in MTEB and on the Hub, such as "BEN14KCrossSensorRetrieval": the mean over directions."""
-        plain = re.sub(r"\W|_", "", self.name)
+        plain = re.sub(r"[\W_]", "", self.name, flags=re.ASCII)
         return plain if plain.endswith(OWN_NAME) else plain + OWN_NAME
 
     def task_id(self, query_sensor: str, archive_sensor: str) -> str:
@@ -106,13 +106,13 @@ class Benchmark:
         return f"{self.task}_{query_sensor}_to_{archive_sensor}_{self.archive_split}"
 
     @classmethod
-    def of(cls, dataset: "Dataset", *, name: str | None = None, generated: bool = False) -> "Benchmark":
+    def of(cls, dataset: "Dataset", *, name: str | None = None, generated: bool | None = None) -> "Benchmark":
         """Make a benchmark of a data set: its validation tiles search its test tiles.
 
         Args:
             dataset: With columns `id`, `split`, `labels` and one a sensor, as of `load_data(..., "all")`. No pixels are read.
             name: What it is called; default the official list that these tiles are, else `OWN_NAME`.
-            generated: Whether its tiles are generated scenes.
+            generated: Whether its tiles are generated scenes; None where nobody knows. Those of official lists are none.
 
         Raises:
             ValueError: A column is missing, a split has no labelled tile, fewer than two sensors, or it is called like an official
@@ -159,7 +159,7 @@ class Benchmark:
             raise ValueError(
                 f"These are not the tiles of {name}: they are {lists}; expected {wanted}, of its official lists."
             )
-        return own if official is None else cls(name or official, tiles, sensors, tuple(classes), generated)
+        return own if official is None else cls(name or official, tiles, sensors, tuple(classes), bool(generated))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -193,9 +193,8 @@ def hash_labels(ids: Sequence[str], classes: Sequence[Sequence[str]]) -> str:
 
 
 def _official(name: str, **lists: tuple[int, str, str | None]) -> Benchmark:
-    return Benchmark(
-        name, {split: TileList(count, ids, count, labels) for split, (count, ids, labels) in lists.items()}
-    )
+    tiles = {split: TileList(count, ids, count, labels) for split, (count, ids, labels) in lists.items()}
+    return Benchmark(name, tiles, generated=False)
 
 
 OFFICIAL: dict[str, Benchmark] = {
@@ -256,29 +255,43 @@ def official_of(tiles: Mapping[str, Any]) -> str | None:
     return None
 
 
-def measured_benchmark(document: Mapping[str, Any]) -> Benchmark:
+def measured_benchmark(document: Any) -> Benchmark:
     """The benchmark that results are of by their tiles: an official one, or one on lists of their own, called `OWN_NAME`.
 
+    Args:
+        document: Content of a `results.json`.
+
     Raises:
-        ValueError: They do not say on which tiles they were measured.
+        ValueError: They do not say on which tiles they were measured, or are of no splits.
     """
-    record = provenance_of(document)
-    protocol = document.get("protocol") or {}
-    splits = [str(protocol.get(name)) for name in ("query_split", "archive_split")]
-    if record is None or not all(split in record.tiles for split in splits):
-        raise ValueError("The results do not say on which tiles of which splits they were measured: measure again.")
-    official = official_of(record.tiles)
-    if official is not None:
-        return OFFICIAL[official]
-    directions = document["directions"]
-    labelled = dict(zip(splits, (directions[0]["n_queries"], directions[0]["n_archive"]), strict=True))
-    tiles = {
-        split: TileList(one["count"], one["sha256"], labelled.get(split, one["count"]))
-        for split, one in record.tiles.items()
-    }
-    queries = document["queries"]
-    first = next(iter(queries.values()))
-    own = TileList.of(first["ids"], first["classes"])
-    tiles[splits[0]] = TileList(tiles[splits[0]].count, tiles[splits[0]].sha256, own.count, own.labels)
-    classes = sorted({name for one in queries.values() for names in one["classes"] for name in names})
-    return Benchmark(OWN_NAME, tiles, tuple(queries), tuple(classes), bool(record.generated), splits[0], splits[1])
+    try:
+        record, protocol = provenance_of(document), document["protocol"]
+        splits = [protocol["query_split"], protocol["archive_split"]]
+        if None in splits:
+            raise ValueError(
+                "The results are of all tiles, or of folds: a benchmark has a split of queries and one that is searched."
+            )
+        if record is None or not all(split in record.tiles for split in splits):
+            raise ValueError("The results do not say on which tiles of which splits they were measured: measure again.")
+        official = official_of(record.tiles)
+        if official is not None:
+            return OFFICIAL[official]
+        queries = document["queries"]
+        first = next(iter(queries.values()))
+        of_queries = TileList.of(first["ids"], first["classes"])
+        labelled = {splits[1]: document["directions"][0]["n_archive"], splits[0]: of_queries.labelled}
+        tiles = {
+            split: TileList(
+                one["count"],
+                one["sha256"],
+                labelled.get(split, one["count"]),
+                of_queries.labels if split == splits[0] else None,
+            )
+            for split, one in record.tiles.items()
+        }
+        classes = sorted({name for one in queries.values() for names in one["classes"] for name in names})
+        return Benchmark(OWN_NAME, tiles, tuple(queries), tuple(classes), record.generated, splits[0], splits[1])
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+        raise ValueError(
+            f"These are no results of run_retrieval.py, or not whole: {type(error).__name__} {error}."
+        ) from error

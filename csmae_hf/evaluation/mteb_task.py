@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from csmae_hf.archive.held import Held
 from csmae_hf.data.labels import class_names, labels_of
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.data.unit_rules import units_column
@@ -29,15 +30,16 @@ from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
-from csmae_hf.embedding.provenance import alignment_hash
+from csmae_hf.embedding.provenance import alignment_hash, hash_ids
 from csmae_hf.embedding.without_paths import public_name
-from csmae_hf.evaluation.benchmark import RESULTS, Benchmark
+from csmae_hf.evaluation.benchmark import RESULTS, Benchmark, official_of
 from csmae_hf.metrics.labels import BoolArray, IntArray, PackedLabels, multi_hot
 from csmae_hf.metrics.ranking import mean_scores, query_scores
 from csmae_hf.metrics.trec import CUTS, gains
 from csmae_hf.optional import needs_package
 from csmae_hf.search.ids import ID
 from csmae_hf.search.nearest import top_k
+from csmae_hf.search.vectors import numpy_array
 
 try:
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -55,8 +57,14 @@ MOST_PAIRS = 50_000_000
 _LANGUAGE = ["zxx-Zxxx"]  # no linguistic content
 _TREC_NAMES = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 
-REFERENCE = "https://bigearth.net"
-LICENSE = "https://cdla.dev/permissive-1-0/"
+_BIGEARTHNET: dict[str, Any] = {
+    "reference": "https://bigearth.net",
+    "date": ("2017-06-01", "2018-05-31"),
+    "license": "https://cdla.dev/permissive-1-0/",
+    "annotations_creators": "derived",
+    "sample_creation": "found",
+}
+"""What is known of the data of official lists."""
 
 
 class _CrossSensorTask(AbsTaskRetrieval):
@@ -142,12 +150,17 @@ def cross_sensor_task(
     Raises:
         ValueError: The tiles are not those of the benchmark, there are more than `MOST_PAIRS` pairs, or as of `Benchmark.of`.
     """
-    found = Benchmark.of(tiles, generated=bool(benchmark and benchmark.generated))
+    found = Benchmark.of(tiles)
     benchmark = benchmark or found
-    if {split: one.sha256 for split, one in found.tiles.items()} != {
-        split: one.sha256 for split, one in benchmark.tiles.items() if split in found.tiles
-    }:
-        raise ValueError(f"These are not the tiles of {benchmark.name}: load all of its splits, without a limit.")
+    for split in (benchmark.query_split, benchmark.archive_split):
+        own, wanted = found.tiles.get(split), benchmark.tiles[split]
+        if own is None or own.sha256 != wanted.sha256:
+            raise ValueError(
+                f"These are not the tiles of {benchmark.name}: its split {split} has {wanted.count}, given are "
+                f"{own.count if own else 0}. Load all of its splits, without a limit."
+            )
+        if wanted.labels not in (None, own.labels):
+            raise ValueError(f"The tiles of {split} have other labels than those of {benchmark.name}.")
     pairs = benchmark.queries.labelled * benchmark.archive.labelled
     if pairs > MOST_PAIRS:
         raise ValueError(
@@ -155,18 +168,19 @@ def cross_sensor_task(
             f"{MOST_PAIRS:,}. Measure with run_retrieval.py, whose {benchmark.task} scores are the same, and check with "
             "`csmae benchmark check`."
         )
-    told = revision or f"{benchmark.queries.labels or ''}{benchmark.archive.labels or ''}"
-    metadata = _metadata(benchmark, repository or benchmark.task, told)
+    told = [str(found.tiles[split].labels) for split in (benchmark.query_split, benchmark.archive_split)]
+    metadata = _metadata(benchmark, repository or benchmark.task, revision or hash_ids(told)[:40])
     return type(benchmark.task, (_CrossSensorTask,), {"metadata": metadata})(benchmark, tiles)
 
 
 class CrossSensorSearch:
-    """A model of MTEB (its `SearchProtocol`): CSMAE, or an encoder of any kind.
+    """A model of MTEB (its `SearchProtocol`): CSMAE, an encoder of any kind, or an archive that holds the embeds already.
 
     Args:
         model: A model with its processor, as of `AutoModel`; or leave both out.
         processor: The processor.
         encoder: An encoder of any kind (docs/encoders.md) in their place.
+        archive: An archive of the tiles, aligned as it is, in the place of all these: no pixel is read.
         name: What tables of MTEB call it; default what it was loaded from.
         alignment: Of the sensors, fitted on training tiles.
         device: Where to embed; default where the model is.
@@ -174,7 +188,7 @@ class CrossSensorSearch:
         suspect: Whether tiles that show a sign which is a guess are refused or accepted as they are.
 
     Raises:
-        ValueError: Neither a model with its processor nor an encoder was given.
+        ValueError: Not exactly one of model, encoder and archive was given, or an alignment beside an archive.
     """
 
     def __init__(
@@ -183,6 +197,7 @@ class CrossSensorSearch:
         processor: Any = None,
         *,
         encoder: Encoder | None = None,
+        archive: Held | None = None,
         name: str | None = None,
         alignment: Alignment | None = None,
         device: str | None = None,
@@ -190,12 +205,17 @@ class CrossSensorSearch:
         suspect: Suspect = "refuse",
     ):
         found, found_processor = one_model(model, processor, encoder, name)
-        if found is None:
-            raise ValueError("There is nothing to search with: give a model and its processor, or an encoder.")
+        if (found is None) == (archive is None) or (archive is not None and alignment is not None):
+            raise ValueError(
+                "Give one of these to search with: a model and its processor, an encoder, or an archive, which has its alignment."
+            )
         self.model, self.processor, self.alignment = found, found_processor, alignment or Alignment.none()
-        self.device, self.num_workers, self.suspect = device, num_workers, suspect
-        identity = Identity.of(found, found_processor, name)
-        plain = public_name(identity.model) or type(found).__name__
+        self.archive, self.device, self.num_workers, self.suspect = archive, device, num_workers, suspect
+        if archive is not None:
+            identity, alignment = archive.identity, archive.alignment
+        elif found is not None:
+            identity = Identity.of(found, found_processor, name)
+        plain = public_name(name or identity.model) or type(found).__name__
         settings = [identity.weights[:12], identity.processor[:12], (alignment_hash(alignment) or "")[:12]]
         # MTEB keeps results by name and revision: another model must not be taken for this one
         self.mteb_model_meta = ModelMeta.create_empty(
@@ -245,8 +265,13 @@ class CrossSensorSearch:
         }
 
     def _embed(self, tiles: Dataset, sensor: str, encode_kwargs: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        if self.archive is not None:
+            if sensor not in self.archive.sensors:
+                raise ValueError(f"The archive has the sensors {', '.join(self.archive.sensors)}, not {sensor}.")
+            rows = torch.from_numpy(self.archive.rows_of(tiles[ID][:]))
+            return numpy_array(self.archive.vectors[sensor][rows])
         embeds = embed_dataset(
-            self.model,
+            self.model,  # type: ignore[arg-type]
             self.processor,
             tiles.rename_column("image", sensor),
             sensor,
@@ -304,15 +329,15 @@ def _first(found: Mapping[str, float], places: Mapping[str, int], query: str) ->
 
 
 def _metadata(benchmark: Benchmark, repository: str, revision: str) -> TaskMetadata:
-    kind = "generated scenes, which say nothing of real land" if benchmark.generated else "Sentinel-1 and Sentinel-2"
+    kind = "generated scenes, which say nothing of real land: " if benchmark.generated else ""
+    known = _BIGEARTHNET if official_of(benchmark.tiles) else {}
     return TaskMetadata(
         name=benchmark.task,
         description=(
-            f"Retrieval within and across sensors on {benchmark.name} ({kind}): {benchmark.queries.labelled} queries of the "
+            f"Retrieval within and across sensors on {benchmark.name}, {kind}{benchmark.queries.labelled} queries of the "
             f"{benchmark.query_split} split search {benchmark.archive.labelled} tiles of the {benchmark.archive_split} split; a tile "
             "is relevant by the number of land-cover classes that it shares with the query."
         ),
-        reference=REFERENCE,
         dataset={"path": repository, "revision": revision},
         type="Any2AnyRetrieval",
         category="i2i",
@@ -320,12 +345,9 @@ def _metadata(benchmark: Benchmark, repository: str, revision: str) -> TaskMetad
         eval_splits=[benchmark.archive_split],
         eval_langs={f"{query}_to_{archive}": _LANGUAGE for query, archive in benchmark.directions},
         main_score=f"ndcg_at_{RESULTS}",
-        date=("2017-06-01", "2018-05-31"),
         domains=["Scene"],
         task_subtypes=["Scene recognition"],
-        license=LICENSE,
-        annotations_creators="derived",
         dialect=[],
-        sample_creation="found" if not benchmark.generated else "created",
         bibtex_citation="",
+        **known,
     )

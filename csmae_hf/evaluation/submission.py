@@ -112,7 +112,7 @@ def _check_provenance(document: Mapping[str, Any], benchmark: Benchmark) -> Iter
     }
     for name in (name for name, value in known.items() if not value):
         yield Refusal("provenance", f"metadata.provenance does not say {name}: measure again with this release.")
-    if record.generated is not None and record.generated != benchmark.generated:
+    if None not in (record.generated, benchmark.generated) and record.generated != benchmark.generated:
         which = "generated scenes" if record.generated else "real tiles"
         yield Refusal("generated", f"The numbers are of {which}, {benchmark.name} is not.")
     for split, kind in ((benchmark.query_split, "queries"), (benchmark.archive_split, "archive")):
@@ -128,7 +128,8 @@ def _check_tiles(record: Provenance, benchmark: Benchmark, split: str, kind: str
     yield Refusal(
         kind,
         f"Measured on {count} tiles of {split} (sha256 {str(held.get('sha256'))[:12]}): {why}. {benchmark.name} has {wanted.count} "
-        f"({wanted.sha256[:12]}); measure on its lists, without --max_tiles.",
+        f"({wanted.sha256[:12]}); measure on its lists, without --max_tiles; tiles that were left out for a "
+        "guess are in skipped_tiles.json (--suspect accept).",
     )
 
 

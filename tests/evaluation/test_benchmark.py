@@ -176,6 +176,20 @@ def test_a_limit_is_no_entry(tiles: Dataset) -> None:
     assert {"protocol"} <= {refusal.kind for refusal in check_submission(other, small_benchmark(tiles))}
 
 
+def test_the_benchmark_of_what_is_no_evaluation_of_splits_is_not_known(results: Results) -> None:
+    folds = {**results, "protocol": {**results["protocol"], "query_split": None}}
+    for document, words in (
+        (None, "no results"),
+        ([], "no results"),
+        ({}, "no results"),
+        ({**results, "queries": {}}, "not whole"),
+        ({**results, "metadata": {}}, "do not say on which tiles"),
+        (folds, "of all tiles, or of folds"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            measured_benchmark(document)
+
+
 def test_what_is_no_mapping_is_no_entry(tiles: Dataset) -> None:
     for document in (None, [], "text", {}):
         assert [one.kind for one in check_submission(document, small_benchmark(tiles))] == ["format"]

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from small_benchmarks import random_embeds, small_benchmark, small_results, small_tiles
 
+from csmae_hf.archive.archive import Archive
 from csmae_hf.data.load import load_data
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
@@ -126,6 +127,20 @@ def test_an_encoder_of_four_attributes_enters_by_its_pixels(tiles: Dataset) -> N
     assert len(revisions) == 3
 
 
+def test_an_archive_enters_as_it_is(tiles: Dataset) -> None:
+    pair = encoder_pair(BandMeans())
+    embeds = {name: embed_dataset(*pair, tiles, name, progress=False) for name in ("s1", "s2")}
+    alignment = Alignment.fit({name: values[:30] for name, values in embeds.items()}, "center")
+    archive = Archive.build(
+        dataset=tiles.shuffle(seed=0), encoder=BandMeans(), alignment=alignment, model_name="tester/means"
+    )
+    model = CrossSensorSearch(archive=archive)
+    found = measured(mteb.evaluate(model, cross_sensor_task(tiles), cache=None, show_progress_bar=False))
+    agree(found, {name: Embedded.from_dataset(alignment.apply(one, name), tiles) for name, one in embeds.items()})
+    with pytest.raises(ValueError, match="Give one of these"):
+        CrossSensorSearch(archive=archive, alignment=alignment)
+
+
 def test_real_tiles(shared_data: Path) -> None:
     """21 queries and 18 tiles of BigEarthNet v1, by the official lists."""
     folder = shared_data / "bigearthnet_mm_v1_lmdb"
@@ -148,10 +163,15 @@ def test_no_two_similarities_are_equal_and_none_is_moved_that_was_not() -> None:
 
 
 def test_what_is_no_task_is_refused(tiles: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="not the tiles of tiny"):
+    with pytest.raises(ValueError, match=r"not the tiles of tiny: its split \w+ has 12, given are 11"):
         cross_sensor_task(tiles.select(range(len(tiles) - 1)), small_benchmark(tiles))
+    relabelled = [[(number + 1) % 19 for number in one] for one in tiles["labels"]]
+    feature = tiles.features["labels"]
+    others = tiles.remove_columns("labels").add_column("labels", relabelled, feature=feature)
+    with pytest.raises(ValueError, match="other labels than those of tiny"):
+        cross_sensor_task(others, small_benchmark(tiles))
     monkeypatch.setattr(mteb_task, "MOST_PAIRS", 100)
     with pytest.raises(ValueError, match=r"has 121 pairs.*at most 100.*run_retrieval\.py"):
         cross_sensor_task(tiles)
-    with pytest.raises(ValueError, match="nothing to search with"):
+    with pytest.raises(ValueError, match="Give one of these"):
         CrossSensorSearch()
