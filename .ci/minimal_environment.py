@@ -22,7 +22,7 @@ from csmae_hf.archive.archive import Archive
 from csmae_hf.data.dataset import load_bigearthnet
 from csmae_hf.sample.generate import generate_sample
 
-OPTIONAL = ("matplotlib", "rasterio", "sklearn", "faiss", "gradio", "pytest")
+OPTIONAL = ("matplotlib", "rasterio", "shapely", "sklearn", "faiss", "gradio", "pytest")
 SHOWN = (
     "torch",
     "transformers",

@@ -156,6 +156,12 @@ class Held:
             )
 
             identity = self.identity
+            if imported := self.source.get("imported"):
+                raise FileNotFoundError(
+                    f"This archive was imported from {imported[0]}, and no name in a file makes this package load a model. Search by "
+                    f"the id of a tile or by a vector; or name the model yourself, {identity.described} and no other: --model (in "
+                    "Python model= and processor= of Archive.load)."
+                )
             if identity.model.startswith(PREFIX):
                 raise FileNotFoundError(
                     f"This archive was made with the encoder {identity.model.removeprefix(PREFIX)}. No archive makes this package run "

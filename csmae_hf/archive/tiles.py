@@ -1,7 +1,8 @@
 """The metadata that an archive keeps of a dataset of tiles."""
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from csmae_hf.archive.held import check_ids
 from csmae_hf.data.pixel_column import Tile
 from csmae_hf.data.unit_rules import units_column
 from csmae_hf.data.units import said_units
+from csmae_hf.embedding.without_paths import without_paths
 from csmae_hf.search.ids import ID
 from csmae_hf.search.places import PLACE_COLUMNS, footprint_columns, is_bbox, with_places
 
@@ -91,7 +93,20 @@ def _plain_type(feature: Any) -> pa.DataType | None:
         return pa.string()
     if not isinstance(feature, Value):
         return None
-    kind = feature.pa_type
+    return _kept_value(feature.pa_type)
+
+
+def kept_type(kind: pa.DataType) -> pa.DataType | None:
+    """The type in which an archive keeps a column of a type, lists of plain values too; None for what is no metadata."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _kept_value(kind.value_type)
+        return None if inner is None else pa.list_(inner)
+    return _kept_value(kind)
+
+
+def _kept_value(kind: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_dictionary(kind):
+        return _kept_value(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return pa.string()
     return kind if any(is_kept(kind) for is_kept in _KEPT) else None
@@ -158,3 +173,62 @@ def in_columns(tiles: pa.Table, schema: pa.Schema) -> pa.Table:
                 f"Column {field.name} is {tiles.schema.field(field.name).type}; the archive's is {field.type}: {error}"
             ) from error
     return pa.table(columns, schema=schema)
+
+
+def table_without_paths(tiles: pa.Table) -> pa.Table:
+    """Metadata of tiles in which no text, name or note of the schema holds a folder of this machine."""
+    for place, name in enumerate(tiles.column_names):
+        column = tiles.column(name)
+        if not any(_has_slash(texts) for chunk in column.chunks for texts in _texts(chunk)):
+            continue
+        values = column.to_pylist()
+        plain = [without_paths(value) for value in values]
+        if plain == values:
+            continue
+        if name == ID:
+            first = next(value for value, kept in zip(values, plain, strict=True) if value != kept)
+            raise ValueError(
+                f"Ids of tiles are paths of this machine, {first!r} for one, and would be published: build the archive with other ids."
+            )
+        tiles = tiles.set_column(place, tiles.schema.field(name), pa.array(plain, column.type))
+    fields = [
+        field.with_name(without_paths(field.name)).with_metadata(_notes_without_paths(field.metadata))
+        for field in tiles.schema
+    ]
+    return pa.table(tiles.columns, pa.schema(fields, _notes_without_paths(tiles.schema.metadata)))
+
+
+def _texts(column: pa.Array) -> Iterator[pa.Array]:
+    """The texts in a column, in whatever it holds them: lists, structures, mappings, dictionaries."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        yield column.cast(pa.large_string())
+    elif pa.types.is_dictionary(kind):
+        yield from _texts(column.dictionary)
+    elif pa.types.is_struct(kind):
+        for part in column.flatten():
+            yield from _texts(part)
+    elif pa.types.is_map(kind):
+        yield from _texts(column.keys)
+        yield from _texts(column.items)
+    elif pa.types.is_nested(kind):
+        yield from _texts(column.flatten())
+
+
+def _has_slash(texts: pa.Array) -> bool:
+    found: bool | None = pc.any(pc.match_substring_regex(texts, r"[/\\]")).as_py()
+    return bool(found)
+
+
+def _notes_without_paths(notes: Mapping[bytes, bytes] | None) -> dict[bytes, bytes] | None:
+    """The notes of a schema, such as those of pandas and datasets, which are JSON."""
+    if not notes:
+        return None
+    plain = {}
+    for name, value in notes.items():
+        text = value.decode("utf-8", "replace")
+        try:
+            plain[name] = json.dumps(without_paths(json.loads(text))).encode()
+        except ValueError:
+            plain[name] = without_paths(text).encode()
+    return plain

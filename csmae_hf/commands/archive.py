@@ -13,12 +13,14 @@ from .options import (
     add_encoder,
     add_image_options,
     add_model,
+    add_overwrite,
     add_suspect,
     add_trust,
     image_options,
     model_options,
     named_encoder,
     say,
+    split_names,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
     from csmae_hf.archive.archive import Archive
 
+_EXPORT = "Write an archive as GeoParquet, a file for each sensor, and as a STAC catalogue. `csmae archive import` reads it back."
+_IMPORT = (
+    "Make an archive of Parquet files of embeds: of an export, or as Clay, Major TOM and Earth Index publish them. One of a foreign "
+    "encoder is searched by ids and vectors."
+)
 _DATA_HELP = "BigEarthNet v1 or v2 as an LMDB, or a folder of GeoTIFFs"
 
 
@@ -59,11 +66,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     index = add_verb("index", run_index, "give an archive another index", "Build an index and measure its recall.")
     _add_index_options(index)
     add_verb("info", run_info, "say what an archive holds", "Say what an archive holds, after checking it.")
+    _add_export(add_verb("export", run_export, "write an archive in the field's formats", _EXPORT))
+    _add_import(verbs.add_parser("import", help="make an archive of files of embeds", description=_IMPORT))
     publish = "Publish an archive as a dataset repository."
     push = add_verb("push", run_push, "publish an archive on the Hub", publish)
     push.add_argument("repo", metavar="REPO", help="name of the dataset repository, such as someone/archive")
     push.add_argument("--public", action="store_true", help="make a new repository public; it is private otherwise")
     push.add_argument("--license", help="licence of the data, for the card")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument(
+        "--geoparquet", action="store_true", help="write GeoParquet, which is what it does by itself too"
+    )
+    parser.add_argument("--stac", action="store_true", help="write a STAC catalogue beside it")
+    parser.add_argument("--sensor", type=split_names, metavar="S1,S2", help="whose embeds to write (default: all)")
+    parser.add_argument(
+        "--geometry",
+        choices=("polygon", "point"),
+        default="polygon",
+        help="outlines of the tiles, or their middles, which all loaders of TorchGeo take (default: %(default)s)",
+    )
+    parser.add_argument("--source-data", metavar="URL", help="where the images are described, for the catalogue")
+    parser.add_argument("--license", help="licence of the embeds, for the catalogue, as SPDX has it")
+    add_overwrite(parser, "an export that OUT holds already")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="Parquet files, or folders of them; of a foreign encoder of one sensor"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
+    parser.add_argument("--sensor", help="whose embeds they are, where the files do not say it")
+    parser.add_argument("--name", help="what the foreign encoder is called (default: as the first file)")
+    parser.add_argument("--id-column", metavar="NAME", help="column of ids, where it has no usual name")
+    parser.add_argument("--vector-column", metavar="NAME", help="column of vectors, where it has no usual name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
+    parser.set_defaults(act=run_import)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -184,6 +224,31 @@ def run_info(arguments: argparse.Namespace) -> None:
     from csmae_hf.archive.archive import Archive
 
     say(describe(Archive.load(arguments.archive)))
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write an archive in the field's formats."""
+    from csmae_hf.archive.archive import Archive
+    from csmae_hf.archive.geoparquet import OWN_FILES, export_geoparquet
+    from csmae_hf.files import refuse_existing
+
+    refuse_existing(arguments.out, overwrite=arguments.overwrite, own=OWN_FILES)
+    options = {name: getattr(arguments, name) for name in ("geometry", "stac", "source_data", "license", "overwrite")}
+    archive = Archive.load(arguments.archive, index=False)
+    say(f"Exported: {export_geoparquet(archive, arguments.out, sensors=arguments.sensor, **options)}")
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Make an archive of files of embeds."""
+    from csmae_hf.archive.folder import refuse_loss
+    from csmae_hf.archive.imported import import_archive
+
+    refuse_loss(arguments.out, arguments.overwrite)
+    options = {name: getattr(arguments, name) for name in ("sensor", "name", "id_column", "vector_column")}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    archive = import_archive(arguments.files, scratch=arguments.out.parent, **options)
+    archive.save(arguments.out, overwrite=arguments.overwrite)
+    say(f"{describe(archive)}\nArchive: {arguments.out}")
 
 
 def run_push(arguments: argparse.Namespace) -> None:

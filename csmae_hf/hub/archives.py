@@ -1,30 +1,31 @@
 """An archive as a dataset repository of the Hugging Face Hub: vectors, table, JSON and a card, in one commit."""
 
-import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.folder import MANIFEST, OWN_FILES, read_manifest, save_archive
+from csmae_hf.archive.geoparquet import export_geoparquet
 from csmae_hf.archive.held import Held
+from csmae_hf.archive.tiles import table_without_paths
 from csmae_hf.embedding.foreign import PREFIX
 from csmae_hf.embedding.without_paths import public_name, without_paths
 from csmae_hf.hub.card import render_card
 from csmae_hf.hub.upload import ensure_repository, upload_folder
-from csmae_hf.search.ids import ID
 
 logger = logging.getLogger(__name__)
 
 CARD = "README.md"
+
+GEOPARQUET = "geoparquet"
+"""Folder of the repository in which the embeds lie once more, as Parquet: for the viewer, `load_dataset` and SQL."""
 
 
 def push_archive(
@@ -36,7 +37,7 @@ def push_archive(
     commit_message: str = "Upload archive",
     license: str | None = None,
 ) -> str:
-    """Publish an archive: the files of `Archive.save` and a card, in one commit, so that no reader sees a half of it.
+    """Publish an archive: the files of `Archive.save`, GeoParquet and a card, in one commit, so that no reader sees a half of it.
 
     An index of Milvus stays where it is; whoever downloads the archive searches exactly, or builds an index of their own.
 
@@ -75,15 +76,23 @@ def push_archive(
             private=private,
             token=token,
             commit_message=commit_message,
-            managed=OWN_FILES,
+            managed=[*OWN_FILES, f"{GEOPARQUET}/*"],
         )
     return f"{pushed.url}/commit/{pushed.commit}"
 
 
 def stage_archive(archive: Held, folder: Path, repo_id: str, license: str | None = None) -> Path:
     """Lay out the files of a repository in a new folder, without any network; give the folder. As of [`push_archive`]."""
-    save_archive(for_publication(archive), folder)
-    (folder / CARD).write_text(make_card(archive, repo_id, read_manifest(folder), license), encoding="utf-8")
+    published = for_publication(archive)
+    save_archive(published, folder)
+    if len(published):
+        try:
+            export_geoparquet(published, folder / GEOPARQUET)
+        except ImportError as error:
+            logger.warning("The archive is published without the embeds as GeoParquet: %s", error)
+    embeds = [path.stem for path in sorted(folder.glob(f"{GEOPARQUET}/*.parquet"))]
+    card = make_card(archive, repo_id, read_manifest(folder), license, embeds)
+    (folder / CARD).write_text(card, encoding="utf-8")
     return folder
 
 
@@ -94,7 +103,7 @@ def for_publication(archive: Held) -> Held:
         ValueError: If ids of tiles are paths: they cannot be changed, for a search gives them back.
     """
     copy = Held(
-        _table_without_paths(archive.tiles),
+        table_without_paths(archive.tiles),
         archive.vectors,
         replace(archive.identity, model=public_name(archive.identity.model)),
         alignment=archive.alignment,
@@ -119,65 +128,6 @@ def _without_places(source: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ("data", "metadata", "splits") or not isinstance(value, str) or public_name(value) == value
     }
     return {name: value for name, value in held.items() if name == "added" or value == source[name]}
-
-
-def _table_without_paths(tiles: pa.Table) -> pa.Table:
-    """Metadata of tiles in which no text, name or note of the schema holds a folder of this machine."""
-    for place, name in enumerate(tiles.column_names):
-        column = tiles.column(name)
-        if not any(_has_slash(texts) for chunk in column.chunks for texts in _texts(chunk)):
-            continue
-        values = column.to_pylist()
-        plain = [without_paths(value) for value in values]
-        if plain == values:
-            continue
-        if name == ID:
-            first = next(value for value, kept in zip(values, plain, strict=True) if value != kept)
-            raise ValueError(
-                f"Ids of tiles are paths of this machine, {first!r} for one, and would be published: build the archive with other ids."
-            )
-        tiles = tiles.set_column(place, tiles.schema.field(name), pa.array(plain, column.type))
-    fields = [
-        field.with_name(without_paths(field.name)).with_metadata(_notes_without_paths(field.metadata))
-        for field in tiles.schema
-    ]
-    return pa.table(tiles.columns, pa.schema(fields, _notes_without_paths(tiles.schema.metadata)))
-
-
-def _texts(column: pa.Array) -> Iterator[pa.Array]:
-    """The texts in a column, in whatever it holds them: lists, structures, mappings, dictionaries."""
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        yield column.cast(pa.large_string())
-    elif pa.types.is_dictionary(kind):
-        yield from _texts(column.dictionary)
-    elif pa.types.is_struct(kind):
-        for part in column.flatten():
-            yield from _texts(part)
-    elif pa.types.is_map(kind):
-        yield from _texts(column.keys)
-        yield from _texts(column.items)
-    elif pa.types.is_nested(kind):
-        yield from _texts(column.flatten())
-
-
-def _has_slash(texts: pa.Array) -> bool:
-    found: bool | None = pc.any(pc.match_substring_regex(texts, r"[/\\]")).as_py()
-    return bool(found)
-
-
-def _notes_without_paths(notes: Mapping[bytes, bytes] | None) -> dict[bytes, bytes] | None:
-    """The notes of a schema, such as those of pandas and datasets, which are JSON."""
-    if not notes:
-        return None
-    plain = {}
-    for name, value in notes.items():
-        text = value.decode("utf-8", "replace")
-        try:
-            plain[name] = json.dumps(without_paths(json.loads(text))).encode()
-        except ValueError:
-            plain[name] = without_paths(text).encode()
-    return plain
 
 
 def pull_archive(
@@ -217,6 +167,7 @@ def pull_archive(
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 force_download=force_download,
+                ignore_patterns=f"{GEOPARQUET}/*",
             )
         )
     except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError) as error:
@@ -226,15 +177,19 @@ def pull_archive(
     return Archive.load(folder, **options)
 
 
-def make_card(archive: Held, repo_id: str, manifest: dict[str, Any], license: str | None = None) -> str:
-    """Write the dataset card of an archive that is published as `repo_id` with this manifest."""
+def make_card(
+    archive: Held, repo_id: str, manifest: dict[str, Any], license: str | None = None, embeds: Sequence[str] = ()
+) -> str:
+    """Write the dataset card of an archive that is published as `repo_id` with this manifest and the `embeds` of these sensors."""
+    tiles = {"config_name": "tiles", "data_files": manifest["tiles"]["file"]}
+    others = [{"config_name": f"embeds-{name}", "data_files": f"{GEOPARQUET}/{name}.parquet"} for name in embeds]
     metadata = DatasetCardData(
         license=license,
         task_categories=["image-feature-extraction"],
         tags=["csmae", "image-retrieval", "remote-sensing", "embeddings"],
-        configs=[{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}],
+        configs=[tiles | ({"default": True} if others else {}), *others],
     )
-    names = {"repo_id": repo_id, "license": license, "manifest_name": MANIFEST}
+    names = {"repo_id": repo_id, "license": license, "manifest_name": MANIFEST, "embeds": embeds}
     published = for_publication(archive)
     return render_card(
         "archive.md", metadata, archive=published, identity=published.identity, provenance=published.provenance, **names

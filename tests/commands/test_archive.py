@@ -94,6 +94,30 @@ def test_build_refuses_to_replace_before_it_embeds_and_add_adds(folder, tiles, t
     assert Archive.load(out).ids == [tiles["id"][row] for row in evenly(len(tiles), 4)]
 
 
+def test_an_archive_leaves_in_the_formats_of_the_field_and_comes_back(folder, tmp_path, capsys, caplog):
+    out, back = tmp_path / "out", tmp_path / "deep" / "back"
+    export = ["archive", "export", str(folder / "archive"), str(out)]
+    assert main([*export, "--geoparquet", "--stac", "--license", "CC0-1.0"]) == 0
+    assert {"catalog.json", "s1.parquet", "s2.parquet"} < {path.name for path in out.iterdir()}
+    assert main(export) == 2
+    assert main(["archive", "import", str(out), str(back)]) == 0
+    archive, again = Archive.load(folder / "archive"), Archive.load(back)
+    assert again.tiles.equals(archive.tiles)
+    assert again.provenance == archive.provenance
+    tile = load_bigearthnet(folder / "sample")[0]
+    assert main(["search", str(back), "--query", tile["id"], "--sensor", "s1", "--in", "s2", "--k", "2"]) == 0
+    np.savez(tmp_path / "tile.npz", **{band: tile["s1"][band] for band in ("VH", "VV")})
+    image = ["search", str(back), "--query", str(tmp_path / "tile.npz"), "--sensor", "s1", "--in", "s2"]
+    assert main(image) == 2
+    assert "--model" in caplog.text
+    assert main([*image, "--model", str(folder / "model")]) == 0
+    assert main([*export, "--sensor", "s2", "--geometry", "point", "--overwrite"]) == 0
+    assert [path.name for path in out.iterdir()] == ["s2.parquet"]
+    assert main(["archive", "import", str(out / "s2.parquet"), str(back)]) == 2
+    assert main(["archive", "import", str(out / "s2.parquet"), str(back), "--overwrite"]) == 0
+    assert Archive.load(back).sensors == ["s2"]
+
+
 def test_several_queries_give_pictures_a_map_and_tables(folder, tiles, tmp_path, capsys):
     ids = tiles["id"][3], tiles["id"][7]
     outs = [tmp_path / name for name in ("grid.png", "map.geojson", "hits.json", "hits.parquet", "hits.csv", "dataset")]

@@ -64,10 +64,10 @@ def test_an_archive_is_published_in_one_commit_and_found_again(hub, tmp_path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     said = json.loads(result.stdout.splitlines()[-1])
-    assert len([name for name in said["files"] if name != ".gitattributes"]) == 4, (
+    assert len([name for name in said["files"] if name != ".gitattributes"]) == 5, (
         "files of the archive before are gone"
     )
-    assert {"README.md", "archive.json"} < set(said["files"])
+    assert {"README.md", "archive.json", "geoparquet/s2.parquet"} < set(said["files"])
     assert said["commits"].count("Upload archive") == 2
     assert "No dataset repository tester/nothing" in said["missing"]
     assert "someone/model" not in result.stderr, "a model's name on the Hub needs no warning"
