@@ -43,7 +43,9 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".geoparquet", ".gpq")
 
-_MOST_WKB = 64 << 10  # GEOS follows nested geometries by recursion: one of 9 MB ends the process
+_MOST_WKB = (
+    16 << 10
+)  # GEOS follows nested geometries by recursion: one of 180 KB, which Parquet packs into 1, ends the process
 
 _MIDDLES = (("centre_lon", "centre_lat"), ("longitude", "latitude"), ("lon", "lat"))
 _DEGREES = ("OGC:CRS84", "EPSG:4326")

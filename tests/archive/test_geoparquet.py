@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -192,6 +193,26 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(archive, 
     with pytest.raises(ValueError, match="no tiles"):
         export_geoparquet(empty, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_metadata_of_any_name_and_type_comes_back(tmp_path):
+    columns = {
+        "struct": pa.array([{"a": "x", "b": [1]}, None, {"a": None, "b": None}]),
+        "list of structs": pa.array([[{"a": "x"}], None, []]),
+        "map": pa.array([[("k", "v")], None, []], pa.map_(pa.string(), pa.string())),
+        "large": pa.array([["a"], None, [None]], pa.large_list(pa.large_string())),
+        "dictionary": pa.array(["a", None, "a"]).dictionary_encode(),
+        "bytes": pa.array([b"a", None, b""]),
+        "null": pa.nulls(3),
+        "time": pa.array([datetime(2020, 1, 1)] * 3, pa.timestamp("ns", "Europe/Berlin")),
+        "": pa.array([1, 2, None], pa.uint64()),
+        "x.list.element": ["a", "b", "c"],
+        **dict.fromkeys(geoparquet.COLUMNS, ["theirs"] * 3),
+    }
+    archive = make_archive(3, aligned=False, **columns)
+    found = import_archive([export_geoparquet(archive, tmp_path / "out")])
+    assert found.tiles.equals(archive.tiles)
+    assert found.tiles.schema.equals(archive.tiles.schema)
 
 
 def test_columns_of_the_same_name_get_out_of_the_way():
