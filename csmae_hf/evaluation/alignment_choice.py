@@ -17,6 +17,7 @@ from csmae_hf.embedding.alignment import METHODS, Alignment, check_method
 from csmae_hf.embedding.diagnostics import sensor_gap, spread
 from csmae_hf.evaluation.comparison import paired
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
+from csmae_hf.evaluation.folds import deal_scenes
 from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.evaluation.tables import RANDOM_ORDER, Table
 from csmae_hf.metrics.labels import IntArray
@@ -64,6 +65,7 @@ def choose_alignment(
     pairs: int = CHOICE_TILES,
     k: int = 10,
     device: str | None = None,
+    scenes: Sequence[str] | None = None,
 ) -> list[AlignmentChoice]:
     """Fit alignments on training pairs, and take the one that retrieves best on training tiles that it was not fitted on.
 
@@ -75,6 +77,8 @@ def choose_alignment(
         pairs: The most training pairs to fit on, evenly spread.
         k: Results per query in the comparison.
         device: Where the search of the comparison runs.
+        scenes: Of each training tile. Given them, no alignment is compared on a scene that it was fitted on: one that fits the light
+            and season of its own scenes looks better there than on others.
 
     Returns:
         A choice for each training, all of one method: that with the highest F1 of means, mean over the directions from one sensor
@@ -90,11 +94,12 @@ def choose_alignment(
     ]
     method, reason, scores = methods[0], "it was asked for", {}
     if len(methods) > 1:
-        found = [cross_fitted_scores(train, methods, k=k, device=device) for train in trainings]
+        found = [cross_fitted_scores(train, methods, k=k, device=device, scenes=scenes) for train in trainings]
         scores = {method: float(np.mean([one[method] for one in found])) for method in methods}
         method = max(methods, key=lambda name: scores[name])
         count = _choice_rows(trainings[0]).size
         reason = f"it has the highest cross-fitted F1 across sensors on {count} training tiles: {scores[method]:.4f}"
+        reason += "" if scenes is None else ", on scenes it was not fitted on"
         if method != "none" and "none" in scores:
             reason += f", {scores[method] - scores['none']:+.4f} over none"
         if len(trainings) > 1:
@@ -103,7 +108,12 @@ def choose_alignment(
 
 
 def cross_fitted_scores(
-    train: Mapping[str, Embedded], methods: Sequence[str], *, k: int = 10, device: str | None = None
+    train: Mapping[str, Embedded],
+    methods: Sequence[str],
+    *,
+    k: int = 10,
+    device: str | None = None,
+    scenes: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """F1 of means of each method on tiles that it was not fitted on, mean over folds and over the directions across sensors.
 
@@ -112,11 +122,14 @@ def cross_fitted_scores(
     rows = _choice_rows(train)
     if rows.size < 4:
         raise ValueError(f"{rows.size} training pairs have labels: alignments cannot be compared on fewer than 4.")
-    count = min(CHOICE_FOLDS, rows.size // 2)
-    dealt = np.random.default_rng(0).permutation(rows.size) % count
+    dealt = (
+        np.random.default_rng(0).permutation(rows.size) % min(CHOICE_FOLDS, rows.size // 2)
+        if scenes is None
+        else _deal_choice_scenes([scenes[row] for row in rows], k)
+    )
     smallest = int(np.bincount(dealt).min())
     scores: dict[str, list[float]] = {method: [] for method in methods}
-    for fold in range(count):
+    for fold in range(int(dealt.max()) + 1):
         held = {sensor: one.take(rows[dealt == fold]) for sensor, one in train.items()}
         others = {sensor: one.take(rows[dealt != fold]) for sensor, one in train.items()}
         for method in methods:
@@ -132,6 +145,18 @@ def cross_fitted_scores(
             across = [one.scores["f1_of_means"] for one in results if one.query_sensor != one.archive_sensor]
             scores[method].append(float(np.mean(across)))
     return {method: float(np.mean(values)) for method, values in scores.items()}
+
+
+def _deal_choice_scenes(scenes: Sequence[str], k: int) -> IntArray:
+    """(N,) fold of each tile, of whole scenes: so many folds that each has twice as many tiles as results, but two at least.
+
+    In a fold hardly larger than k every ranking finds the same tiles, and no method is better than another.
+    """
+    for count in range(min(CHOICE_FOLDS, len(set(scenes))), 2, -1):
+        dealt = deal_scenes(scenes, count, seed=0)
+        if np.bincount(dealt).min() >= 2 * k:
+            return dealt
+    return deal_scenes(scenes, 2, seed=0)
 
 
 def _choice_rows(train: Mapping[str, Embedded]) -> IntArray:
@@ -207,7 +232,8 @@ def alignment_as_dict(
     gains = {}
     if choice.method != "none" and "none" in by_method and resamples:
         for before, after in zip(by_method["none"], by_method[choice.method], strict=True):
-            interval = paired([before.by_query], [after.by_query], resamples=resamples, seed=seed)["f1_of_means"]
+            both = [before.by_query], [after.by_query]
+            interval = paired(*both, resamples=resamples, seed=seed, clusters=before.scenes)["f1_of_means"]
             gain = after.scores["f1_of_means"] - before.scores["f1_of_means"]
             gains[after.name] = {"gain": gain, "interval": interval}
     return {

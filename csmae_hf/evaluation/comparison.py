@@ -33,7 +33,7 @@ class Difference:
     score: float  # of the model
     other_score: float
     difference: float  # the first less the second
-    interval: Interval  # 95 %, paired bootstrap over queries
+    interval: Interval  # 95 %, paired bootstrap over queries, or over whole scenes of folds
 
 
 def compare(
@@ -67,7 +67,12 @@ def compare(
                     [{metric: values[which] for metric, values in one[direction].by_query.items()} for one in model]
                     for model in (first, own)
                 ]
-                found = paired(*chosen, resamples=resamples, seed=seed)
+                scenes = (
+                    None if before.scenes is None else [before.scenes[row] for row in np.flatnonzero(which).tolist()]
+                )
+                if scenes is not None and len(set(scenes)) < 2:
+                    continue  # whole scenes are resampled: of one scene nothing is known of others
+                found = paired(*chosen, resamples=resamples, seed=seed, clusters=scenes)
                 other, mine = (_means([mean_scores(one) for one in model]) for model in chosen)
                 differences += [
                     Difference(
@@ -88,7 +93,14 @@ def compare(
     return differences
 
 
-def paired(before: Sequence[Scores], after: Sequence[Scores], *, resamples: int, seed: int) -> dict[str, Interval]:
+def paired(
+    before: Sequence[Scores],
+    after: Sequence[Scores],
+    *,
+    resamples: int,
+    seed: int,
+    clusters: Sequence[str] | None = None,
+) -> dict[str, Interval]:
     """Intervals of after - before for each reported number, by the paired bootstrap: two systems on the same queries.
 
     Args:
@@ -96,9 +108,11 @@ def paired(before: Sequence[Scores], after: Sequence[Scores], *, resamples: int,
         after: Of the other. Several trainings count by the mean of their reported numbers on each resample.
         resamples: Of the queries.
         seed: Of the resamples.
+        clusters: (Q,) scene of each query, where whole scenes are to be resampled.
     """
     first, second = (
-        _means([bootstrap_scores(one, resamples=resamples, seed=seed) for one in system]) for system in (before, after)
+        _means([bootstrap_scores(one, resamples=resamples, seed=seed, clusters=clusters) for one in system])
+        for system in (before, after)
     )
     return intervals({name: second[name] - first[name] for name in first})
 

@@ -244,8 +244,9 @@ def group_scores(
     query: Embedded,
     rows: IntArray,
     scores: Scores,
-    bootstrap: Callable[[Scores], dict[str, FloatArray]] | None,
+    bootstrap: Callable[..., dict[str, FloatArray]] | None,
     class_precisions: Mapping[str, float],
+    scenes: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Group]]:
     """Scores of the queries of each class, and of each value of the properties that are known; values without a query are left out.
 
@@ -255,11 +256,14 @@ def group_scores(
         scores: (Q,) of each metric.
         bootstrap: Resamples scores, for intervals; None makes none.
         class_precisions: By class, the share of results that have it among queries that have it.
+        scenes: (Q,) of each query, where whole scenes are resampled; queries of one scene alone have no interval then.
     """
 
     def group(members: BoolArray, class_precision: float | None = None) -> Group:
         some = {name: values[members] for name, values in scores.items()}
-        interval = intervals(bootstrap(some))["f1_of_means"] if bootstrap else None
+        own = None if scenes is None else [scenes[row] for row in np.flatnonzero(members).tolist()]
+        known = own is None or len(set(own)) > 1
+        interval = intervals(bootstrap(some, clusters=own))["f1_of_means"] if bootstrap and known else None
         return Group(int(members.sum()), mean_scores(some), interval, class_precision)
 
     return {

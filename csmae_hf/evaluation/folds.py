@@ -130,7 +130,8 @@ def evaluate_folds(
         folds: How many, and how often they are dealt.
         directions: Pairs of sensors to measure, of queries and archive; default all.
         k: Results per query.
-        resamples: Resamples of the queries for confidence intervals; 0 makes none.
+        resamples: Resamples of the queries for confidence intervals; 0 makes none. Whole scenes are drawn: queries of one scene are no
+            independent draws, and intervals over queries would be too narrow.
         seed: Of the dealing, the baseline and the resamples.
         device: Where the search runs; default the CPU.
 
@@ -170,6 +171,7 @@ def evaluate_folds(
             for name in first.by_query
         }
         query = embeds[first.query_sensor]
+        own_scenes = tuple(scenes[row] for row in rows)
         results.append(
             replace(
                 first,
@@ -192,9 +194,10 @@ def evaluate_folds(
                 hubness_skewness=float(_mean(every, [part.hubness_skewness for part in every])),
                 hubness_largest=max(part.hubness_largest for part in every),
                 hubness_never=float(_mean(every, [part.hubness_never for part in every])),
-                intervals=intervals(bootstrap(by_query)) if bootstrap else {},
+                intervals=intervals(bootstrap(by_query, clusters=own_scenes)) if bootstrap else {},
                 over_k=_joined_cuts(every),
-                groups=group_scores(query, rows, by_query, bootstrap, _class_precisions(every)),
+                groups=group_scores(query, rows, by_query, bootstrap, _class_precisions(every), own_scenes),
+                scenes=own_scenes,
             )
         )
     return results

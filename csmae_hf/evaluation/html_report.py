@@ -128,7 +128,10 @@ def _scores(results: Sequence[DirectionResult], baselines: Mapping[str, Sequence
     rows = [cells + [_ABSENT] * (len(header) - len(cells)) for cells in rows]
     sentences = list(notes(results)) + [f"{name}: {MEANINGS[name]}." for name in baselines if name in MEANINGS]
     if results[0].intervals:
-        sentences.append("Below a number: its 95 % bootstrap interval over queries.")
+        sentences.append(
+            "Below a number: its 95 % bootstrap interval over "
+            + ("queries." if results[0].scenes is None else "scenes.")
+        )
     measured = min(result.r_precision_queries for result in results)
     if measured < results[0].n_queries:
         sentences.append(f"R-precision is of {measured} queries, evenly spread.")

@@ -25,7 +25,7 @@ RESULTS_VERSION = 4
 SAMPLE_DATA = "synthetic sample archive"
 """What results call the data where none were named, and the sample was generated."""
 
-_ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query")
+_ARRAYS = ("query_rows", "ranking", "similarities", "scores", "by_query", "scenes")
 
 INTERVALS = {
     "intervals": "95 % percentile bootstrap over queries",
@@ -85,6 +85,9 @@ class DirectionResult:
     folds: str | None = (
         None  # how tiles were dealt, in words, where queries and archive are folds over scenes and no splits
     )
+    scenes: tuple[str, ...] | None = (
+        None  # (Q,) of the queries, where tiles were dealt by scenes: intervals are over them
+    )
 
     @property
     def name(self) -> str:
@@ -136,7 +139,8 @@ def results_as_dict(
             "similarity": "cosine of pooled features, exact search",
             "random_draws": results[0].random.draws,
         },
-        "metrics": definitions(),
+        "metrics": definitions()
+        | ({} if results[0].scenes is None else {"intervals": "95 % percentile bootstrap over whole scenes"}),
         "metadata": dict(metadata or {}),
         "directions": [
             result.as_dict()
@@ -149,7 +153,7 @@ def results_as_dict(
 
 
 def queries_as_dict(results: Sequence[DirectionResult], embeds: Mapping[str, Any]) -> dict[str, Any]:
-    """The queries of each sensor, in the order of `by_query`, as JSON types: `ids`, `classes` (names of each) and other groups.
+    """The queries of each sensor, in the order of `by_query`, as JSON types: `ids`, `classes` (names), of folds `scene`, groups.
 
     Args:
         results: Directions of one evaluation.
@@ -162,6 +166,7 @@ def queries_as_dict(results: Sequence[DirectionResult], embeds: Mapping[str, Any
         queries[result.query_sensor] = {
             "ids": [str(one.ids[row]) for row in rows],
             "classes": [[one.classes[number] for number in np.flatnonzero(one.labels[row])] for row in rows],
+            **({"scene": list(result.scenes)} if result.scenes is not None else {}),
             **{group: [values[row] for row in rows] for group, values in one.groups.items()},
         }
     return queries

@@ -1,12 +1,14 @@
 """One retrieval evaluation, from trained models to tables, pictures and a report."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -231,20 +233,27 @@ def _choose(
     if tuple(methods) == ("none",):
         return [AlignmentChoice("none", "it was asked for", {"none": Alignment.none()}) for _ in trainings]
     train = [one for _, one in trainings]
+    scenes = scenes_of(tiles.train) if options.folds and tiles.train is not None else None
     reason = tiles.no_train
     if len(trainings[0][0]) < 2:
         reason = "there is one sensor only"
     elif not reason:
-        labels = next(iter(train[0].values())).labels
-        needed, count = (2, len(labels)) if len(methods) == 1 else (4, int(labels.any(axis=1).sum()))
+        labelled: list[bool] = np.asarray(next(iter(train[0].values())).labels.any(axis=1)).tolist()
+        needed, count = (2, len(labelled)) if len(methods) == 1 else (4, sum(labelled))
         if count < needed:
             reason = f"there are fewer than {needed} {'labelled ' if needed == 4 else ''}training pairs"
+        elif scenes is not None and len(methods) > 1:
+            largest = Counter(scene for scene, known in zip(scenes, labelled, strict=True) if known).most_common(1)[0][
+                1
+            ]
+            if count - largest < 2:
+                reason = f"all but {count - largest} of the {count} labelled training pairs are of one scene"
     if reason:
         if options.alignment != AUTO:
             raise ValueError(f"No alignment can be fitted: {reason}.")
         said = f"nothing else could be fitted: {reason.rstrip('.')}"
         return [AlignmentChoice("none", said, {"none": Alignment.none()}) for _ in trainings]
-    return choose_alignment(train, methods, pairs=options.alignment_pairs, k=options.k, device=device)
+    return choose_alignment(train, methods, pairs=options.alignment_pairs, k=options.k, device=device, scenes=scenes)
 
 
 def _of_split(embedded: Embedded, split: str | None) -> Embedded:

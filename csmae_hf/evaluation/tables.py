@@ -258,8 +258,8 @@ def differences_table(differences: Sequence[Difference], k: int) -> Table:
         for one in differences
     ]
     said = [
-        "In brackets: 95 % interval of the difference, paired bootstrap over queries. It says what other queries would change, and "
-        "nothing about another training."
+        "In brackets: 95 % interval of the difference, paired bootstrap over queries (of folds over scenes: over whole "
+        "scenes). It says what other queries would change, and nothing about another training."
     ]
     return Table(header, [[*names, *cells] for names, cells in rows.items()], records, names=3, notes=said)
 

@@ -164,3 +164,28 @@ def test_the_choice_is_by_directions_across_sensors_alone():
         everywhere[method] = np.mean([result.scores["f1_of_means"] for result in results])
     assert max(everywhere, key=everywhere.get) != max(METHODS, key=choice.cross_fitted.get)  # else this shows nothing
     assert choice.method == max(METHODS, key=choice.cross_fitted.get)
+
+
+@pytest.mark.parametrize("sizes", [(42, 5, 5, 5, 3, 1, 1), (13,) * 6, (3, 2), (1, 1, 1, 1)])
+def test_no_alignment_is_compared_on_a_scene_it_was_fitted_on(sizes, monkeypatch):
+    scenes = [f"scene_{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    train = embed(len(scenes), 0, TURN, 1.0)
+    scene_of = dict(zip(train["s1"].ids, scenes, strict=True))
+    fitted, compared = [], []
+    fit, evaluate = alignment_choice._fit, alignment_choice.evaluate_retrieval
+    monkeypatch.setattr(alignment_choice, "_fit", lambda some, *how: fitted.append(some["s1"].ids) or fit(some, *how))
+    monkeypatch.setattr(
+        alignment_choice,
+        "evaluate_retrieval",
+        lambda some, **how: compared.append(some["s1"].ids) or evaluate(some, **how),
+    )
+    alignment_choice.cross_fitted_scores(train, ["center"], k=5, scenes=scenes)
+    assert sorted(name for fold in compared for name in fold) == sorted(scene_of)
+    for mine, others in zip(compared, fitted, strict=True):
+        assert not {scene_of[name] for name in mine} & {scene_of[name] for name in others}
+
+
+def test_folds_of_scenes_are_larger_than_the_results_where_there_are_tiles_enough():
+    scenes = [f"scene_{number // 3}" for number in range(60)]
+    folds = {k: np.bincount(alignment_choice._deal_choice_scenes(scenes, k)).tolist() for k in (5, 7, 10, 30)}
+    assert folds == {5: [12] * 5, 7: [15] * 4, 10: [30] * 2, 30: [30] * 2}

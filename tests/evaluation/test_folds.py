@@ -1,9 +1,12 @@
 """Folds over scenes: no query meets its own scene, every tile is a query once, and the numbers are those of a plain loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
+from csmae_hf.evaluation.comparison import compare
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.folds import Folds, deal_scenes, evaluate_folds, scenes_of
 
@@ -77,6 +80,27 @@ def test_the_numbers_are_those_of_a_plain_loop(tiles, folds):
         assert result.groups["class"]["0"].class_precision == pytest.approx(shares)
     assert "folds over 10 scenes" in result.folds
     assert 0 < result.random.mean["f1_of_means"] < 1
+
+
+def test_intervals_are_of_resampled_scenes_and_none_of_one_scene(tiles):
+    [result] = evaluate_folds(tiles, SCENES, Folds(None), k=3, resamples=60, directions=[("s1", "s2")])
+    scenes = np.array(SCENES)[result.query_rows]
+    assert list(result.scenes) == scenes.tolist()
+    names = list(dict.fromkeys(scenes))
+    drawn = np.random.default_rng(0).integers(0, len(names), (60, len(names)))
+    means = [np.concatenate([result.by_query["recall"][scenes == names[n]] for n in row]).mean() for row in drawn]
+    assert result.intervals["recall"] == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    countries = {name: ["here" if scene == SCENES[0] else "there" for scene in SCENES] for name in ("country",)}
+    by_country = {sensor: replace(one, groups=countries) for sensor, one in tiles.items()}
+    [result] = evaluate_folds(by_country, SCENES, Folds(None), k=3, resamples=60, directions=[("s1", "s2")])
+    assert result.groups["country"]["here"].f1_interval is None
+    assert result.groups["country"]["there"].f1_interval is not None
+    other = replace(result, by_query={name: values / 2 for name, values in result.by_query.items()})
+    trainings = {"a": [{result.name: result}], "b": [{result.name: other}]}
+    found = compare(trainings, by_country, resamples=60, seed=0)
+    assert {one.value for one in found if one.group == "country"} == {"there"}
+    of_all = next(one for one in found if one.metric == "recall" and one.group == "all")
+    assert of_all.interval == pytest.approx(tuple(-np.quantile(means, [0.975, 0.025]) / 2))
 
 
 def test_the_scene_is_a_column_or_the_product_in_bigearthnets_names():

@@ -632,12 +632,15 @@ def test_nothing_is_chosen_on_tiles_that_are_reported(three, sample, tmp_path):
 
 def test_folds_over_scenes_make_every_tile_a_query(three, sample, tmp_path):
     both = {"query_split": "validation", "archive_split": "test"}
-    outcome = retrieve(three[:1], options(sample, tmp_path, folds="3", alignment="none", **both))
+    outcome = retrieve(three[:1], options(sample, tmp_path, folds="3", alignment="none,center", **both))
     results = next(iter(outcome.runs.values())).results
     assert {result.n_queries for result in results} == {24}
     document = json.loads((tmp_path / "results.json").read_text())
     assert "3 folds over" in document["protocol"]["folds"]
     assert "3 folds over" in outcome.table
+    assert document["metrics"]["intervals"] == "95 % percentile bootstrap over whole scenes"
+    assert len(document["queries"]["s1"]["scene"]) == 24
+    assert "on scenes it was not fitted on" in document["metadata"]["alignment"]["reason"]
     with pytest.raises(ValueError, match="folds='one'"):
         retrieve(three[:1], options(sample, tmp_path, folds="one"))
 

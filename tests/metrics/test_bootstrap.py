@@ -47,3 +47,36 @@ def test_one_query_has_its_value_for_an_interval():
 def test_nothing_to_resample_is_refused():
     with pytest.raises(ValueError, match=r"\(0, 3\)"):
         bootstrap_means(np.empty((0, 3)))
+
+
+def test_resamples_of_clusters_are_those_of_a_plain_loop_over_whole_clusters():
+    scores = draw_scores(30)
+    clusters = [f"scene_{number % 7 if number > 12 else 0}" for number in range(30)]
+    ours = bootstrap_scores(scores, resamples=50, seed=3, clusters=clusters)["ndcg"]
+    names = list(dict.fromkeys(clusters))
+    drawn = np.random.default_rng(3).integers(0, len(names), (50, len(names)))
+    theirs = [
+        np.mean([value for n in row for value, name in zip(scores["ndcg"], clusters, strict=True) if name == names[n]])
+        for row in drawn
+    ]
+    np.testing.assert_allclose(ours, theirs)
+
+
+def test_clusters_of_one_row_are_rows():
+    scores = draw_scores(40)
+    plain = bootstrap_scores(scores, resamples=20)
+    clustered = bootstrap_scores(scores, resamples=20, clusters=range(40))
+    for name, values in plain.items():
+        np.testing.assert_allclose(clustered[name], values)
+
+
+def test_dependent_queries_make_the_interval_wider():
+    rng = np.random.default_rng(0)
+    scores = {"ndcg": np.repeat(rng.random(20), 10)}
+    rows, scenes = (intervals(bootstrap_scores(scores, clusters=c))["ndcg"] for c in (None, np.arange(200) // 10))
+    assert scenes.upper - scenes.lower > 2 * (rows.upper - rows.lower)
+
+
+def test_clusters_of_other_rows_are_refused():
+    with pytest.raises(ValueError, match="40 rows have 3 clusters"):
+        bootstrap_scores(draw_scores(40), clusters=["a", "b", "c"])
