@@ -1,17 +1,23 @@
-"""Lay the 124 real, labelled BigEarthNet pairs beside the checkout out as one archive, with a split of our own over all of them.
+"""Lay the 124 real, labelled BigEarthNet pairs beside the checkout out as one archive, and divide its scenes in halves.
 
-    python benchmarks/real_archive.py runs/real_tiles
+    python -m benchmarks.real_archive runs/real_tiles
 
 They lie in four folders and three formats (`../shared/data/README.md`); 124 are distinct. The archive has the layout of
-BigEarthNet v2, with the 12 bands that CSMAE uses. The split: tiles in the order of their names, shuffled by NumPy's generator of
-seed 0; the first 64 train, the next 30 are queries (validation), the last 30 the archive that is searched (test). Neighbouring tiles
-of one scene may fall on both sides of it, so results on it say nothing of unseen regions.
+BigEarthNet v2, with the 12 bands that CSMAE uses. Its column `scene` is the pass of the satellites: tiles of which either sensor's
+images were taken in one pass are of one scene. (BigEarthNet's names would make 44 scenes of them, some a second apart.)
+
+No tile has a split of its own. Scenes are dealt into two halves, as often as asked for, and each half is reported once: the tables
+`halves/0a.parquet`, `halves/0b.parquet`, `halves/1a.parquet`, ... (`--metadata` of both scripts) call the half that is reported
+"test", the other one "train".
 """
 
 import argparse
 import csv
 import logging
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +31,15 @@ from torch.nn import functional
 from csmae_hf.bigearthnet import BAND_SIZE, METADATA_NAME, SENSOR_OF_BAND, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.dataset import open_store
+from csmae_hf.data.metadata import acquisition_time, metadata_schema
 from csmae_hf.data.store import write_store
+from csmae_hf.evaluation.folds import deal_scenes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SPLIT_SIZES = {"train": 64, "validation": 30, "test": 30}
-SPLIT_SEED = 0
+TILES = 124
+HALVES = ("a", "b")
+SAME_PASS = timedelta(minutes=30)
+"""Images of one satellite with less between them are of one pass; its next comes after 100 minutes."""
 
 GOLDEN_BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A", "VH", "VV")
 """Channels of the files that hold what the original's reader returns."""
@@ -62,15 +72,19 @@ def build_real_archive(folder: Path, shared: Path = SHARED_DATA) -> Path:
         {
             "patch_id": row["s2_v1_name"],
             "labels": row["labels_19"].split("; "),
-            "split": split,
+            "split": None,
             "country": row["country"],
             "s1_name": row["s1_name"],
             "contains_seasonal_snow": row["flag"] == "snow",
             "contains_cloud_or_shadow": row["flag"] == "cloud_or_shadow",
+            "scene": scene,
         }
-        for row, split in zip(rows, splits_of(len(rows)), strict=True)
+        for row, scene in zip(rows, scenes_of_passes(rows), strict=True)
     ]
-    pq.write_table(pa.Table.from_pylist(table), folder / METADATA_NAME)  # last: it says that the archive is whole
+    schema = metadata_schema().append(pa.field("scene", pa.string()))
+    pq.write_table(
+        pa.Table.from_pylist(table, schema), folder / METADATA_NAME
+    )  # last: it says that the archive is whole
     return folder
 
 
@@ -82,17 +96,58 @@ def read_index(shared: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if not row["duplicate_of_folder"]]
     names = {row["s2_v1_name"] for row in rows}
-    if len(names) != len(rows) or len(rows) != sum(SPLIT_SIZES.values()):
-        raise ValueError(f"{path} lists {len(rows)} pairs of {len(names)} names: expected {sum(SPLIT_SIZES.values())}.")
+    if len(names) != len(rows) or len(rows) != TILES:
+        raise ValueError(f"{path} lists {len(rows)} pairs of {len(names)} names: expected {TILES}.")
     return sorted(rows, key=lambda row: row["s2_v1_name"])
 
 
-def splits_of(count: int) -> list[str]:
-    """The split of each tile, in the order of their names."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(count)
-    names = [name for name, size in SPLIT_SIZES.items() for _ in range(size)]
-    split_of = dict(zip(order.tolist(), names, strict=True))
-    return [split_of[place] for place in range(count)]
+def scenes_of_passes(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The scene of each row, named by one of its images: rows whose images of either sensor were taken in one pass have one scene."""
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    def join(first: str, second: str) -> None:
+        first, second = sorted((root(first), root(second)))
+        if first != second:
+            joined[second] = first
+
+    times = {name: acquisition_time(name) for row in rows for name in (row["s2_v1_name"], row["s1_name"])}
+    by_satellite: dict[str, list[tuple[datetime, str]]] = {}
+    for name, time in times.items():
+        if time is None:
+            raise ValueError(f"The name {name} does not say when the image was taken.")
+        by_satellite.setdefault(name[:3], []).append((time, name))
+    for images in by_satellite.values():
+        for (time, name), (next_time, next_name) in pairwise(sorted(images)):
+            if next_time - time < SAME_PASS:
+                join(name, next_name)
+    for row in rows:
+        join(row["s2_v1_name"], row["s1_name"])
+    return [root(row["s2_v1_name"]) for row in rows]
+
+
+def write_half(archive: Path, dealing: int, half: str) -> Path:
+    """Write the table of metadata by which one half of the scenes is "test", and the other one "train".
+
+    Args:
+        archive: The folder of the archive.
+        dealing: Seed by which scenes are dealt.
+        half: Which is "test", one of `HALVES`.
+
+    Returns:
+        The table.
+    """
+    table = pq.read_table(archive / METADATA_NAME)
+    dealt = deal_scenes(table["scene"].to_pylist(), len(HALVES), dealing)
+    split = ["test" if HALVES[fold] == half else "train" for fold in dealt]
+    path = archive / "halves" / f"{dealing}{half}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table.set_column(table.column_names.index("split"), "split", pa.array(split)), path)
+    return path
 
 
 def read_pair(shared: Path, row: dict[str, str]) -> Pixels:
@@ -170,7 +225,7 @@ def main() -> int:
     except (ValueError, FileNotFoundError) as error:
         logging.error("real_archive.py: %s", error)
         return 2
-    logging.info("Archive of %d real tiles: %s", sum(SPLIT_SIZES.values()), folder)
+    logging.info("Archive of %d real tiles: %s", TILES, folder)
     return 0
 
 

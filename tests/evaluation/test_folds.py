@@ -1,5 +1,6 @@
 """Folds over scenes: no query meets its own scene, every tile is a query once, and the numbers are those of a plain loop."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,9 @@ from datasets import Dataset
 from csmae_hf.evaluation.comparison import compare
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.folds import Folds, deal_scenes, evaluate_folds, scenes_of
+from csmae_hf.evaluation.retrieval_options import RetrievalOptions
+from csmae_hf.evaluation.run import _choose
+from csmae_hf.evaluation.run_tiles import Tiles
 
 SCENES = [f"scene_{n}" for n in (0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9)] * 3
 
@@ -120,3 +124,17 @@ def test_the_scene_is_a_column_or_the_product_in_bigearthnets_names():
 def test_other_folds_are_refused_by_what_was_given(text):
     with pytest.raises(ValueError, match=f"folds='{text}'.*--folds 5x3.*--folds scene"):
         Folds.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("scenes", "said"), [(["a"] * 5 + ["b"], "all but 1 of the 6"), (["a"] * 6, "all but 0"), (list("aabbcc"), None)]
+)
+def test_an_alignment_is_not_chosen_on_training_tiles_of_one_scene(tiles, scenes, said):
+    few = {sensor: one.take(range(6)) for sensor, one in tiles.items()}
+    given = Tiles(Dataset.from_dict({"id": []}), ("test", "test"), Dataset.from_dict({"scene": scenes}))
+    [choice] = _choose([(few, few)], given, ("none", "center"), RetrievalOptions(folds="scene", k=1), "cpu")
+    assert (said in choice.reason) if said else "on scenes it was not fitted on" in choice.reason
+    with pytest.raises(ValueError, match="are of one scene") if said else nullcontext():
+        _choose(
+            [(few, few)], given, ("none", "center"), RetrievalOptions(folds="2", alignment="none,center", k=1), "cpu"
+        )
