@@ -15,9 +15,6 @@ import argparse
 import csv
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +28,13 @@ from torch.nn import functional
 from csmae_hf.bigearthnet import BAND_SIZE, METADATA_NAME, SENSOR_OF_BAND, STORE_NAME
 from csmae_hf.data.codecs import encode_safetensors
 from csmae_hf.data.dataset import open_store
-from csmae_hf.data.metadata import acquisition_time, metadata_schema
+from csmae_hf.data.metadata import metadata_schema
 from csmae_hf.data.store import write_store
-from csmae_hf.evaluation.folds import deal_scenes
+from csmae_hf.evaluation.folds import deal_scenes, scenes_of_passes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TILES = 124
 HALVES = ("a", "b")
-SAME_PASS = timedelta(minutes=30)
-"""Images of one satellite with less between them are of one pass; its next comes after 100 minutes."""
-
 GOLDEN_BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A", "VH", "VV")
 """Channels of the files that hold what the original's reader returns."""
 
@@ -79,7 +73,9 @@ def build_real_archive(folder: Path, shared: Path = SHARED_DATA) -> Path:
             "contains_cloud_or_shadow": row["flag"] == "cloud_or_shadow",
             "scene": scene,
         }
-        for row, scene in zip(rows, scenes_of_passes(rows), strict=True)
+        for row, scene in zip(
+            rows, scenes_of_passes([(row["s2_v1_name"], row["s1_name"]) for row in rows]), strict=True
+        )
     ]
     schema = metadata_schema().append(pa.field("scene", pa.string()))
     pq.write_table(
@@ -99,35 +95,6 @@ def read_index(shared: Path) -> list[dict[str, str]]:
     if len(names) != len(rows) or len(rows) != TILES:
         raise ValueError(f"{path} lists {len(rows)} pairs of {len(names)} names: expected {TILES}.")
     return sorted(rows, key=lambda row: row["s2_v1_name"])
-
-
-def scenes_of_passes(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The scene of each row, named by one of its images: rows whose images of either sensor were taken in one pass have one scene."""
-    joined: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while name in joined:
-            name = joined[name]
-        return name
-
-    def join(first: str, second: str) -> None:
-        first, second = sorted((root(first), root(second)))
-        if first != second:
-            joined[second] = first
-
-    times = {name: acquisition_time(name) for row in rows for name in (row["s2_v1_name"], row["s1_name"])}
-    by_satellite: dict[str, list[tuple[datetime, str]]] = {}
-    for name, time in times.items():
-        if time is None:
-            raise ValueError(f"The name {name} does not say when the image was taken.")
-        by_satellite.setdefault(name[:3], []).append((time, name))
-    for images in by_satellite.values():
-        for (time, name), (next_time, next_name) in pairwise(sorted(images)):
-            if next_time - time < SAME_PASS:
-                join(name, next_name)
-    for row in rows:
-        join(row["s2_v1_name"], row["s1_name"])
-    return [root(row["s2_v1_name"]) for row in rows]
 
 
 def write_half(archive: Path, dealing: int, half: str) -> Path:

@@ -8,11 +8,14 @@ they search. With as many folds as scenes that is leave-one-scene-out.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from csmae_hf.data.metadata import acquisition_time
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval, group_scores
 from csmae_hf.evaluation.results import DirectionResult
 from csmae_hf.metrics.bootstrap import bootstrap_scores, intervals
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 SCENE = "scene"
 """Column of a dataset that names the scene of each tile; also the word for one fold a scene."""
 
-_BIGEARTHNET_ID = re.compile(r"(?P<scene>S2[A-D]_MSIL\w+?)_\d{1,3}_\d{1,3}")
+SAME_PASS = timedelta(minutes=30)
+"""Images of one satellite with less between them are of one pass; its next comes after 100 minutes."""
+
+_IMAGE_IDS = ("id", "s1_id")
+_CELL = re.compile(r"_\d{1,3}_\d{1,3}$")  # of a tile in its product, in BigEarthNet's names
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Folds:
 
 
 def scenes_of(dataset: "Dataset") -> list[str]:
-    """The scene of each tile: column `scene` where there is one, else the product in BigEarthNet's ids. No pixels are read.
+    """The scene of each tile: column `scene` where there is one, else the satellites' pass by the names of its images.
 
     ValueError where neither says.
     """
@@ -68,16 +75,60 @@ def scenes_of(dataset: "Dataset") -> list[str]:
                 f"{sum(value is None for value in named)} of {len(named)} tiles have no {SCENE}: name it of all."
             )
         return [str(value) for value in named]
-    scenes = []
-    for name in dataset.with_format(None)["id"][:]:
-        found = _BIGEARTHNET_ID.fullmatch(str(name))
-        if found is None:
+    plain = dataset.with_format(None)
+    return scenes_of_passes(
+        list(zip(*(plain[name][:] for name in _IMAGE_IDS if name in plain.column_names), strict=True))
+    )
+
+
+def scenes_of_passes(names: Sequence[Sequence[str | None]]) -> list[str]:
+    """The scene of tiles, (N,): tiles of which images, of either sensor, were taken in one pass of a satellite are of one scene.
+
+    Products of one pass begin seconds apart and lie side by side, so that a product is no scene of its own.
+
+    Args:
+        names: Of the images of each tile; the first must say when it was taken, the others are left out where they do not.
+
+    Returns:
+        The name of a product of the scene, the first in alphabetical order.
+
+    Raises:
+        ValueError: If the name of an image does not say when it was taken.
+    """
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    def join(first: str, second: str) -> None:
+        first, second = sorted((root(first), root(second)))
+        if first != second:
+            joined[second] = first
+
+    products = [[_CELL.sub("", str(name)) for name in tile if name is not None] for tile in names]
+    firsts = {tile[0] for tile in products if tile}
+    by_satellite: dict[str, list[tuple[datetime, str]]] = {}
+    for name in sorted({name for tile in products for name in tile}):
+        time = acquisition_time(name)
+        if time is not None:
+            by_satellite.setdefault(name[:3], []).append((time, name))
+        elif name in firsts:
             raise ValueError(
-                f"The scene of tile {name!r} is not known: its name is none of BigEarthNet's, and the data have no column {SCENE}. "
-                f"Add one (dataset.add_column({SCENE!r}, ...), or a column of the table of tiles)."
+                f"The scene of tile {name!r} is not known: its name does not say when it was taken, and the data have no column "
+                f"{SCENE}. Add one (dataset.add_column({SCENE!r}, ...), or a column of the table of tiles)."
             )
-        scenes.append(found["scene"])
-    return scenes
+    for images in by_satellite.values():
+        for (time, name), (next_time, next_name) in pairwise(sorted(images)):
+            if next_time - time < SAME_PASS:
+                join(name, next_name)
+    timed = {name for images in by_satellite.values() for _, name in images}
+    for tile in set(map(tuple, products)):
+        for name in tile[1:]:
+            if name in timed:
+                join(tile[0], name)
+    return [root(tile[0]) for tile in products]
 
 
 def deal_scenes(scenes: Sequence[str], count: int | None, seed: int) -> IntArray:

@@ -12,6 +12,7 @@ from benchmarks import real_archive, results
 from benchmarks.results_page import CHOSEN, MODELS, NONE, PAGE, RESULTS, ROOT, format_page
 from csmae_hf.data.dataset import load_bigearthnet, open_store
 from csmae_hf.data.metadata import acquisition_time
+from csmae_hf.evaluation.folds import SAME_PASS
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.models import build_model
 
@@ -45,7 +46,7 @@ def test_no_pass_of_a_satellite_is_in_two_scenes(real):
         near = {
             other
             for name, at, other in images
-            if name == satellite and abs((at - time).total_seconds()) < real_archive.SAME_PASS.total_seconds()
+            if name == satellite and abs((at - time).total_seconds()) < SAME_PASS.total_seconds()
         }
         assert near == {scene}
     assert len({scene for *_, scene in images}) == 36

@@ -107,17 +107,34 @@ def test_intervals_are_of_resampled_scenes_and_none_of_one_scene(tiles):
     assert of_all.interval == pytest.approx(tuple(-np.quantile(means, [0.975, 0.025]) / 2))
 
 
-def test_the_scene_is_a_column_or_the_product_in_bigearthnets_names():
-    ids = ["S2A_MSIL2A_20170613T101031_34_32", "S2B_MSIL2A_20180101T100019_N9999_R022_T33UUP_26_57"]
-    assert scenes_of(Dataset.from_dict({"id": ids})) == [
-        "S2A_MSIL2A_20170613T101031",
-        "S2B_MSIL2A_20180101T100019_N9999_R022_T33UUP",
+def test_the_scene_is_a_column_or_the_pass_by_the_names():
+    ids = [
+        "S2A_MSIL2A_20170613T101031_34_32",
+        "S2A_MSIL2A_20170613T101032_1_2",  # a second later
+        "S2B_MSIL2A_20180101T100019_N9999_R022_T33UUP_26_57",
+        "S2B_MSIL2A_20180101T100019_N9999_R022_T34UUP_26_57",  # beside it
+        "S2A_MSIL2A_20180101T100019_N9999_R022_T33UUP_26_57",  # another satellite
+        "S2B_MSIL2A_20180101T113919_N9999_R022_T33UUP_26_57",  # the next pass
     ]
-    assert scenes_of(Dataset.from_dict({"id": ids, "scene": ["a", "b"]})) == ["a", "b"]
+    first, last = "S2A_MSIL2A_20170613T101031", "S2B_MSIL2A_20180101T113919_N9999_R022_T33UUP"
+    middle = [f"S2{letter}_MSIL2A_20180101T100019_N9999_R022_T33UUP" for letter in "BBA"]
+    assert scenes_of(Dataset.from_dict({"id": ids})) == [first, first, *middle, last]
+    radar = [  # one pass of the radar joins them
+        "S1A_IW_GRDH_1SDV_20170613T165809_33UUP_26_57",
+        None,
+        "S1A_IW_GRDH_1SDV_20170613T165834_33UUP_1_1",
+        *["S1-of-x"] * 3,
+    ]
+    assert scenes_of(Dataset.from_dict({"id": ids, "s1_id": radar})) == [
+        *["S1A_IW_GRDH_1SDV_20170613T165809_33UUP"] * 4,
+        middle[2],
+        last,
+    ]
+    assert scenes_of(Dataset.from_dict({"id": ids[:2], "scene": ["a", "b"]})) == ["a", "b"]
     with pytest.raises(ValueError, match=r"scene of tile 'p1' is not known.*no column scene"):
         scenes_of(Dataset.from_dict({"id": [ids[0], "p1"]}))
     with pytest.raises(ValueError, match="1 of 2 tiles have no scene"):
-        scenes_of(Dataset.from_dict({"id": ids, "scene": ["a", None]}))
+        scenes_of(Dataset.from_dict({"id": ids[:2], "scene": ["a", None]}))
 
 
 @pytest.mark.parametrize("text", ["1", "0", "5x0", "x3", "scenes", "-2", "2.5"])
