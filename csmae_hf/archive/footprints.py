@@ -1,207 +1,128 @@
-"""Footprints of an archive's tiles as arrays: their corners, their order along a Hilbert curve, and their WKB."""
+"""Footprints of an archive's tiles as GeoParquet has them: well-known binary, bounds, and their order along a Hilbert curve."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from csmae_hf.images.raster import import_rasterio
-from csmae_hf.search.ids import ID
-from csmae_hf.search.places import COLUMNS, grid_footprint
+from csmae_hf.search.places import BBOX_TYPE, extents_of, place_columns, rings
 
 FloatArray = NDArray[np.float64]
 
-BOUNDS = ("xmin", "ymin", "xmax", "ymax")
-"""Fields of a bounding box, in the order of GeoParquet."""
+Geometry = Literal["polygon", "point"]
+"""What the geometry of a tile is: its outline, or its middle."""
 
-POINT_COLUMNS = (("longitude", "latitude"), ("lon", "lat"))
+BOUNDS: Sequence[str] = BBOX_TYPE.names
+"""Fields of a bounding box, in the order of GeoParquet."""
 
 LEVEL = 16
 """Bits of a coordinate on the Hilbert curve, as GeoPandas has them."""
 
 _POINT = np.dtype([("order", "u1"), ("kind", "<u4"), ("point", "<f8", 2)])
-_POLYGON = np.dtype([("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", (5, 2))])
-_TWO_POLYGONS = np.dtype([("order", "u1"), ("kind", "<u4"), ("parts", "<u4"), ("polygons", _POLYGON, 2)])
 
 
-def corners_of(tiles: pa.Table) -> FloatArray:
-    """Find the corners of tiles on the globe.
+class Footprints(NamedTuple):
+    """Where n tiles lie, in degrees.
 
-    Of use are, the first that says something: the columns `COLUMNS`; names of BigEarthNet v2; the column `bbox`, a struct of `BOUNDS`
-    whose xmin is greater than its xmax at the antimeridian; `longitude` and `latitude`, or `lon` and `lat`.
+    Attributes:
+        wkb: Their geometries; null where no place is known.
+        kinds: The types of these, such as "Polygon".
+        bounds: (n, 4) west, south, east and north of the geometries; of one across the antimeridian all longitudes. NaN if not known.
+        middles: (n, 2) longitude and latitude; NaN if not known.
+    """
 
-    Args:
-        tiles: Metadata of n tiles.
+    wkb: pa.Array
+    kinds: set[str]
+    bounds: FloatArray
+    middles: FloatArray
 
-    Returns:
-        (n, 4, 2) longitudes and latitudes in degrees: lower left, lower right, upper right, upper left in the tile's own grid. Of a
-        tile that lies across the antimeridian longitudes go on beyond 180. Where only a point is known all four are that point; where
-        nothing is known they are NaN.
+
+def footprints_of(tiles: pa.Table, geometry: Geometry) -> Footprints:
+    """Find where tiles lie by their metadata, as of `extents_of`.
+
+    Across the antimeridian an outline is two boxes, one at either side of it, as RFC 7946 has it.
 
     Raises:
-        ValueError: If a tile's coordinate reference system is not known.
         ImportError: If rasterio, which knows coordinate systems, is missing and needed.
     """
-    held = set(tiles.column_names)
-    corners = np.full((tiles.num_rows, 4, 2), np.nan)
-    if set(COLUMNS) <= held:
-        bounds = np.stack([_numbers(tiles.column(name)) for name in COLUMNS[1:]], axis=1)
-        _place(corners, tiles.column(COLUMNS[0]).to_pylist(), bounds)
-    for name in (ID, "s1_id"):
-        if name in held and (rows := np.flatnonzero(np.isnan(corners[:, 0, 0]))).size:
-            texts = tiles.column(name).take(pa.array(rows)).to_pylist()
-            named = [grid_footprint(str(text)) for text in texts]
-            systems = [None if place is None else place.crs for place in named]
-            bounds = np.array([(np.nan,) * 4 if place is None else place[1:] for place in named])
-            found = np.full((len(rows), 4, 2), np.nan)
-            _place(found, systems, bounds)
-            corners[rows] = found
-    told = [_boxes(tiles)] if "bbox" in held else []
-    told += [_points(tiles, pair)[:, None] for pair in POINT_COLUMNS if set(pair) <= held]
-    for values in told:
-        corners = np.where(np.isnan(corners[:, :1]), values, corners)
-    return corners
+    middles = _middles(tiles)
+    if geometry == "point":
+        known = np.flatnonzero(~np.isnan(middles[:, 0]))
+        groups = [(known, middles[known, None])]
+    else:
+        groups = [(rows[good], points[good]) for rows, points in rings(extents_of(tiles)) for good in [_finite(points)]]
+    found = np.full(tiles.num_rows, None, dtype=object)
+    bounds = np.full((tiles.num_rows, 4), np.nan)
+    kinds: set[str] = set()
+    for rows, points in groups:
+        least, most = points.min(axis=1), points.max(axis=1)
+        across = most[:, 0] > 180
+        least[across, 0], east = -180, most[:, 0].copy()
+        most[across, 0] = 180
+        bounds[rows] = np.concatenate([least, most], axis=1)
+        if points.shape[1] == 1:
+            parts = [("Point", np.ones(len(rows), bool), _points(points[:, 0]))]
+        else:
+            boxes = [points[across].min(axis=1), np.stack([east[across], most[across, 1]], axis=1)]
+            parts = [("Polygon", ~across, _polygons(points[~across])), ("MultiPolygon", across, _split_boxes(*boxes))]
+        for kind, chosen, records in parts:
+            raw, size = records.tobytes(), records.dtype.itemsize
+            found[rows[chosen]] = [raw[start : start + size] for start in range(0, len(raw), size)]
+            kinds |= {kind} if len(records) else set()
+    return Footprints(pa.array(found, pa.binary()), kinds, bounds, middles)
 
 
-def _points(tiles: pa.Table, pair: Sequence[str]) -> FloatArray:
-    return np.stack([_numbers(tiles.column(name)) for name in pair], axis=1)
+def _finite(points: FloatArray) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(points).all(axis=(1, 2)))
 
 
-def _numbers(column: pa.ChunkedArray) -> FloatArray:
-    """A column as float64, NaN for what is not known, or no number."""
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_decimal(column.type)):
-        return np.full(len(column), np.nan)
-    return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
+def _middles(tiles: pa.Table) -> FloatArray:
+    """(n, 2) longitude and latitude, from the columns of the archive or else from what else it knows."""
+    pair = ("longitude", "latitude")
+    held = tiles
+    if any(name not in tiles.column_names or tiles.column(name).type != pa.float64() for name in pair) or any(
+        tiles.column(name).null_count for name in pair
+    ):
+        held = pa.table(place_columns(tiles))
+    middles = np.stack([held.column(name).to_numpy() for name in pair], axis=1)
+    middles[np.isnan(middles).any(axis=1)] = np.nan
+    return middles
 
 
-def _boxes(tiles: pa.Table) -> FloatArray:
-    """Corners by the column `bbox`, where it is a struct of `BOUNDS`."""
-    column = tiles.column("bbox")
-    if not (pa.types.is_struct(column.type) and {field.name for field in column.type} >= {*BOUNDS}):
-        return np.full((tiles.num_rows, 4, 2), np.nan)
-    west, south, east, north = (_numbers(pc.struct_field(column, name)) for name in BOUNDS)
-    return _box(west, south, np.where(west > east, east + 360, east), north)
-
-
-def _box(west: FloatArray, south: FloatArray, east: FloatArray, north: FloatArray) -> FloatArray:
-    return np.stack([west, south, east, south, east, north, west, north], axis=-1).reshape(-1, 4, 2)
-
-
-def _place(corners: FloatArray, crs: Sequence[str | None], bounds: FloatArray) -> None:
-    """Fill in corners, (n, 4, 2), of bounds (n, 4), left, bottom, right and top, in a coordinate system each."""
-    by_system: dict[str, list[int]] = {}
-    for row in np.flatnonzero(np.isfinite(bounds).all(axis=1)).tolist():
-        if crs[row] is not None:
-            by_system.setdefault(str(crs[row]), []).append(row)
-    if not by_system:
-        return
-    import_rasterio()
-    from rasterio.errors import CRSError
-    from rasterio.warp import transform
-
-    for system, rows in by_system.items():
-        points = _box(*bounds[rows].T)
-        try:
-            longitudes, latitudes = transform(system, "EPSG:4326", points[..., 0].ravel(), points[..., 1].ravel())
-        except CRSError as error:
-            raise ValueError(
-                f"{len(rows)} tiles lie in a coordinate reference system that is not known, {system[:80]!r}: {error}"
-            ) from error
-        found = np.stack([longitudes, latitudes], axis=-1).reshape(-1, 4, 2)
-        found[~np.isfinite(found).all(axis=(1, 2))] = np.nan
-        corners[rows] = _unwrapped(found)
-
-
-def _unwrapped(corners: FloatArray) -> FloatArray:
-    """Corners whose ring is in one piece: across the antimeridian beyond 180 degrees, around a pole all longitudes up to it."""
-    longitudes, latitudes = corners[..., 0], corners[..., 1]
-    across = np.ptp(longitudes, axis=1) > 180
-    longitudes = np.where(across[:, None] & (longitudes < 0), longitudes + 360, longitudes)
-    polar = across & (np.ptp(longitudes, axis=1) >= 180)
-    north = latitudes.mean(axis=1) > 0
-    least, most = np.where(north, latitudes.min(axis=1), -90), np.where(north, 90, latitudes.max(axis=1))
-    full = np.full_like(least, 180)
-    round_pole = _box(-full, least, full, most)
-    return np.where(polar[:, None, None], round_pole, np.stack([longitudes, latitudes], axis=-1))
-
-
-def wrapped(points: FloatArray) -> FloatArray:
-    """Points (..., 2) with longitudes in [-180, 180)."""
-    return np.stack([(points[..., 0] + 180) % 360 - 180, points[..., 1]], axis=-1)
-
-
-def centres_of(tiles: pa.Table, corners: FloatArray) -> FloatArray:
-    """(n, 2) longitude and latitude of the middle of tiles, by their own columns where they say it; NaN where nothing is known."""
-    middle = wrapped(corners.mean(axis=1))
-    if not set(POINT_COLUMNS[0]) <= set(tiles.column_names):
-        return middle
-    own = _points(tiles, POINT_COLUMNS[0])
-    return np.where(np.isnan(own), middle, own)
-
-
-def are_points(corners: FloatArray) -> NDArray[np.bool_]:
-    """(n,) whether of a tile no more than a point is known."""
-    return (corners == corners[:, :1]).all(axis=(1, 2))
-
-
-def bounds_of(corners: FloatArray) -> FloatArray:
-    """(n, 4) west, south, east and north of what [`to_wkb`] writes: all longitudes of a tile across the antimeridian."""
-    (west, south), (east, north) = corners.min(axis=1).T, corners.max(axis=1).T
-    across = east > 180
-    return np.stack([np.where(across, -180, west), south, np.where(across, 180, east), north], axis=1)
-
-
-def to_wkb(corners: FloatArray) -> tuple[pa.Array, set[str]]:
-    """Write footprints in well-known binary.
-
-    Args:
-        corners: (n, 4, 2), as of [`corners_of`].
-
-    Returns:
-        The geometries, null where nothing is known, and their types. A tile across the antimeridian is two boxes, one at either side,
-        as RFC 7946 has it.
-    """
-    known = ~np.isnan(corners[:, 0, 0])
-    point = known & are_points(corners)
-    across = known & (corners[..., 0].max(axis=1) > 180)
-    found = np.full(len(corners), None, dtype=object)
-    kinds = {
-        "Point": (point, lambda rows: _point_records(wrapped(corners[rows, 0]))),
-        "MultiPolygon": (across & ~point, lambda rows: _two_records(corners[rows])),
-        "Polygon": (known & ~point & ~across, lambda rows: _polygon_records(corners[rows])),
-    }
-    for chosen, records in kinds.values():
-        rows = np.flatnonzero(chosen)
-        if len(rows):
-            made = records(rows)
-            raw, size = made.tobytes(), made.dtype.itemsize
-            found[rows] = [raw[start : start + size] for start in range(0, len(raw), size)]
-    return pa.array(found, pa.binary()), {name for name, (chosen, _) in kinds.items() if chosen.any()}
-
-
-def _point_records(points: FloatArray) -> NDArray[Any]:
+def _points(points: FloatArray) -> NDArray[Any]:
     records = np.zeros(len(points), _POINT)
     records["order"], records["kind"], records["point"] = 1, 1, points
     return records
 
 
-def _polygon_records(corners: FloatArray) -> NDArray[Any]:
-    records = np.zeros(len(corners), _POLYGON)
-    records["order"], records["kind"], records["rings"], records["points"] = 1, 3, 1, 5
-    records["ring"] = np.concatenate([corners, corners[:, :1]], axis=1)
+def _polygon_type(points: int) -> np.dtype[Any]:
+    return np.dtype(
+        [("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", (points, 2))]
+    )
+
+
+def _polygons(points: FloatArray) -> NDArray[Any]:
+    """Polygons of rings (n, K, 2) that are not closed."""
+    records = np.zeros(len(points), _polygon_type(points.shape[1] + 1))
+    records["order"], records["kind"], records["rings"], records["points"] = 1, 3, 1, points.shape[1] + 1
+    records["ring"] = np.concatenate([points, points[:, :1]], axis=1)
     return records
 
 
-def _two_records(corners: FloatArray) -> NDArray[Any]:
-    (west, south), (east, north) = corners.min(axis=1).T, corners.max(axis=1).T
+def _split_boxes(least: FloatArray, most: FloatArray) -> NDArray[Any]:
+    """Boxes from `least` to `most`, (n, 2), whose east is beyond 180, as two polygons each."""
+    (west, south), (east, north) = least.T, most.T
     edge = np.full_like(west, 180)
-    records = np.zeros(len(corners), _TWO_POLYGONS)
+    parts = [(west, edge), (-edge, east - 360)]
+    records = np.zeros(
+        len(west), [("order", "u1"), ("kind", "<u4"), ("parts", "<u4"), ("polygons", _polygon_type(5), 2)]
+    )
     records["order"], records["kind"], records["parts"] = 1, 6, 2
-    records["polygons"][:, 0] = _polygon_records(_box(west, south, edge, north))
-    records["polygons"][:, 1] = _polygon_records(_box(-edge, south, east - 360, north))
+    for number, (left, right) in enumerate(parts):
+        corners = np.stack([left, south, right, south, right, north, left, north], axis=-1).reshape(-1, 4, 2)
+        records["polygons"][:, number] = _polygons(corners)
     return records
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from csmae_hf.archive.footprints import (
-    BOUNDS,
-    FloatArray,
-    bounds_of,
-    centres_of,
-    corners_of,
-    hilbert_order,
-    joined_bounds,
-    to_wkb,
-)
+from csmae_hf.archive.footprints import BOUNDS, Footprints, Geometry, footprints_of, hilbert_order, joined_bounds
 from csmae_hf.archive.held import Held
 from csmae_hf.archive.stac import Exported, as_text, embedding_metadata, make_catalogue
 from csmae_hf.archive.tiles import table_without_paths
@@ -38,9 +29,6 @@ from csmae_hf.search.ids import ID
 from csmae_hf.search.vectors import IntArray
 
 logger = logging.getLogger(__name__)
-
-Geometry = Literal["polygon", "point"]
-"""What the geometry of a tile is: its outline, or its middle."""
 
 EMBEDDING, GEOMETRY, BBOX, SENSOR, ROW, TIME = "embedding", "geometry", "bbox", "sensor", "row", "timestamp"
 MIDDLE = ("centre_lon", "centre_lat")
@@ -138,24 +126,21 @@ class _Survey:
 
     def __init__(self, tiles: pa.Table, geometry: Geometry):
         self.geometry = geometry
-        middles, boxes = [], []
         self.kinds: set[str] = set()
+        middles, boxes = [], []
         for start in range(0, tiles.num_rows, _CHUNK_ROWS):
-            part = tiles.slice(start, _CHUNK_ROWS)
-            corners, middle = self.places(part)
-            middles.append(middle)
-            boxes.append(bounds_of(corners))
-            self.kinds |= to_wkb(corners)[1]
+            found = self.footprints(tiles.slice(start, _CHUNK_ROWS))
+            middles.append(found.middles)
+            boxes.append(found.bounds)
+            self.kinds |= found.kinds
         middle = np.concatenate(middles)
         self.order = hilbert_order(middle)
         self.bounds = joined_bounds(boxes)
-        self.unplaced = int(np.isnan(middle[:, 0]).sum())
+        self.unplaced = int(np.isnan(np.concatenate(boxes)[:, 0]).sum())
 
-    def places(self, tiles: pa.Table) -> tuple[FloatArray, FloatArray]:
-        """Corners (n, 4, 2) of what is written as geometry, and middles (n, 2), in degrees."""
-        corners = corners_of(tiles)
-        middle = centres_of(tiles, corners)
-        return np.repeat(middle[:, None], 4, axis=1) if self.geometry == "point" else corners, middle
+    def footprints(self, tiles: pa.Table) -> Footprints:
+        """Where some of the tiles lie."""
+        return footprints_of(tiles, self.geometry)
 
 
 def _write_sensor(archive: Held, sensor: str, path: Path, survey: _Survey, footers: Mapping[bytes, bytes]) -> None:
@@ -196,26 +181,24 @@ def _empty_file(schema: pa.Schema) -> pa.Buffer:
 def _group(archive: Held, sensor: str, survey: _Survey, rows: IntArray) -> pa.Table:
     """The rows of a row group."""
     tiles = archive.tiles.take(pa.array(rows, pa.int64()))
-    corners, middle = survey.places(tiles)
-    written = written_names(archive.tiles.column_names)
+    places = survey.footprints(tiles)
     plain = table_without_paths(tiles)
-    known = ~np.isnan(middle[:, 0])
+    written = written_names(plain.column_names)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         ID: plain.column(ID),
         SENSOR: pa.array([sensor], pa.string()).take(pa.array(np.zeros(len(rows), np.int64))),
         ROW: pa.array(rows, pa.int64()),
     }
-    times = _times(archive.tiles.schema, plain, sensor)
+    times = _times(archive.tiles.schema, tiles, sensor)
     if times is not None:
         columns[TIME] = times
-    for name, values in zip(MIDDLE, middle.T, strict=True):
-        columns[name] = pa.array(values, pa.float64(), mask=~known)
+    for name, values in zip(MIDDLE, places.middles.T, strict=True):
+        columns[name] = pa.array(values, pa.float64(), mask=np.isnan(values))
     columns |= {written[name]: plain.column(name) for name in plain.column_names if name != ID}
-    boxes = bounds_of(corners)
     columns[BBOX] = pa.StructArray.from_arrays(
-        [pa.array(side, pa.float64()) for side in boxes.T], names=list(BOUNDS), mask=pa.array(~known)
+        [pa.array(side, pa.float64()) for side in places.bounds.T], names=list(BOUNDS), mask=places.wkb.is_null()
     )
-    columns[GEOMETRY] = to_wkb(corners)[0]
+    columns[GEOMETRY] = places.wkb
     vectors = archive.vectors[sensor][torch.from_numpy(np.ascontiguousarray(rows))].numpy()
     columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float32()), archive.width)
     return pa.table(columns)
@@ -260,12 +243,15 @@ def _footers(archive: Held, sensor: str, survey: _Survey, told: Exported) -> dic
         geo["orientation"] = "counterclockwise"
     if survey.bounds is not None:
         geo["bbox"] = list(survey.bounds.values())
+    # as a reader finds it: Parquet has one name for the values of all lists
+    schema = pq.read_schema(pa.BufferReader(_empty_file(table_without_paths(archive.tiles.slice(0, 0)).schema)))
+    written = written_names(schema.names)
     record = {
         "format": FORMAT,
         "version": VERSION,
         "sensor": sensor,
         "provenance": told.provenance.as_dict(),
-        "columns": [[written, name] for name, written in written_names(archive.tiles.column_names).items()],
+        "columns": [[written[field.name], field.name, str(field.type)] for field in schema],
     }
     contents = {
         "geo": {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: geo}},

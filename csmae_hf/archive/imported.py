@@ -43,9 +43,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".geoparquet", ".gpq")
 
-_MOST_WKB = (
-    16 << 10
-)  # GEOS follows nested geometries by recursion: one of 180 KB, which Parquet packs into 1, ends the process
+_MOST_WKB = 16 << 10
+"""Bytes of a geometry. what is far larger than the outline of a tile is shown to no library."""
 
 _MIDDLES = (("centre_lon", "centre_lat"), ("longitude", "latitude"), ("lon", "lat"))
 _DEGREES = ("OGC:CRS84", "EPSG:4326")
@@ -57,13 +56,13 @@ class Record(NamedTuple):
     Attributes:
         path: The file.
         sensor: Whose embeds it holds.
-        columns: Names of its columns of metadata, with the name that each has in the archive.
+        columns: Names of its columns of metadata, with the name that each has in the archive, and its type there.
         told: Where the embeds come from.
     """
 
     path: Path
     sensor: str
-    columns: dict[str, str]
+    columns: dict[str, tuple[str, str]]
     told: Provenance
 
 
@@ -156,9 +155,10 @@ def read_record(path: Path) -> Record | None:
             f"{path}: its footer {KEY!r} was changed after it was written. Export the archive again."
         )
     try:
-        columns, sensor, told = dict(held["columns"]), held["sensor"], Provenance.from_dict(held["provenance"])
-        texts = [sensor, *columns, *columns.values(), *vars(told.made_with).values(), told.alignment_hash, told.data]
-        names = {*columns.values()}
+        columns = {written: (own, kind) for written, own, kind in held["columns"]}
+        sensor, told = held["sensor"], Provenance.from_dict(held["provenance"])
+        names = {own for own, _ in columns.values()}
+        texts = [sensor, *columns, *names, *vars(told.made_with).values(), told.alignment_hash, told.data]
         if not all(isinstance(text, str | bool | Mapping | None) for text in texts) or len(names) < len(columns):
             raise ValueError("names are no text, or occur twice")
         if ID not in names or not sensor.isidentifier():
@@ -243,9 +243,12 @@ def _own_tiles(record: Record, files: Sequence[EmbedFile]) -> tuple[pa.Table, In
     order = np.argsort(rows.to_numpy(), kind="stable")
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
-    tiles = table.take(pa.array(order)).select(written).rename_columns(list(record.columns.values()))
-    if not pa.types.is_string(tiles.schema.field(ID).type):
-        raise ArchiveImportError(f"{record.path}: ids have the type {tiles.schema.field(ID).type}; expected text.")
+    tiles = table.take(pa.array(order)).select(written).rename_columns([own for own, _ in record.columns.values()])
+    for field, (_, kind) in zip(tiles.schema, record.columns.values(), strict=True):
+        if str(field.type) != kind or (field.name == ID and field.type != pa.string()):
+            raise ArchiveImportError(
+                f"{record.path}: the column {field.name!r} has the type {field.type}, and was written as {kind}."
+            )
     return tiles.combine_chunks(), ranks
 
 

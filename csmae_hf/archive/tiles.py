@@ -176,7 +176,11 @@ def in_columns(tiles: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def table_without_paths(tiles: pa.Table) -> pa.Table:
-    """Metadata of tiles in which no text, name or note of the schema holds a folder of this machine."""
+    """Metadata of tiles in which no text, name or note of the schema holds a folder of this machine.
+
+    Raises:
+        ValueError: If ids are paths: they cannot be changed, for a search gives them back.
+    """
     for place, name in enumerate(tiles.column_names):
         column = tiles.column(name)
         if not any(_has_slash(texts) for chunk in column.chunks for texts in _texts(chunk)):

@@ -7,26 +7,17 @@ import pytest
 import shapely
 from exported_archives import tile_name
 
-from csmae_hf.archive.footprints import (
-    LEVEL,
-    bounds_of,
-    centres_of,
-    corners_of,
-    hilbert_distance,
-    hilbert_order,
-    joined_bounds,
-    to_wkb,
-)
-from csmae_hf.search.places import grid_footprint
+from csmae_hf.archive.footprints import LEVEL, footprints_of, hilbert_distance, hilbert_order, joined_bounds
+from csmae_hf.search.places import BBOX_TYPE, grid_footprint
 
 
-def shapes_of(tiles):
-    return shapely.from_wkb(to_wkb(corners_of(tiles))[0].to_numpy(zero_copy_only=False))
+def shapes_of(tiles, geometry="polygon"):
+    return shapely.from_wkb(footprints_of(tiles, geometry).wkb.to_numpy(zero_copy_only=False))
 
 
 def boxes(*rows):
-    names = ("xmin", "ymin", "xmax", "ymax")
-    return pa.array([None if row is None else dict(zip(names, map(float, row), strict=True)) for row in rows])
+    named = [None if row is None else dict(zip(BBOX_TYPE.names, row, strict=True)) for row in rows]
+    return pa.array(named, BBOX_TYPE)
 
 
 def test_names_and_footprints_of_files_give_the_outline_that_rasterio_gives():
@@ -41,60 +32,45 @@ def test_names_and_footprints_of_files_give_the_outline_that_rasterio_gives():
         assert shape.equals_exact(wanted, 1e-9)
         assert shape.exterior.is_ccw
         assert all(other is None for other in others)
+        (middle, *_) = shapes_of(tiles, "point")
+        assert middle.equals_exact(wanted.centroid, 1e-5)
 
 
-def test_what_says_more_comes_first_and_a_point_is_better_than_nothing():
+def test_a_point_is_better_than_nothing_and_what_the_columns_say_of_the_middle_stays():
     tiles = pa.table(
         {
-            "id": [tile_name(5), "b", "c", "d"],
-            "bbox": boxes((1, 2, 3, 4), (1, 2, 3, 4), None, None),
-            "longitude": [9.0, 9.0, 9.0, None],
-            "latitude": [8.0, 8.0, 8.0, None],
+            "id": ["a", "b", "c"],
+            "bbox": boxes((1, 2, 3, 4), None, None),
+            "longitude": [9.0, 9.0, None],
+            "latitude": [8.0, 8.0, None],
         }
     )
-    corners = corners_of(tiles)
-    shapes = shapes_of(tiles)
-    assert [shape and shape.geom_type for shape in shapes] == ["Polygon", "Polygon", "Point", None]
-    assert shapes[0].bounds == pytest.approx(shapely.geometry.shape(grid_footprint(tile_name(5)).to_polygon()).bounds)
-    assert shapes[1].bounds == (1, 2, 3, 4)
-    assert np.array_equal(centres_of(tiles, corners)[:3], [[9, 8]] * 3), "what the columns say of the middle stays"
-    assert to_wkb(corners)[1] == {"Polygon", "Point"}
+    found = footprints_of(tiles, "polygon")
+    assert [shape and shape.geom_type for shape in shapes_of(tiles)] == ["Polygon", "Point", None]
+    assert found.kinds == {"Polygon", "Point"}
+    assert found.bounds[:2].tolist() == [[1, 2, 3, 4], [9, 8, 9, 8]]
+    assert found.middles[:2].tolist() == [[9, 8], [9, 8]]
+    assert np.isnan(found.bounds[2]).all()
+    assert np.isnan(found.middles[2]).all()
 
 
 def test_a_tile_across_the_antimeridian_is_two_boxes_and_one_round_a_pole_all_longitudes():
     table = pa.table({"id": ["a"], "bbox": boxes((179.5, -1, -179.9, 1))})
-    utm = pa.table(
-        {
-            "id": ["a"],
-            "crs": ["EPSG:32601"],
-            "left": [130_000.0],
-            "bottom": [5.0e6],
-            "right": [300_000.0],
-            "top": [5.1e6],
-        }
-    )
-    for tiles in (table, utm):
-        (shape,) = shapes_of(tiles)
+    sides = {"left": [130_000.0], "bottom": [5.0e6], "right": [300_000.0], "top": [5.1e6]}
+    for tiles in (table, pa.table({"id": ["a"], "crs": ["EPSG:32601"], **sides})):
+        (shape,), found = shapes_of(tiles), footprints_of(tiles, "polygon")
         assert shape.geom_type == "MultiPolygon"
         assert shape.is_valid
-        assert shape.bounds == tuple(bounds_of(corners_of(tiles))[0])
+        assert shape.bounds == tuple(found.bounds[0])
         west, east = (part.bounds for part in shape.geoms)
         assert west[2] == 180
         assert east[0] == -180
-        assert abs(centres_of(tiles, corners_of(tiles))[0, 0]) > 179
-    polar = pa.table(
-        {"id": ["a"], "crs": ["EPSG:3413"], "left": [-1e5], "bottom": [-1e5], "right": [1e5], "top": [1e5]}
-    )
-    (shape,) = shapes_of(polar)
-    assert shape.bounds[0::2] == (-180, 180)
+        assert abs(found.middles[0, 0]) > 179
+    sides = {"left": [-1e5], "bottom": [-1e5], "right": [1e5], "top": [1e5]}
+    (shape,) = shapes_of(pa.table({"id": ["a"], "crs": ["EPSG:3413"], **sides}))
+    assert shape.bounds[0::2] == pytest.approx((-180, 180))
     assert shape.bounds[3] == 90
-    assert 88 < shape.bounds[1] < 89
-
-
-def test_a_coordinate_system_that_nobody_knows_is_an_error():
-    tiles = pa.table({"id": ["a"], "crs": ["EPSG:1"], "left": [0.0], "bottom": [0.0], "right": [1.0], "top": [1.0]})
-    with pytest.raises(ValueError, match="1 tiles lie in a coordinate reference system that is not known, 'EPSG:1'"):
-        corners_of(tiles)
+    assert 88 < shape.bounds[1] < 89.2
 
 
 def test_the_hilbert_curve_goes_from_cell_to_cell_and_orders_as_geopandas_does():
@@ -114,9 +90,5 @@ def test_the_hilbert_curve_goes_from_cell_to_cell_and_orders_as_geopandas_does()
 
 def test_the_bounds_of_nothing_are_none():
     assert joined_bounds([np.full((2, 4), np.nan)]) is None
-    assert joined_bounds([np.array([[1.0, 2, 3, 4]]), np.array([[0.0, 5, 1, 6]])]) == {
-        "xmin": 0,
-        "ymin": 2,
-        "xmax": 3,
-        "ymax": 6,
-    }
+    both = joined_bounds([np.array([[1.0, 2, 3, 4]]), np.array([[0.0, 5, 1, 6]])])
+    assert both == {"xmin": 0, "ymin": 2, "xmax": 3, "ymax": 6}

@@ -95,8 +95,8 @@ def test_duckdb_joins_the_sensors_and_finds_what_search_finds(archive, folder):
     assert both.fetchall() == [(TILES,)]
     west, south, east, north = shapely.geometry.shape(grid_footprint(tile_name(17)).to_polygon()).bounds
     near = duckdb.sql(
-        f"SELECT id FROM '{folder}/*.parquet' WHERE bbox.xmin >= {west} AND bbox.xmax <= {east} "
-        f"AND bbox.ymin >= {south} AND bbox.ymax <= {north}"
+        f"SELECT id FROM '{folder}/*.parquet' WHERE bbox.xmin > {west - 1e-9} AND bbox.xmax < {east + 1e-9} "
+        f"AND bbox.ymin > {south - 1e-9} AND bbox.ymax < {north + 1e-9}"
     ).fetchall()
     assert near == [(tile_name(17),)] * 2
 
