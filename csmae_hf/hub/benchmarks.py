@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import yaml
 from huggingface_hub import DatasetCardData, EvalResultEntry, eval_result_entries_to_yaml
 
@@ -75,7 +76,8 @@ def write_benchmark(
         (place / "data").mkdir()
         for split in benchmark.tiles:
             rows = [row for row, name in enumerate(split_of) if name == split]
-            plain.select(rows).remove_columns("split").to_parquet(place / "data" / f"{split}.parquet")
+            table = plain.select(rows).remove_columns("split").with_format("arrow")[:]
+            pq.write_table(table.replace_schema_metadata(), place / "data" / f"{split}.parquet")
         content = json.dumps(benchmark.as_dict(), indent=2, ensure_ascii=False) + "\n"
         (place / FACTS_FILE).write_text(content, encoding="utf-8")
         (place / EVAL_FILE).write_text(_yaml(eval_yaml(benchmark)), encoding="utf-8")
@@ -139,13 +141,16 @@ def benchmark_entries(results: Mapping[str, Any], benchmark: Benchmark, reposito
         direction = one["query_sensor"], one["archive_sensor"]
         if direction in benchmark.directions:
             values.append(float(one[MAIN_SCORE]))
-            notes = _notes(
-                results, [f"{SCORES[name].format(k=RESULTS)} {one[name]:.4f}" for name in SCORES if name in one]
+            chance = ((one.get("random") or {}).get("mean") or {}).get(MAIN_SCORE)
+            notes = [] if chance is None else [f"a random order {_value(chance):.2f}"]
+            notes += [f"{SCORES[name].format(k=RESULTS)} {one[name]:.4f}" for name in SCORES if name in one]
+            entry = EvalResultEntry(
+                repository, benchmark.task_id(*direction), _value(one[MAIN_SCORE]), notes=_notes(results, notes)
             )
-            entries.append(
-                EvalResultEntry(repository, benchmark.task_id(*direction), _value(one[MAIN_SCORE]), notes=notes)
-            )
-    mean = EvalResultEntry(repository, benchmark.task, _value(sum(values) / len(values)), notes=_notes(results, []))
+            entries.append(entry)
+    mean = EvalResultEntry(
+        repository, benchmark.task, _value(sum(values) / len(values)), notes=_notes(results, ["mean of the directions"])
+    )
     return eval_result_entries_to_yaml([*entries, mean])
 
 
@@ -191,14 +196,17 @@ def _description(benchmark: Benchmark) -> str:
 def _card(benchmark: Benchmark, repository: str, license: str | None) -> str:
     official = official_of(benchmark.tiles)
     subset = official if official in ("BEN-14K", "BEN-270K") else None
-    paths = [{"split": split, "path": f"data/{split}.parquet"} for split in benchmark.tiles]
     metadata = DatasetCardData(
         license=license,
         pretty_name=f"{benchmark.name}: retrieval across sensors",
         task_categories=["image-feature-extraction"],
         tags=["csmae", "benchmark", "image-retrieval", "remote-sensing", "sentinel-1", "sentinel-2", "mteb"],
         configs=[
-            {"config_name": f"{query}_to_{archive}", "data_files": paths} for query, archive in benchmark.directions
+            {
+                "config_name": f"{query}_to_{archive}",
+                "data_files": [{"split": split, "path": f"data/{split}.parquet"} for split in benchmark.tiles],
+            }
+            for query, archive in benchmark.directions
         ],
     )
     return render_card(

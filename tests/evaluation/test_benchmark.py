@@ -121,7 +121,7 @@ MADE_WITH = "metadata.provenance.made_with"
         ("queries", change("queries.s1.ids.0", "someone"), "the queries|The 12 queries of s1"),
         ("queries", change("queries.s2.classes.0", lambda held: ["Beaches, dunes, sands", *held][:1]), "of s2"),
         ("queries", change("queries.s2.classes.0", ["Roads"]), "'Roads'"),
-        ("queries", change("directions.1.n_queries", 5), "s1 to s2 has 5 queries"),
+        ("queries", change("directions.1.n_queries", 5), "s1 to s2 has 5 queries, and 12 are named"),
         ("archive", change("metadata.provenance.tiles.test.count", 11), "Measured on 11 tiles of test"),
         ("archive", change("metadata.provenance.tiles.test", ...), "Measured on 0 tiles of test"),
         ("archive", change("directions.2.n_archive", 11), "s2 to s1 searched 11 tiles"),

@@ -23,6 +23,8 @@ from csmae_hf.hub.benchmarks import benchmark_entries, eval_yaml
 from csmae_hf.metrics.trec import CUTS, trec_scores
 
 mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install 'mteb>=2.26'")
+from mteb.models.model_meta import ModelMeta  # noqa: E402
+
 from csmae_hf.evaluation import mteb_task  # noqa: E402
 from csmae_hf.evaluation.mteb_task import CrossSensorSearch, cross_sensor_task, nearest_tiles  # noqa: E402
 
@@ -125,6 +127,35 @@ def test_an_encoder_of_four_attributes_enters_by_its_pixels(tiles: Dataset) -> N
         for version, one in ((1, None), (1, alignment), (2, None))
     }
     assert len(revisions) == 3
+
+
+class RawMeans:
+    """A rival, by MTEB's own protocol for encoders: it knows nothing of this package."""
+
+    mteb_model_meta = ModelMeta.create_empty({"name": "tester/raw", "revision": "1", "modalities": ["image"]})
+
+    def __init__(
+        self, model_name: str = "raw", revision: str | None = None, *, device: str | None = None, **kwargs: Any
+    ):
+        self.bands = BandMeans().sensors
+
+    def encode(self, inputs: Any, *, hf_subset: str, prompt_type: Any, **kwargs: Any) -> np.ndarray:
+        bands = self.bands[hf_subset.split("_to_")[prompt_type == "document"]]
+        return np.array([[image[band].mean() for band in bands] for batch in inputs for image in batch["image"]])
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        first, second = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (first, second))
+        return first @ second.T
+
+    def similarity_pairwise(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return np.diag(self.similarity(first, second))
+
+
+def test_a_model_by_mtebs_own_protocol_gets_arrays_by_band(tiles: Dataset) -> None:
+    pair = encoder_pair(BandMeans())
+    embeds = {name: Embedded.from_dataset(embed_dataset(*pair, tiles, name), tiles) for name in ("s1", "s2")}
+    result = mteb.evaluate(RawMeans(), cross_sensor_task(tiles), cache=None, show_progress_bar=False)
+    agree(measured(result), embeds)
 
 
 def test_an_archive_enters_as_it_is(tiles: Dataset) -> None:

@@ -77,6 +77,7 @@ def test_a_repository_is_written_and_read_by_datasets(sample: Path, tmp_path: Pa
     card = DatasetCard.load(out / "README.md")
     assert [one["config_name"] for one in card.data.configs] == ["s1_to_s1", "s1_to_s2", "s2_to_s1", "s2_to_s2"]
     assert "generated scenes, not satellite images" in card.text
+    assert "&id" not in (out / "README.md").read_text()
     assert benchmark.task_id("s2", "s1") in card.text
     texts = [path.read_text() for path in out.iterdir() if path.is_file()]
     assert not any(str(sample.parent) in text for text in texts)
@@ -101,7 +102,14 @@ def test_results_of_an_evaluation_are_an_entry_and_become_one(
         "tinyCrossSensorRetrieval": pytest.approx(sum(25 * one["ndcg"] for one in directions.values()), abs=1e-5),
     }
     assert {one.dataset_id for one in parsed} == {"tester/tiny"}
-    for words in ("NDCG@10 x 100", "F1@10", "alignment center", "generated scenes", "12 queries, 12 tiles"):
+    for words in (
+        "NDCG@10 x 100",
+        "a random order",
+        "F1@10",
+        "alignment center",
+        "generated scenes",
+        "12 queries, 12 tiles",
+    ):
         assert words in parsed[0].notes
     for one in parsed[:4]:
         assert expected_value(one.task_id, document) == one.value
