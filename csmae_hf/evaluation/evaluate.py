@@ -167,6 +167,7 @@ def evaluate_retrieval(
         ranks = _own_ranks(query_embeds, archive_embeds, exclude, similarities, ranking)
         own_place = query_sensor != archive_sensor and len(ranks) > 0
         cuts = scores_over_k(query_labels, archive_labels, ranking)
+        class_precisions = _class_precisions(query, query_rows, archive_labels[ranking])
         results.append(
             DirectionResult(
                 query_sensor=query_sensor,
@@ -196,9 +197,7 @@ def evaluate_retrieval(
                 hubness_never=hubs.never,
                 intervals=intervals(bootstrap(scores)) if bootstrap else {},
                 over_k={name: values.tolist() for name, values in cuts.items()},
-                groups=group_scores(
-                    query, query_rows, scores, bootstrap, _class_precisions(query, query_rows, archive_labels[ranking])
-                ),
+                groups=group_scores(query, query_rows, scores, baselines[key].by_query, bootstrap, class_precisions),
             )
         )
     return results
@@ -244,6 +243,7 @@ def group_scores(
     query: Embedded,
     rows: IntArray,
     scores: Scores,
+    chance: Scores,
     bootstrap: Callable[..., dict[str, FloatArray]] | None,
     class_precisions: Mapping[str, float],
     scenes: Sequence[str] | None = None,
@@ -254,6 +254,7 @@ def group_scores(
         query: The tiles of the query sensor.
         rows: (Q,) row in it of each query.
         scores: (Q,) of each metric.
+        chance: (Q,) that a random order is expected to have.
         bootstrap: Resamples scores, for intervals; None makes none.
         class_precisions: By class, the share of results that have it among queries that have it.
         scenes: (Q,) of each query, where whole scenes are resampled; queries of one scene alone have no interval then.
@@ -264,7 +265,8 @@ def group_scores(
         own = None if scenes is None else [scenes[row] for row in np.flatnonzero(members).tolist()]
         known = own is None or len(set(own)) > 1
         interval = intervals(bootstrap(some, clusters=own))["f1_of_means"] if bootstrap and known else None
-        return Group(int(members.sum()), mean_scores(some), interval, class_precision)
+        by_chance = mean_scores({name: values[members] for name, values in chance.items()})["f1_of_means"]
+        return Group(int(members.sum()), mean_scores(some), interval, by_chance, class_precision)
 
     return {
         dimension: {value: group(members, class_precisions.get(value)) for value, members in by_value.items()}

@@ -221,6 +221,12 @@ def evaluate_folds(
             name: np.mean([_in_order(parts, "by_query", name) for parts in dealt_parts], axis=0)
             for name in first.by_query
         }
+        chance = {
+            name: np.mean(
+                [_by_row(parts, [part.random.by_query[name] for part in parts]) for parts in dealt_parts], axis=0
+            )
+            for name in first.random.by_query
+        }
         query = embeds[first.query_sensor]
         own_scenes = tuple(scenes[row] for row in rows)
         results.append(
@@ -247,7 +253,7 @@ def evaluate_folds(
                 hubness_never=float(_mean(every, [part.hubness_never for part in every])),
                 intervals=intervals(bootstrap(by_query, clusters=own_scenes)) if bootstrap else {},
                 over_k=_joined_cuts(every),
-                groups=group_scores(query, rows, by_query, bootstrap, _class_precisions(every), own_scenes),
+                groups=group_scores(query, rows, by_query, chance, bootstrap, _class_precisions(every), own_scenes),
                 scenes=own_scenes,
             )
         )
@@ -256,7 +262,11 @@ def evaluate_folds(
 
 def _in_order(parts: Sequence[DirectionResult], name: str, metric: str | None = None) -> Any:
     """An array of the queries of all folds of one dealing, in the order of their rows."""
-    arrays = [getattr(part, name) if metric is None else getattr(part, name)[metric] for part in parts]
+    return _by_row(parts, [getattr(part, name) if metric is None else getattr(part, name)[metric] for part in parts])
+
+
+def _by_row(parts: Sequence[DirectionResult], arrays: Sequence[Any]) -> Any:
+    """Arrays of the queries of each fold, joined in the order of their rows."""
     return np.concatenate(arrays)[np.argsort(np.concatenate([part.query_rows for part in parts]))]
 
 

@@ -45,6 +45,7 @@ class Group:
     n_queries: int
     scores: dict[str, float]  # each of `METRICS`, over these queries
     f1_interval: Interval | None = None  # of `f1_of_means`; None where nothing was resampled
+    random_f1: float | None = None  # `f1_of_means` that a random order is expected to have, over these queries
     class_precision: float | None = None  # of a class: the share of results that have it, among queries that have it
 
 
@@ -106,7 +107,8 @@ class DirectionResult:
             dimension: {value: asdict(group) for value, group in values.items()}
             for dimension, values in self.groups.items()
         }
-        return plain | self.scores | {"random": asdict(self.random), "groups": groups}
+        random = {name: value for name, value in vars(self.random).items() if name != "by_query"}
+        return plain | self.scores | {"random": random, "groups": groups}
 
 
 def definitions() -> dict[str, str]:

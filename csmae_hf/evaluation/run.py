@@ -1,6 +1,7 @@
 """One retrieval evaluation, from trained models to tables, pictures and a report."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -106,7 +107,8 @@ def retrieve(
     models = [*models, *(options.encoder or ()), *given]
     if not models:
         raise ValueError("There is nothing to evaluate: name a model, or an encoder (--encoder MODULE:FACTORY).")
-    if len(set(models)) < len(models):
+    places = [os.path.realpath(name) if os.path.exists(name) else name for name in models]
+    if len(set(places)) < len(places):
         raise ValueError(f"The same model is named twice: {', '.join(models)}. Name each once.")
     if options.unusable not in ("error", "skip"):
         raise ValueError(f"unusable={options.unusable!r}: expected 'error' or 'skip'.")

@@ -265,16 +265,17 @@ def differences_table(differences: Sequence[Difference], k: int) -> Table:
 
 
 def class_table(models: Mapping[str, Trainings], differences: Sequence[Difference], k: int) -> Table:
-    """F1 of means of the queries of each class, a column a model, with its difference from the first where there are several."""
+    """F1 of means of the queries of each class: by chance, and of each model with its difference from the first."""
     first_name, first = next(iter(models.items()))
     gains = {(one.model, one.direction, one.value): one for one in differences if one.group == "class"}
-    header = ["query -> archive", "class", "queries"]
+    header = ["query -> archive", "class", "queries", f"{RANDOM_ORDER} F1@{k}"]
     for name in models:
         header += [f"{name} F1@{k}", *(["difference"] if name != first_name else [])]
     rows, records = [], []
     for direction, result in first[0].items():
         for value, group in result.groups.get("class", {}).items():
-            cells = [direction, value, str(group.n_queries)]
+            chance = group.random_f1
+            cells = [direction, value, str(group.n_queries), "-" if chance is None else f"{chance:.4f}"]
             for name, trainings in models.items():
                 found = [
                     one[direction].groups["class"][value].scores["f1_of_means"]
@@ -287,6 +288,7 @@ def class_table(models: Mapping[str, Trainings], differences: Sequence[Differenc
                     cells.append("-" if gain is None else _difference(gain))
                 record = {"direction": direction, "class": value, "n_queries": group.n_queries, "model": name}
                 record["f1_of_means"] = float(np.mean(found)) if found else None
+                record["random_f1_of_means"] = chance
                 if gain is not None:
                     record |= {"difference": gain.difference, **gain.interval._asdict()}
                 records.append(record)

@@ -1,6 +1,7 @@
 """A model's encoders as ONNX files, in float32 and in 8 bits, and how far their embeds are from the model's own."""
 
 import copy
+import json
 import logging
 import os
 import tempfile
@@ -21,6 +22,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf.data.collate import TileCollator
 from csmae_hf.data.load import ALL_TILES, load_data
 from csmae_hf.embedding.diagnostics import kept_neighbours
+from csmae_hf.embedding.identity import Identity
 from csmae_hf.sample.generate import generate_sample
 from image_processing_csmae import CSMAEImageProcessor
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 ONNX_FOLDER = "onnx"
 """Folder of a repository where its ONNX files are looked for."""
+
+ORIGIN = "csmae_hf.made_with"
+"""Key of the metadata of an ONNX file that says as JSON what it was made of."""
 
 NEIGHBOURS = 10
 """Nearest tiles of a tile that are compared."""
@@ -126,6 +131,8 @@ def write_onnx_files(
             {sensor: encoder(**{sensor: batch[sensor]}).embeds[sensor] for sensor in config.sensors}
             for batch in batches
         ]
+    for path in paths:
+        _say_origin(path, Identity.of(model, processor))
     return [_measure(path, sensors, batches, own) for path, sensors in paths.items()], said
 
 
@@ -195,6 +202,22 @@ def _forget_sources(proto: Any) -> None:
     for part in parts:
         for field in ("metadata_props", "doc_string"):
             part.ClearField(field)
+
+
+def _say_origin(path: Path, model: Identity) -> None:
+    """Write into an ONNX file which weights, configuration and processor it is of, and whether it was trained on generated scenes."""
+    import onnx
+
+    proto = onnx.load(path)
+    told = {
+        "weights": model.weights,
+        "processor": model.processor,
+        "config": model.config,
+        "trained_on_generated": model.trained_on_generated,
+        "csmae_hf": model.code,
+    }
+    onnx.helper.set_model_props(proto, {ORIGIN: json.dumps(told, sort_keys=True)})
+    onnx.save(proto, path)
 
 
 def _quantise(source: Path, target: Path) -> Path:

@@ -1,6 +1,6 @@
 """What a random order of the archive scores on the same labels: the number that a model has to beat."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from csmae_hf.metrics.labels import (
     checked_labels,
     row_chunks,
 )
-from csmae_hf.metrics.ranking import METRICS, Judged, mean_scores, reported, scores_by_query
+from csmae_hf.metrics.ranking import METRICS, Judged, mean_scores, scores_by_query
 from csmae_hf.metrics.whole_archive import relevance_counts
 
 LINEAR = ("precision", "recall", "mean_pair_f1")
@@ -30,6 +30,8 @@ class RandomBaseline:
     std: dict[str, float]  # sample standard deviation over the draws (divisor draws - 1)
     expected: dict[str, float]  # the limit of infinitely many draws, of the metrics that have a closed form
     draws: int  # random rankings of every query that were scored
+    # (Q,) expected precision, recall and mean pair F1 of each query, for the mean over some of them
+    by_query: dict[str, FloatArray] = field(default_factory=dict, compare=False, repr=False)
 
 
 def random_baseline(
@@ -78,8 +80,9 @@ def random_baseline(
     return RandomBaseline(
         mean={name: float(values.mean()) for name, values in columns.items()},
         std={name: float(values.std(ddof=1)) for name, values in columns.items()},
-        expected=expected_baseline(query, archive, exclude=left_out),
+        expected=mean_scores(by_query := expected_by_query(query, archive, exclude=left_out)),
         draws=draws,
+        by_query=by_query,
     )
 
 
@@ -96,6 +99,16 @@ def expected_baseline(
     instead of Q x N pairs. Precision, recall and mean pair F1 are exact; `f1_of_means` is the harmonic mean of the two expectations,
     which a finite draw's F1 approaches but does not average to exactly. Arguments are as of `random_baseline`.
     """
+    return mean_scores(expected_by_query(query_labels, archive_labels, exclude=exclude))
+
+
+def expected_by_query(
+    query_labels: NDArray[Any],
+    archive_labels: NDArray[Any],
+    *,
+    exclude: NDArray[Any] | None = None,
+) -> dict[str, FloatArray]:
+    """(Q,) expected precision, recall and mean pair F1 of a random order, of each query, as of `expected_baseline`."""
     query, archive = checked_labels(query_labels, archive_labels)
     left_out = checked_exclude(exclude, len(query), len(archive))
     check_k(1, len(archive), left_out)
@@ -104,7 +117,7 @@ def expected_baseline(
     label_counts = np.zeros((n_classes + 1, n_classes))  # labels of all archive tiles that have s labels, by s
     np.add.at(label_counts, sizes, archive.astype(np.float64))
     size = np.arange(n_classes + 1)
-    totals = np.zeros(3)
+    expected = np.empty((3, len(query)))
     for rows in row_chunks(len(query), n_classes + 1):
         # (q, C + 1): summed |q & r| over archive tiles of size s
         shared = query[rows].astype(np.float64) @ label_counts.T
@@ -114,9 +127,8 @@ def expected_baseline(
         own = archive[np.where(has_own, left_out[rows], 0)]
         own_shared = (query[rows] & own).sum(axis=1)[:, None]
         own_scores = _linear_scores(own_shared, query_size, own.sum(axis=1)[:, None])[:, :, 0]
-        totals += ((sums - own_scores * has_own) / (len(archive) - has_own)).sum(axis=1)
-    means = reported(dict(zip(LINEAR, totals / len(query), strict=True)))
-    return {name: float(value) for name, value in means.items()}
+        expected[:, rows] = (sums - own_scores * has_own) / (len(archive) - has_own)
+    return dict(zip(LINEAR, expected, strict=True))
 
 
 def _linear_scores(shared: NDArray[Any], query_sizes: IntArray, result_sizes: IntArray) -> FloatArray:

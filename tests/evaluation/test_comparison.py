@@ -11,6 +11,7 @@ from csmae_hf.evaluation.comparison import compare
 from csmae_hf.evaluation.evaluate import Embedded, evaluate_retrieval
 from csmae_hf.evaluation.tables import Table, class_table, differences_table, scores_table
 from csmae_hf.evaluation.trainings import group_trainings
+from csmae_hf.metrics.random_baseline import expected_baseline
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,10 @@ def test_tables_say_the_same_in_every_form(labels):
     classes = class_table(models, found, 5)
     assert len(classes.rows) == sum(len(result.groups["class"]) for result in good.values())
     assert f"{good['s1 -> s1'].groups['class']['0'].scores['f1_of_means']:.4f}" in classes.rows[0]
+    chance = expected_baseline(labels[:40][labels[:40, 0]], labels[40:])["f1_of_means"]
+    assert classes.records[0]["random_f1_of_means"] == pytest.approx(chance)
+    assert classes.header[3] == "random order F1@5"
+    assert classes.rows[0][3] == f"{chance:.4f}"
 
 
 def test_a_table_without_rows_and_with_awkward_cells_is_still_a_table():

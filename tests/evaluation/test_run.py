@@ -470,6 +470,10 @@ def test_models_of_one_name_do_not_overwrite_each_other(sample, model, tmp_path)
     assert folder_names(["runs/1/final", "./runs/2/final/"]) == ["runs-1-final", "runs-2-final"]
     with pytest.raises(ValueError, match="named twice"):
         retrieve([str(model), str(model)], options(sample, tmp_path))
+    (tmp_path / "link").symlink_to(model)
+    for other in (f"{model}/", os.path.relpath(model), str(tmp_path / "link")):
+        with pytest.raises(ValueError, match="named twice"):
+            retrieve([str(model), other], options(sample, tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """ONNX files of a pushed model: what a stranger's ONNX Runtime makes of them, and that the card says what was measured."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from hub_models import run_python, save_tiny, tiny_fields
 
 from configuration_csmae import CSMAEConfig
 from csmae_hf.commands.main import main
+from csmae_hf.embedding.encoder import load_encoder
+from csmae_hf.embedding.identity import Identity
 from csmae_hf.hub.onnx_files import export_onnx, write_onnx_files
 from csmae_hf.hub.publish_model import PublishOptions, stage_model
 from csmae_hf.sample.generate import generate_sample
@@ -35,6 +38,7 @@ for name in sys.argv[2:]:
     images = np.load(sys.argv[1])
     found = session.run(None, {one.name: images[one.name] for one in session.get_inputs()})
     np.savez(f"{name}.npz", **dict(zip([one.name for one in session.get_outputs()], found)))
+    open(f"{name}.json", "w").write(session.get_modelmeta().custom_metadata_map["csmae_hf.made_with"])
 """
 
 
@@ -67,6 +71,8 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CSMAEForP
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stranger_gets_the_models_embeds_from_every_file(pushed, name: str) -> None:
     model, folder, _, _ = pushed
+    told, own = json.loads((folder / f"{name}.json").read_text()), Identity.of(*load_encoder(str(folder / "model")))
+    assert (told["weights"], told["processor"], told["config"]) == (own.weights, own.processor, own.config)
     found = np.load(folder / f"{name}.npz")
     sensors = [sensor for sensor in BANDS if sensor in name] or list(BANDS)
     assert set(found) == {f"embeds.{sensor}" for sensor in sensors}
