@@ -142,7 +142,14 @@ def results_as_dict(
             "random_draws": results[0].random.draws,
         },
         "metrics": definitions()
-        | ({} if results[0].scenes is None else {"intervals": "95 % percentile bootstrap over whole scenes"}),
+        | (
+            {}
+            if results[0].scenes is None
+            else {
+                "intervals": "95 % percentile bootstrap over whole scenes",
+                "resamples": "of scenes, by the same seed",
+            }
+        ),
         "metadata": dict(metadata or {}),
         "directions": [
             result.as_dict()
