@@ -233,11 +233,15 @@ def box(west: float, south: float, east: float, north: float) -> Region:
     return _region(shapely, parts)
 
 
-def area_of(given: Any) -> Region:
+def area_of(given: Any, *, mend: bool = True) -> Region:
     """Make an area of GeoJSON (a mapping, or text that begins with `{`), or of a file of it.
 
-    Polygons, lines and points count, in features, collections or by themselves. One that crosses itself is mended, as even and odd
-    crossings say, with a warning.
+    Polygons, lines and points count, in features, collections or by themselves.
+
+    Args:
+        given: The GeoJSON, or the path.
+        mend: Whether an area that crosses itself is mended, as even and odd crossings say, with a warning; else it is a ValueError,
+            since mending what a stranger wrote may take for ever.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -258,6 +262,8 @@ def area_of(given: Any) -> Region:
     if not parts:
         raise ValueError(f"{name} holds no area: expected polygons, lines or points with coordinates.")
     broken = [number for number, part in enumerate(parts) if not shapely.is_valid(part)]
+    if broken and not mend:
+        raise ValueError(f"{name}: {len(broken)} of {len(parts)} areas cross themselves; give areas that do not.")
     if broken:
         logger.warning("%s: %d of %d areas cross themselves and are mended.", name, len(broken), len(parts))
         parts = [part for whole in shapely.make_valid(np.array(parts)) for part in shapely.get_parts(whole)]

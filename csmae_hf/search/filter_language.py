@@ -56,6 +56,7 @@ from csmae_hf.search.values import (
 MAX_LENGTH = 100_000
 MAX_DEPTH = 50
 MAX_CONDITIONS = 500
+MAX_AREAS = 20
 _MOST_COMPARED = 1000  # so many values of a column are compared with one that it has not, by how they are spelt
 
 # No part of a token is tried in two ways, so that reading is linear in the text.
@@ -76,8 +77,8 @@ _EXPECTED: dict[Kind, str] = {
     "number": "a number",
     "truth": "true or false",
     "time": "'a date', such as '2017-06-13'",
-    "hour": "'a time of day', such as '10:10:31'",
-    "span": "a number of seconds",
+    "time of day": "'a time of day', such as '10:10:31'",
+    "duration": "a number of seconds",
 }
 
 
@@ -139,7 +140,7 @@ class _Parser:
 
     def __init__(self, text: str, schema: pa.Schema, areas: Areas | None):
         self.text, self.schema, self.areas = text, schema, areas
-        self.columns, self.place, self.depth, self.conditions = columns_of(schema), 0, 0, 0
+        self.columns, self.place, self.depth, self.conditions, self.placed = columns_of(schema), 0, 0, 0, 0
         self.tokens: list[_Token] = []
         for match in _TOKEN.finditer(text):
             token = _Token(str(match.lastgroup), match[0], match.start())
@@ -247,6 +248,9 @@ class _Parser:
     def _area(self) -> Area:
         start = self._next()
         function = start.text.lower()
+        self.placed += 1
+        if self.placed > MAX_AREAS:
+            self._refuse(f"more than {MAX_AREAS} places; give areas of several polygons to within()", start)
         self._take("(")
         arguments = [self._next()]
         while self._take(","):
@@ -267,7 +271,7 @@ class _Parser:
     def _named_area(self, token: _Token) -> Area:
         name = token.text[1:-1].replace("''", "'")
         if name.lstrip().startswith("{"):
-            return area_of(name)
+            return area_of(name, mend=False)
         if callable(self.areas):
             return area_of(self.areas(name))
         if name not in (self.areas or {}):
@@ -294,19 +298,19 @@ class _Parser:
 
     def _value(self, name: str) -> Value:
         token, kind = self._next(), self.columns[name].kind
-        if token.kind in ("text", "quoted") and kind in ("text", "time", "hour"):
+        if token.kind in ("text", "quoted") and kind in ("text", "time", "time of day"):
             quote = token.text[0]
             text = token.text[1:-1].replace(quote * 2, quote)
             if kind == "text":
                 return text
             try:
-                return read_hour(text) if kind == "hour" else read_moment(text, self.schema.field(name).type)
+                return read_hour(text) if kind == "time of day" else read_moment(text, self.schema.field(name).type)
             except (ValueError, OverflowError):
                 example = "a time of day, such as '10:10:31'"
                 if kind == "time":
                     example = "a date as of ISO 8601, such as '2017-06-13' or '2017-06-13T10:10:31'"
                 self._refuse(f"expected {example}", token)
-        if token.kind == "number" and kind in ("number", "span"):
+        if token.kind == "number" and kind in ("number", "duration"):
             if re.fullmatch(r"[+-]?\d{1,300}", token.text):
                 return int(token.text)
             number = Decimal(token.text)

@@ -53,7 +53,7 @@ def milvus_values(column: pa.ChunkedArray) -> list[Any]:
 def is_whole(kind: pa.DataType) -> bool:
     """Whether Milvus holds a column of this type, or its lists' members, as whole numbers."""
     held = held_type(kind)
-    return bool(pa.types.is_integer(held)) or kind_of(held) in ("time", "hour", "span")
+    return bool(pa.types.is_integer(held)) or kind_of(held) in ("time", "time of day", "duration")
 
 
 def milvus_of(where: Where, names: Mapping[str, str], schema: pa.Schema) -> str | None:

@@ -32,7 +32,7 @@ MILVUS_URI = "CSMAE_MILVUS_URI"
 
 VECTOR = "embed"
 
-_UNKNOWN: dict[str, Any] = {"text": "", "number": 0, "truth": False, "time": 0, "hour": 0, "span": 0}
+_UNKNOWN: dict[str, Any] = {"text": "", "number": 0, "truth": False, "time": 0, "time of day": 0, "duration": 0}
 """By kind of a column: what stands for a value that is not known, and is marked so beside it."""
 
 _INSERT_ROWS = 1000

@@ -115,7 +115,12 @@ def with_places(tiles: pa.Table) -> pa.Table:
     A column that has one of these names already and says the same is taken for what it says; one that says something else, by its
     type, its values or where the files of tiles lie, is kept under another name (`tile_bbox`), which is said in a warning.
     """
-    misfits = _misfits(tiles)
+    try:
+        misfits = _misfits(tiles)
+    except ImportError:  # then those by their types and values alone
+        misfits = _misfits(
+            tiles.select([name for name in tiles.column_names if name in (*PLACE_COLUMNS, "lon", "lat")])
+        )
     names = list(tiles.column_names)
     for name, why in misfits.items():
         own = f"tile_{name}"

@@ -27,7 +27,7 @@ class Moment(NamedTuple):
 
 
 Value = str | int | float | Decimal | bool | Moment
-Kind = Literal["text", "number", "truth", "time", "hour", "span"]
+Kind = Literal["text", "number", "truth", "time", "time of day", "duration"]
 """Of a column: text, numbers, truth values, dates and times, times of day, and durations, which compare with seconds."""
 
 
@@ -59,8 +59,8 @@ def kind_of(kind: pa.DataType) -> Kind | None:
         "truth": (pa.types.is_boolean,),
         "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
         "time": (pa.types.is_timestamp, pa.types.is_date),
-        "hour": (pa.types.is_time,),
-        "span": (pa.types.is_duration,),
+        "time of day": (pa.types.is_time,),
+        "duration": (pa.types.is_duration,),
     }
     return next((name for name, any_of in tests.items() if any(test(kind) for test in any_of)), None)
 

@@ -39,6 +39,9 @@ FILTERS = [
     "number = 6.5",
     "number < 10.5 and number > 2.5 and number != 4.5 or number >= 1e4",
     "country = 'nowhere'",
+    "elevation is null or country is null",
+    "labels is not null and not date <= '2017-01-03'",
+    "date in ('2017-01-02', '2017-01-05') and elevation not between 2 and 5",
 ]
 """Narrow and wide, over every kind of column, with values that would be dangerous if they were not escaped."""
 

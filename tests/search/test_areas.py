@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -328,6 +329,11 @@ RING = [[0, 0], [1, 0], [1, 1], [0, 0]]
             f"within('{json.dumps({'type': 'Polygon', 'crs': {'properties': {'name': 'EPSG:32633'}}, 'coordinates': [RING]})}')",
             "coordinates are in EPSG:32633",
         ),
+        ("not bbox(0, 0, 1, 1) and " * 20 + "near(0, 0, 1)", "more than 20 places"),
+        (
+            f"within('{json.dumps({'type': 'Polygon', 'coordinates': [[[0, 0], [2, 2], [2, 0], [0, 2], [0, 0]]]})}')",
+            "1 of 1 areas cross themselves",
+        ),
         (f"within('{json.dumps({'type': 'FeatureCollection', 'features': []})}')", "holds no area"),
         ("within('" + '{"type":"GeometryCollection","geometries":[' * 2000 + "')", "no GeoJSON"),
     ],
@@ -355,3 +361,16 @@ def test_an_archive_from_before_is_asked_by_names_and_files():
         {"id": ["a"], "bbox": pa.array([{"xmin": 170.0, "ymin": 0.0, "xmax": -170.0, "ymax": 1.0}], BBOX_TYPE)}
     )
     assert found("bbox(179, 0, 180, 1)", other) == [0]
+
+
+def test_without_rasterio_an_archive_keeps_cells_and_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    monkeypatch.setitem(sys.modules, "rasterio.warp", None)
+    tiles = with_places(pa.table({"id": [NAME], "longitude": [13.5], "latitude": [48.2]}))
+    assert tiles.to_pylist() == [
+        {"id": NAME, "longitude": 13.5, "latitude": 48.2, "bbox": None, "grid_cell": "33UUP_75_43"}
+    ]
+    assert "keeps no places of tiles but their cells of the grid" in caplog.text
+    assert "pip install 'rasterio" in caplog.text
+    monkeypatch.undo()
+    assert found("bbox(13, 48, 14, 49)", tiles) == [0], "who has it finds them all the same"

@@ -1,6 +1,8 @@
 """The filter language against a reader of its own: plain Python over rows, with SQL's third truth value."""
 
+import contextlib
 import operator
+import time
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -288,3 +290,49 @@ def test_numbers_of_every_width_compare_as_numbers_do(
 def test_a_text_that_no_tile_has_is_said_with_the_nearest(condition: str, said: list[str]) -> None:
     table = pa.table({"place": ["Porto", "Lisbon", None], "kinds": [["Sea"], ["City", "Sea"], None]})
     assert unknown_values(parse_filter(condition, table.schema), table) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1" * 90_000 + "x", 1),
+        ("'" * 99_999, 1),
+        ("n = 1 or " * 10_000 + "n = 1", 1),
+        ("n in (" + "1," * 40_000 + "1)", 5),
+        ("(" * 99_999, 5),
+        ("n = 1e-999999999", 1),
+    ],
+)
+def test_reading_takes_time_that_grows_with_the_text_alone(text, seconds):
+    started = time.process_time()
+    with contextlib.suppress(FilterError):
+        parse_filter(text, pa.schema([("n", pa.int64())]))
+    assert time.process_time() - started < seconds
+
+
+def test_conditions_are_bounded():
+    with pytest.raises(FilterError, match=r"more than 500 conditions; many values of one column go into `in \(...\)`"):
+        parse_filter("n = 1 or " * 500 + "n = 1", pa.schema([("n", pa.int64())]))
+
+
+def test_a_day_is_whole_in_every_unit_and_zone_and_fractions_count_to_the_last_digit():
+    begins = 1_504_137_600  # 2017-08-31, UTC
+    table = pa.table(
+        {
+            "ns": pa.array([begins * 10**9 - 1, begins * 10**9, begins * 10**9 + 123_456_789], pa.timestamp("ns")),
+            "berlin": pa.array([begins - 7201, begins - 7200, begins + 79_199], pa.timestamp("s", "Europe/Berlin")),
+        }
+    )
+    for text, rows in [
+        ("ns = '2017-08-31'", [1, 2]),
+        ("ns < '2017-08-31'", [0]),
+        ("ns > '2017-08-30' and ns <= '2017-08-31'", [1, 2]),
+        ("ns = '2017-08-31T00:00:00.123456789'", [2]),
+        ("ns > '2017-08-31T00:00:00.123456788999'", [2]),
+        ("ns in ('2017-08-31', '2017-08-31T00:00')", [1, 2]),
+        ("berlin = '2017-08-31'", [1, 2]),
+        ("berlin < '2017-08-31'", [0]),
+        ("berlin >= '2017-08-30T22:00Z'", [1, 2]),
+        ("berlin between '2017-08-31' and '2017-08-31'", [1, 2]),
+    ]:
+        assert np.flatnonzero(mask_of(parse_filter(text, table.schema), table)).tolist() == rows, text
