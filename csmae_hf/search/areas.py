@@ -68,23 +68,27 @@ def known_places(tiles: pa.Table) -> Mask:
 
 def _bounds(tiles: pa.Table) -> NDArray[np.float64]:
     """Bounds of tiles in degrees: (N, 4) west, south, east, north; NaN where not known, east beyond 180 across the antimeridian."""
-    kept = _kept.get(id(tiles))
-    if kept is not None and kept[0]() is tiles:
-        return kept[1]
     bounds = np.full((tiles.num_rows, 4), np.nan)
     if "bbox" in tiles.column_names and is_bbox(tiles.schema.field("bbox").type):
         bounds = bbox_array(tiles.column("bbox"))
         bounds[:, 2] += 360 * (bounds[:, 0] > bounds[:, 2])
     rows = np.flatnonzero(np.isnan(bounds[:, 0]))
     if len(rows):  # an archive from before, or a table of anybody's
-        bounds[rows] = bounds_of(extents_of(tiles, rows))
-    _kept.clear()
-    _kept[id(tiles)] = weakref.ref(tiles), bounds
+        bounds[rows] = _found_bounds(tiles, rows)
     return bounds
 
 
+def _found_bounds(tiles: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Bounds of rows by their other columns; kept as long as the table is there, since finding them takes seconds for a large one."""
+    key = id(tiles)
+    kept = _kept.get(key)
+    if kept is None or kept[0]() is not tiles:
+        found = bounds_of(extents_of(tiles, rows))
+        _kept[key] = kept = weakref.ref(tiles, lambda _: _kept.pop(key, None)), found
+    return kept[1]
+
+
 _kept: dict[int, tuple[weakref.ref[pa.Table], NDArray[np.float64]]] = {}
-"""The bounds of the table that was asked for last, which an archive that is searched again asks for again."""
 
 
 class Region:
