@@ -1,12 +1,13 @@
 """Pre-training runs of seconds, in this process or in processes of their own."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def options(data: Path, output_dir: Path, *more: str, **overrides: Any) -> list[
         "save_strategy": "steps",
         "save_steps": 3,
         "precision": "fp32",
+        "peak_tflops": 1,  # measuring it takes longer than the run
     }
     return [*(word for name, value in settings.items() for word in (f"--{name}", str(value))), *more]
 
@@ -54,58 +56,89 @@ def run_here(data: Path, output_dir: Path, *more: str, **overrides: Any) -> list
     return log_of(output_dir)
 
 
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["csmae_hf.training.pretrain", "csmae_hf.hub.upload"])
+
+
 class Run:
-    """`run_pretraining.py` as one process, or as several that train together.
+    """`run_pretraining.py` as a process, or as several that train together.
+
+    They are forked from a server that has imported what they need, which takes longer than the run.
 
     Args:
         arguments: Its command line.
+        output: File for what it says.
         processes: How many.
-        script: What to run in its place.
+        prepare: Called first in each process.
     """
 
-    def __init__(self, arguments: Sequence[str], processes: int = 1, script: Path | None = None):
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            "ACCELERATE_USE_CPU": "true",
-        }
-        if processes > 1:
-            environment |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, str(script or ROOT / "run_pretraining.py"), *arguments],
-                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-            )
-            for rank in range(processes)
-        ]
-        self.output = ""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        output: Path,
+        processes: int = 1,
+        prepare: Callable[[], object] | None = None,
+    ):
+        shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("")
+        self._file = output
+        self.processes = []
+        for rank in range(processes):
+            own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            process = _FORKING.Process(target=_train, args=(list(arguments), str(output), own, prepare))
+            process.start()
+            self.processes.append(process)
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._file.read_text()
 
     def wait_for_losses(self, count: int) -> None:
-        """Return when the first process has logged so many losses, or ended."""
-        assert self.processes[0].stdout is not None
-        for line in self.processes[0].stdout:
-            self.output += line
-            if self.output.count("'loss'") >= count:
-                return
+        """Return when it has logged so many losses, or its first process has ended."""
+        self.wait_for("'loss'", count)
 
-    def stop(self, number: signal.Signals) -> list[int]:
+    def wait_for(self, text: str, count: int = 1) -> None:
+        """Return when it has said something so many times, or its first process has ended."""
+        while self.output.count(text) < count and self.processes[0].is_alive():
+            time.sleep(0.01)
+
+    def stop(self, number: signal.Signals) -> list[int | None]:
         """Send a signal to every process and wait for their ends; return their exit codes."""
         for process in self.processes:
-            process.send_signal(number)
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, number)
         return self.wait()
 
-    def wait(self) -> list[int]:
+    def wait(self) -> list[int | None]:
         """Wait for the end of every process; return their exit codes."""
         for process in self.processes:
-            self.output += process.communicate(timeout=200)[0]
-        return [process.returncode for process in self.processes]
+            process.join(timeout=200)
+        return [process.exitcode for process in self.processes]
+
+
+def _train(
+    arguments: list[str], output: str, environment: dict[str, str], prepare: Callable[[], object] | None
+) -> None:
+    """Be `run_pretraining.py`, in a process of its own."""
+    import torch
+
+    stream = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.environ.update({"ACCELERATE_USE_CPU": "true", **environment})
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as where it is not forked from a server
+    sys.path.insert(0, str(ROOT))
+    if prepare is not None:
+        prepare()
+    import run_pretraining
+
+    sys.argv = ["run_pretraining.py", *arguments]
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    sys.exit(run_pretraining.main())
 
 
 def free_port() -> int:

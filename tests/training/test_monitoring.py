@@ -180,7 +180,8 @@ def run_two_processes(sample: Path, folder: Path, **options) -> Path:
         "eyes_pictures": 2,
         **options,
     }
-    run = Run([word for name, value in settings.items() for word in (f"--{name}", str(value))], processes=2)
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    run = Run(words, folder.with_suffix(".log"), processes=2)
     assert run.wait() == [0, 0], run.output
     assert looks(folder)[0]["epoch"] == 1, "8 tiles are one step of two processes"
     return folder

@@ -108,7 +108,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, optim: st
 def test_two_processes_train_by_muon_as_one(data: Path, tmp_path: Path) -> None:
     more = ("--optim", "muon", "--max_steps", "3", "--save_strategy", "no", "--peak_tflops", "1")
     whole = run_here(data, tmp_path / "one", *more)
-    run = Run(options(data, tmp_path / "two", *more, "--per_device_train_batch_size", "2"), 2)
+    run = Run(options(data, tmp_path / "two", *more, "--per_device_train_batch_size", "2"), tmp_path / "log", 2)
     assert run.wait() == [0, 0], run.output
     assert furthest(log_of(tmp_path / "two"), whole) < 1e-3
 

@@ -1,5 +1,6 @@
 """Runs that are killed, and go on as if nothing had been: real processes, real signals."""
 
+import os
 import random
 import shutil
 import signal
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import ROOT, Run, furthest, log_of, options, run_here
+from tiny_runs import Run, furthest, log_of, options, run_here
 
 from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.checkpoints import checkpoint_problem, last_checkpoint
+from csmae_hf.training.trainer import CSMAETrainer
 from modeling_csmae import CSMAEForPreTraining
 
 pytestmark = pytest.mark.slow
@@ -20,19 +22,6 @@ LOGGED = ("--logging_steps", "2", "--eval_strategy", "steps", "--eval_steps", "4
 """A line of the log every 2 steps and a checkpoint every 3: some fall into the middle of a line."""
 
 HALVES = ("--per_device_train_batch_size", "2")
-
-KILLED_WHILE_SAVING = f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from csmae_hf.training.trainer import CSMAETrainer
-import run_pretraining
-
-def die(self, output_dir):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-CSMAETrainer._save_rng_state = die
-sys.exit(run_pretraining.main())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +42,7 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finish(data: Path, folder: Path, *more: str, processes: int = 1) -> Path:
-    run = Run(options(data, folder, *LOGGED, *more), processes)
+    run = Run(options(data, folder, *LOGGED, *more), folder.with_suffix(".log"), processes)
     codes = run.wait()
     assert codes == [0] * processes, run.output
     return folder
@@ -62,10 +51,14 @@ def finish(data: Path, folder: Path, *more: str, processes: int = 1) -> Path:
 def kill_at_random(data: Path, folder: Path, *more: str, processes: int = 1) -> None:
     """Kill a run with SIGKILL at a random moment after its first complete checkpoint."""
     lines = random.Random(str(folder)).randint(2, 4)
-    run = Run(options(data, folder, *LOGGED, *more), processes)
+    run = Run(options(data, folder, *LOGGED, *more), folder.with_suffix(".log"), processes)
     run.wait_for_losses(lines)
     assert run.stop(signal.SIGKILL) == [-signal.SIGKILL] * processes, run.output
     assert last_checkpoint(folder) is not None
+
+
+def die_while_saving() -> None:
+    CSMAETrainer._save_rng_state = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
 
 
 def same_weights(run: Path, other: Path) -> bool:
@@ -80,16 +73,15 @@ def test_killed_twice_and_asked_to_stop_it_gives_bit_for_bit_the_same_losses(
     kill_at_random(data, folder)
 
     before = last_checkpoint(folder)
-    script = tmp_path / "killed_while_saving.py"
-    script.write_text(KILLED_WHILE_SAVING)
-    saving = Run(options(data, folder, *LOGGED, "--resume_from_checkpoint", "last"), script=script)
+    resumed = options(data, folder, *LOGGED, "--resume_from_checkpoint", "last")
+    saving = Run(resumed, tmp_path / "saving.log", prepare=die_while_saving)
     assert saving.wait() == [-signal.SIGKILL], saving.output
     assert last_checkpoint(folder) == before, "the half-written checkpoint is not used"
     half = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert half != before
     assert checkpoint_problem(half) is not None
 
-    stopped = Run(options(data, folder, *LOGGED, "--auto_resume"))
+    stopped = Run(options(data, folder, *LOGGED, "--auto_resume"), tmp_path / "stopped.log")
     stopped.wait_for_losses(1)
     (code,) = stopped.stop(signal.SIGTERM)
     assert code in (0, 128 + signal.SIGTERM), stopped.output  # 0 where it was done before it could be stopped
