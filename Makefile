@@ -23,12 +23,13 @@ TEST_JOBS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo shipped test filters bench lint install clean milvus docs
+.PHONY: help demo shipped test filters interrupts bench lint install clean milvus docs
 
 help:
 	@echo "make demo   generate a sample archive, pre-train CSMAE-SESD on it, retrieve across sensors"
 	@echo "make test   the whole test suite, with the linters"
 	@echo "make filters  ten thousand filters at random against plain Python"
+	@echo "make interrupts  200 trainings, each interrupted at a random moment"
 	@echo "make bench  measure speed beside the yardsticks; about a quarter of an hour on two cores"
 	@echo "make docs   the documentation as a site, with search and the reference: docs/_build/html"
 
@@ -69,6 +70,10 @@ filters: $(STAMP)
 $(TORCHAO)/.installed: $(STAMP)
 	$(RUN) -m pip install --constraint constraints.txt --no-deps --target $(TORCHAO) torchao
 	touch $@
+
+# 200 trainings, each interrupted at a random moment; a quarter of an hour on an idle core. The tests make a handful.
+interrupts: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(RUN) tests/interrupted_runs.py 200
 
 # Each step beside its yardstick and the machine's limit: see docs/performance.md.
 bench: $(STAMP)

@@ -76,6 +76,7 @@ class StopOnSignal(TrainerCallback):
     def __init__(self) -> None:
         self.asked: int | None = None  # the number of the signal
         self.stopped = False
+        self._saved_step = -1
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
@@ -102,7 +103,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask the Trainer to save and stop, at the same step in every process."""
+        """Ask the Trainer to save and stop, at the same step in every process; at the last of an epoch, when that has ended."""
         number = self.asked or 0
         if args.world_size > 1:
             number = 0
@@ -112,11 +113,22 @@ class StopOnSignal(TrainerCallback):
                 number = int(largest.item())
         if number:
             self.asked = number
-            control.should_save = control.should_training_stop = self.stopped = True
+            control.should_training_stop = self.stopped = True
+            control.should_save = not ends_epoch(state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Skip what an epoch's end would do: there is little time, and the checkpoint is saved."""
+        """Within an epoch, skip what its end would do: there is little time, and the checkpoint is saved."""
         if self.stopped:
-            control.should_save = control.should_evaluate = False
+            control.should_evaluate = control.should_evaluate and ends_epoch(state)
+            control.should_save = control.should_evaluate or self._saved_step != state.global_step
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remember which step is saved."""
+        self._saved_step = state.global_step
+
+
+def ends_epoch(state: TrainerState) -> bool:
+    """Whether a step is the last of its epoch, or of the run."""
+    return state.global_step >= state.max_steps or abs((state.epoch or 0.5) - round(state.epoch or 0.5)) < 1e-6

@@ -62,15 +62,29 @@ def test_a_signal_saves_once_and_ends_after_the_step(number: int) -> None:
     args, before = SimpleNamespace(world_size=1), signal.getsignal(number)
     with stop:
         control.should_save = False
-        stop.on_step_end(args, TrainerState(global_step=1), control)  # type: ignore[arg-type]
+        stop.on_step_end(args, TrainerState(global_step=1, max_steps=9), control)  # type: ignore[arg-type]
         assert [control.should_save, control.should_training_stop, stop.stopped] == [False] * 3
         os.kill(os.getpid(), number)
         assert stop.asked == number
-        stop.on_step_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
+        stop.on_step_end(args, TrainerState(global_step=2, max_steps=9), control)  # type: ignore[arg-type]
         assert [control.should_save, control.should_training_stop, stop.stopped] == [True] * 3
-        stop.on_epoch_end(args, TrainerState(global_step=2), control)  # type: ignore[arg-type]
+        stop.on_save(args, TrainerState(global_step=2, max_steps=9), control)  # type: ignore[arg-type]
+        stop.on_epoch_end(args, TrainerState(global_step=2, max_steps=9), control)  # type: ignore[arg-type]
         assert [control.should_save, control.should_evaluate] == [False] * 2
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("last", [{"epoch": 2.0, "max_steps": 9}, {"epoch": 1.5, "max_steps": 4}])
+def test_what_an_epoch_ends_with_comes_before_the_checkpoint_of_its_last_step(last: dict[str, Any]) -> None:
+    """For a resumed run begins with the next epoch."""
+    stop, control, state = StopOnSignal(), TrainerControl(should_save=True), TrainerState(global_step=4, **last)
+    args = SimpleNamespace(world_size=1)
+    stop.asked = signal.SIGTERM
+    stop.on_step_end(args, state, control)  # type: ignore[arg-type]
+    assert [control.should_save, control.should_training_stop, stop.stopped] == [False, True, True]
+    control.should_evaluate = True
+    stop.on_epoch_end(args, state, control)  # type: ignore[arg-type]
+    assert [control.should_save, control.should_evaluate] == [True] * 2
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
