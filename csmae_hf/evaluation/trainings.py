@@ -1,5 +1,6 @@
 """Which of several models are trainings of one, and which are to be compared: as their own records of their training say."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,37 @@ _MAY_DIFFER = frozenset(
     }
 )
 """Arguments in which trainings of one model may differ beside their seed: they do not change what is learnt."""
+
+_CHANGED = "# Until step "
+
+Changes = Sequence[tuple[int, Mapping[str, Any]]]
+"""Arguments that were changed when a training was resumed: until which step, and the values until then."""
+
+
+def change_line(change: tuple[int, Mapping[str, Any]]) -> str:
+    """Write one of [`Changes`] as a line in the head of a record."""
+    values = json.dumps(dict(change[1]), default=str)
+    return f"{_CHANGED}{change[0]}: {values}\n"
+
+
+def read_changes(path: Path | None) -> Changes:
+    """Read the changes from the head of a record, the earliest first; none where there is no record."""
+    if path is None or not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        step, _, values = line.removeprefix(_CHANGED).partition(": ")
+        if line.startswith(_CHANGED) and step.isdecimal():
+            found.append((int(step), json.loads(values)))
+    return found
+
+
+def learning_changes(path: Path) -> Changes:
+    """Those changes of a record that change what is learnt."""
+    kept = [
+        (step, {name: value for name, value in values.items() if _matters(name)}) for step, values in read_changes(path)
+    ]
+    return [(step, values) for step, values in kept if values]
 
 
 def group_trainings(models: Sequence[str]) -> dict[str, list[str]]:
@@ -91,11 +123,13 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         return {}
-    return {
-        name: value
-        for name, value in content.items()
-        if name not in _MAY_DIFFER and not str(name).startswith(_PREFIXES)
-    }
+    kept = {name: value for name, value in content.items() if _matters(str(name))}
+    changes = learning_changes(path)
+    return {**kept, _CHANGED: changes} if changes else kept
+
+
+def _matters(name: str) -> bool:
+    return name not in _MAY_DIFFER and not name.startswith(_PREFIXES)
 
 
 def _name_of(members: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from csmae_hf.embedding.without_paths import HUB_NAME, public_name, without_paths
 from csmae_hf.evaluation.results import SAMPLE_DATA, provenance_of
-from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME, learning_changes
 from csmae_hf.hub.convert import REPORT_FILE
 from csmae_hf.sample.generate import is_generated
 from image_processing_csmae import CSMAEImageProcessor
@@ -37,8 +37,9 @@ def read_facts(
     Returns:
         What the card of the model can say: its `config` and `processor`; `has_decoders`, so that pre-training can go on; `parameters`,
         how many, and their `dtype`; the contents of the files of `settings`, `state`, `metrics`, `hardware`, `results` and
-        `conversion`, without paths of this machine, empty where there is none; whether training (`synthetic`, None if unknown) and
-        evaluation (`synthetic_results`) took generated tiles; the `provenance` of the results, None where they do not say it; the
+        `conversion`, without paths of this machine, empty where there is none; the `changes` of settings on the way, in words; whether
+        training (`synthetic`, None if unknown) and evaluation (`synthetic_results`) took generated tiles; the `provenance` of the
+        results, None where they do not say it; the
         `base_model` on the Hub that it was made from, where that is known, and the `base_model_relation`, as the Hub calls it;
         `license`, `provider` and `datasets`, which only the publisher can fill in; and `onnx`, the ONNX files beside the weights, with
         `onnx_tiles`, a word on the tiles they were measured on.
@@ -58,6 +59,11 @@ def read_facts(
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "settings": told,
+        "changes": [
+            f"until step {step} {name} = {value}"
+            for step, values in learning_changes(folder / ARGUMENTS_NAME)
+            for name, value in without_paths(dict(values)).items()
+        ],
         "state": without_paths(_read(folder / "trainer_state.json")),
         "metrics": without_paths(_read(folder / "train_results.json")),
         "hardware": without_paths(_read(folder / HARDWARE_FILE)),

@@ -18,6 +18,7 @@ from transformers.integrations import get_available_reporting_integrations, get_
 from configuration_csmae import SIZES, VARIANTS, CSMAEConfig
 from csmae_hf.data.image_options import HELP
 from csmae_hf.data.parallel import default_workers
+from csmae_hf.evaluation.trainings import Changes, change_line
 from csmae_hf.files import read_yaml, write_atomically
 from csmae_hf.training.optimizers import check_optimizer, choose_schedule, is_own
 from csmae_hf.training.precision import PRECISIONS, choose_precision, default_device_type
@@ -342,20 +343,11 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def save_arguments(path: Path, resolved: dict[str, Any]) -> None:
-    """Write arguments as a YAML file that can be passed again."""
+def save_arguments(path: Path, resolved: dict[str, Any], changes: Changes = ()) -> None:
+    """Write arguments as a YAML file that can be passed again, with the values that other steps were made with in its head."""
     text = yaml.safe_dump(resolved, sort_keys=False)
-    write_atomically(
-        path, f"# What this run was made with, every choice resolved: pass this file to repeat it.\n{text}"
-    )
-
-
-def changed_arguments(path: Path, resolved: dict[str, Any]) -> list[str]:
-    """Say `name: before -> now` for each argument of a resumed run that is not as [`save_arguments`] wrote it at the beginning."""
-    before = read_yaml(path) if path.is_file() else {}
-    names = dict.fromkeys([*before, *resolved]) if before else {}
-    pairs = {name: (before.get(name), resolved.get(name)) for name in names}
-    return [f"{name}: {was} -> {now}" for name, (was, now) in pairs.items() if was != now]
+    head = "# What this run was made with, every choice resolved: pass this file to repeat it.\n"
+    write_atomically(path, f"{head}{''.join(map(change_line, changes))}{text}")
 
 
 def known_names() -> list[str]:

@@ -65,8 +65,9 @@ class UnreadLoss:
             f"The loss of step {self.step} is {self.loss.mean().item()} (process {self.process}; "
             f"{', '.join(f'{name} {value:.4g}' for name, value in terms.items())}). "
             f"Tiles of the batch: {shown}{more}. The batch as the model saw it is in {path}, all names beside it. Nothing was "
-            "learned from it and checkpoints are as they were: look at the tiles, or go on from the last checkpoint with a lower "
-            "learning rate, --max_grad_norm 1 or --precision fp32."
+            "learned from it and checkpoints are as they were: look at the tiles, or go on from the last checkpoint with "
+            "--max_grad_norm 1 or --precision fp32. Another learning rate needs a new run from its weights: --model_name_or_path "
+            "CHECKPOINT and another --output_dir."
         )
 
 

@@ -10,7 +10,6 @@ from typing import cast
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig, TrainerCallback, set_seed
 
 from configuration_csmae import CSMAEConfig
@@ -21,7 +20,7 @@ from csmae_hf.data.image_options import read_image_options
 from csmae_hf.data.load import Missing
 from csmae_hf.data.suspects import MAX_UNREADABLE_SHARE, SUSPECT_REMEDY
 from csmae_hf.data.units import image_columns
-from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
+from csmae_hf.evaluation.trainings import ARGUMENTS_NAME, Changes, read_changes
 from csmae_hf.sample.default import load_data_or_sample
 from csmae_hf.sample.generate import is_generated
 from csmae_hf.sample.shipped import model_place
@@ -29,18 +28,19 @@ from csmae_hf.training.arguments import (
     CSMAETrainingArguments,
     DataArguments,
     ModelArguments,
-    changed_arguments,
     resolved_arguments,
     save_arguments,
 )
 from csmae_hf.training.callbacks import Run, StopOnSignal
-from csmae_hf.training.checkpoints import last_checkpoint, resolve_resume
-from csmae_hf.training.errors import CheckpointError, InterruptedRunError
+from csmae_hf.training.checkpoints import FINISHED_NAME, find_best, is_finished, resolve_resume, step_of
+from csmae_hf.training.errors import InterruptedRunError
+from csmae_hf.training.final_save import save_trained
+from csmae_hf.training.fingerprints import fingerprint_tiles
 from csmae_hf.training.models import build_model, build_processor
 from csmae_hf.training.monitoring import build_monitoring
-from csmae_hf.training.plots import plot_finished_run
 from csmae_hf.training.push_at_end import publish_run, take_hub_request
-from csmae_hf.training.resume import refuse_changed_arguments
+from csmae_hf.training.resume import find_record, refuse_changed_arguments, total_steps
+from csmae_hf.training.run_lock import only_run
 from csmae_hf.training.summary import RunSummary
 from csmae_hf.training.trainer import CSMAETrainer
 from image_processing_csmae import CSMAEImageProcessor
@@ -61,7 +61,7 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
 
     Raises:
         FileExistsError: If the output folder has checkpoints of another run, and nothing says to go on with it; or a trained
-            model, and nothing says to replace it.
+            model, and nothing says to replace it; or another run trains there.
         ValueError: If the arguments contradict each other or the data, or the checkpoint that the run goes on from.
         TrainingError: If a run that had begun cannot go on; the last complete checkpoint is left as it was.
     """
@@ -69,6 +69,16 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         keep_freed_memory()
     request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
+    with only_run(output_dir, training_args):
+        folder = _pretrain(model_args, data_args, training_args, output_dir)
+    publish_run(request, training_args, folder)
+    return folder
+
+
+def _pretrain(
+    model_args: ModelArguments, data_args: DataArguments, training_args: CSMAETrainingArguments, output_dir: Path
+) -> Path:
+    """What [`pretrain`] does while no other run may train in the folder."""
     checkpoint = resolve_resume(output_dir, training_args.resume_from_checkpoint, training_args.auto_resume)
     if checkpoint is None and not training_args.overwrite:
         refuse_trained(output_dir)
@@ -121,19 +131,32 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
             f"dataloader_drop_last leaves out the others. Give --per_device_train_batch_size "
             f"{max(len(train) // training_args.world_size, 1)} at most, more tiles, or --dataloader_drop_last false."
         )
+    trainer.tiles = {
+        name: fingerprint_tiles(tiles.select_columns(image_columns(tiles, processor.sensors)), processor)
+        for name, tiles in (("train", train), ("evaluation", evaluation))
+        if tiles is not None
+    }
     resolved = resolved_arguments(model_args, data_args, training_args)
+    changes: Changes = []
     if checkpoint is not None:
-        refuse_changed_arguments(checkpoint, trainer, resolved)
-        trainer.accelerator.wait_for_everyone()  # before the main process writes what the others may still read
+        step, before = step_of(checkpoint), refuse_changed_arguments(checkpoint, trainer, resolved)
+        changes = [*read_changes(find_record(checkpoint)), *([(step, before)] if before else [])]
+        if is_finished(output_dir, checkpoint, total_steps(trainer)):
+            logger.info(
+                "Step %d was the last already: nothing is left to train, and %s stays as it is.", step, output_dir
+            )
+            return output_dir
+        if before:
+            told = "; ".join(f"{name}: {value} -> {resolved.get(name)}" for name, value in before.items())
+            logger.warning("Other arguments than the run began with, which count from here on: %s", told)
+    best = (
+        find_best(checkpoint, output_dir) if checkpoint is not None and training_args.load_best_model_at_end else None
+    )
+    trainer.accelerator.wait_for_everyone()  # before the main process writes what the others may still read
     if training_args.should_save:
-        record = output_dir / ARGUMENTS_NAME
-        changed = changed_arguments(record, resolved) if checkpoint is not None else []
-        if changed:
-            logger.warning("Other arguments than the run began with, which count from here on: %s", "; ".join(changed))
-        save_arguments(record, resolved)
-    folder = train_and_save(trainer, checkpoint)
-    publish_run(request, training_args, folder)
-    return folder
+        (output_dir / FINISHED_NAME).unlink(missing_ok=True)
+        save_arguments(output_dir / ARGUMENTS_NAME, resolved, changes)
+    return train_and_save(trainer, checkpoint, best)
 
 
 def refuse_trained(output_dir: Path) -> None:
@@ -212,8 +235,13 @@ def build_callbacks(run: Run) -> list[TrainerCallback]:
     return [*build_monitoring(run.evaluation, run.processor, run.training_args)]
 
 
-def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
-    """Train, from a checkpoint or from the beginning, and save the model with its processor and code in the folder returned.
+def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None, best: Path | None = None) -> Path:
+    """Train and save the model with its processor and code in the folder returned.
+
+    Args:
+        trainer: Of the run.
+        checkpoint: To go on from; None begins.
+        best: The best of the run so far, where the best is to be loaded at the end.
 
     Raises:
         InterruptedRunError: If the run was asked to stop before its end.
@@ -221,54 +249,30 @@ def train_and_save(trainer: CSMAETrainer, checkpoint: Path | None) -> Path:
     """
     interrupt = StopOnSignal()
     trainer.add_callback(interrupt)
-    trainer.add_callback(RunSummary(trainer, checkpoint))
+    trainer.add_callback(RunSummary(trainer, checkpoint, best))
     with interrupt:
-        folder = _train_and_save(trainer, checkpoint, interrupt)
-    if (
-        interrupt.asked is not None and not interrupt.stopped and trainer.args.world_size == 1
-    ):  # others would wait for it
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        if interrupt.stopped and interrupt.asked is not None:
+            raise InterruptedRunError(
+                f"Stopped by {'Ctrl-C' if interrupt.asked == signal.SIGINT else 'SIGTERM'} after step {trainer.state.global_step} of "
+                f"{trainer.state.max_steps}, "
+                + (
+                    "of which --save_only_model has kept the weights alone: this run cannot go on."
+                    if trainer.args.save_only_model
+                    else "which is saved: go on with --auto_resume."
+                ),
+                interrupt.asked,
+            )
+        metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
+        trainer.log_metrics("train", metrics)
+        folder = save_trained(trainer, metrics)
+    if interrupt.asked is not None and trainer.args.world_size == 1:  # others would wait for it
         raise InterruptedRunError(
             f"Asked to stop while the trained model was saved, which is done: {folder} is whole, and only what comes after was left "
             "out, such as publishing.",
             interrupt.asked,
         )
     return folder
-
-
-def _train_and_save(trainer: CSMAETrainer, checkpoint: Path | None, interrupt: StopOnSignal) -> Path:
-    """What [`train_and_save`] does, while the interrupt listens."""
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    output_dir = Path(str(trainer.args.output_dir))
-    if interrupt.stopped and interrupt.asked is not None:
-        raise InterruptedRunError(
-            f"Stopped by {'Ctrl-C' if interrupt.asked == signal.SIGINT else 'SIGTERM'} after step {trainer.state.global_step} of "
-            f"{trainer.state.max_steps}, "
-            + (
-                "of which --save_only_model has kept the weights alone: this run cannot go on."
-                if trainer.args.save_only_model
-                else "which is saved: go on with --auto_resume."
-            ),
-            interrupt.asked,
-        )
-    metrics = {**result.metrics, "train_tiles": len(trainer.train_dataset)}  # type: ignore[arg-type]
-    if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # an ordinary model folder
-    try:
-        trainer.save_model()
-        if checkpoint is not None and result.global_step == trainer.first_step:
-            logger.info("Step %d was the last already: nothing was left to train.", result.global_step)
-            return output_dir
-        trainer.log_metrics("train", metrics)
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"Saving the trained model in {output_dir} failed: {error}. Its last checkpoint is {last_checkpoint(output_dir)}: "
-            "make room and go on with --auto_resume."
-        ) from error
-    if trainer.is_world_process_zero():
-        plot_finished_run(output_dir)
-    return output_dir
 
 
 def load_split(data_args: DataArguments, split: str, limit: int | None) -> Dataset:

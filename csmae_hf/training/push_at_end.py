@@ -3,18 +3,12 @@
 The Trainer would publish its arguments as a pickle, with the token in it if one was given, and a card of empty fields.
 """
 
-import json
 import logging
-import os
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import TrainingArguments
 
-from csmae_hf.files import write_atomically
-from csmae_hf.hub.facts import HARDWARE_FILE
 from csmae_hf.hub.publish_model import push_folder
 from csmae_hf.hub.upload import PublishError, ensure_repository
 
@@ -57,21 +51,12 @@ def take_hub_request(args: TrainingArguments) -> HubRequest | None:
 
 
 def publish_run(request: HubRequest | None, args: TrainingArguments, folder: Path) -> None:
-    """Say beside a finished run what it ran on, and publish it where that was asked for; the main process does.
+    """Publish a finished run where that was asked for; the main process does.
 
     Raises:
         PublishError: If that fails; the message says how to repeat it without training again.
     """
-    if args.process_index != 0:
-        return
-    device = args.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or device.type
-    hardware: dict[str, str | int] = {"device": f"{device.type} ({name})", "processes": args.world_size}
-    if device.type == "cpu":
-        hardware |= {"processor cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
-    hardware |= {"torch": torch.__version__}
-    write_atomically(folder / HARDWARE_FILE, json.dumps(hardware, indent=2) + "\n")
-    if request is None:
+    if request is None or args.process_index != 0:
         return
     try:
         pushed = push_folder(

@@ -21,20 +21,17 @@ _LONG_ENOUGH = 5.0  # seconds after which a first trial step needs no second
 
 
 class RunSummary(TrainerCallback):
-    """Logs the size of a run, perhaps resumed from a checkpoint, before its first step, and starts the clock."""
+    """Logs the size of a run, perhaps resumed from a checkpoint and with a best one, before its first step, and starts the clock."""
 
-    def __init__(self, trainer: CSMAETrainer, checkpoint: Path | None = None):
-        self.trainer = trainer
-        self.checkpoint = checkpoint
+    def __init__(self, trainer: CSMAETrainer, checkpoint: Path | None = None, best: Path | None = None):
+        self.trainer, self.checkpoint, self.best = trainer, checkpoint, best
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Measure and log."""
         trainer = self.trainer
-        trainer.first_step = state.global_step
-        if self.checkpoint is not None:
-            trainer.restore_window(self.checkpoint)
+        trainer.begin_from(self.checkpoint, self.best)
         own_args: CSMAETrainingArguments = trainer.args  # type: ignore[assignment]
         peak, source = peak_flops(args.device, own_args.precision, own_args.peak_tflops)
         lines = size_lines(trainer, state, f"{peak / 1e12:.4g} TFLOP/s ({source})")

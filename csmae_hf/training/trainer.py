@@ -1,8 +1,10 @@
 """The Transformers Trainer with what CSMAE needs on top: repeatable flips and masks, loss terms and speed in the log, decay on
 everything, whole checkpoints, and a stop at a loss that is not finite."""
 
+import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,11 +17,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import TrackioCallback
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from csmae_hf.evaluation.trainings import ARGUMENTS_NAME
-from csmae_hf.training.callbacks import EvaluationCallback, TrackioByStep
-from csmae_hf.training.checkpoints import describe_failed_save, prune_checkpoints, refuse_without_state, seal_checkpoint
+from csmae_hf.training.callbacks import EvaluationCallback, StopOnSignal, TrackioByStep, ends_epoch
+from csmae_hf.training.checkpoints import (
+    SEAL_NAME,
+    checkpoint_problem,
+    describe_failed_save,
+    last_checkpoint,
+    prune_checkpoints,
+    refuse_without_state,
+    seal_checkpoint,
+)
 from csmae_hf.training.errors import CheckpointError
 from csmae_hf.training.flops import training_flops
 from csmae_hf.training.loss_terms import LossTerms, count_rows
@@ -32,17 +42,22 @@ from csmae_hf.training.throughput import Throughput
 logger = logging.getLogger(__name__)
 
 WINDOW_NAME = "log_window_{process}.pt"
-"""File of a checkpoint with the losses since the last line of the log, by process."""
+"""File of a checkpoint with the losses since the last line of the log and in all, by process."""
+
+TILES_NAME = "tiles.json"
+"""File of a checkpoint that says which tiles the run trains on and is judged on, as of `fingerprint_tiles`."""
 
 PRIVATE_API = {
     "transformers.Trainer._run_epoch": "overridden: a run that was finished when it was resumed would train a step more",
     "transformers.Trainer._prepare_inputs": "overridden: bands at their own resolutions are resampled on the device",
     "transformers.Trainer._save_checkpoint": "overridden: a checkpoint is sealed when it is whole, and only then others deleted",
+    "transformers.Trainer._determine_best_metric": "overridden: a run that was asked to stop saves whether it is the best or not",
+    "transformers.Trainer._load_best_model": "overridden: a checkpoint that is not whole is not loaded",
     "transformers.Trainer._save": "overridden: sharding gives the model another class, whose code would be saved",
     "transformers.Trainer._get_output_dir": "read: the folder that the checkpoint goes to",
     "transformers.Trainer._train_batch_size": "read: tiles a step and process, which auto_find_batch_size may lower",
     "transformers.Trainer._tr_loss": "kept and restored: the loss since the last line of the log",
-    "transformers.Trainer._total_loss_scalar": "restored: what the mean loss of the run is taken of",
+    "transformers.Trainer._total_loss_scalar": "kept and restored: what the mean loss of the run is taken of",
     "transformers.Trainer._globalstep_last_logged": "kept and restored: the step of the last line of the log",
     "accelerate.PartialState._shared_state": "written: Accelerate shards on GPUs only",
     "argparse.ArgumentParser._actions": "read: the help shows the options of this package only",
@@ -69,7 +84,8 @@ class CSMAETrainer(Trainer):
         self.model_config = self.accelerator.unwrap_model(self.model).config
         self._model_class = type(self.model)
         self.throughput: Throughput | None = None
-        self.first_step = 0  # that training began after, which the run's summary knows
+        self.tiles: dict[str, Any] = {}  # what the run trains on and is judged on, as of `fingerprint_tiles`
+        self._began, self._before = time.perf_counter(), {"loss": 0.0, "seconds": 0.0}
         self._unread: UnreadLoss | None = None
         self._terms = LossTerms(self.model_config, self.args.device)
         self._eval_terms = LossTerms(self.model_config, self.args.device)
@@ -83,9 +99,10 @@ class CSMAETrainer(Trainer):
         Raises:
             CheckpointError: If the checkpoint to go on from holds the model alone, or not all of the training's state.
         """
-        folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
-        if folder and Path(str(folder)).is_dir():
-            refuse_without_state(Path(str(folder)))
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(Path(str(self.args.output_dir))) or "") or True
+        if resume_from_checkpoint and Path(str(resume_from_checkpoint)).is_dir():
+            refuse_without_state(Path(str(resume_from_checkpoint)))
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -194,7 +211,18 @@ class CSMAETrainer(Trainer):
             logs.update(self._terms.means(self._reduce))
             if self.throughput is not None:
                 logs.update(self.throughput.rates(self._reduce, self.args.world_size))
+        if "train_runtime" in logs and self._before["seconds"]:
+            self._count_from_the_beginning(logs)
         super().log(logs, *args, **kwargs)
+
+    def _count_from_the_beginning(self, logs: dict[str, float]) -> None:
+        """Let what is said of a run at its end be of all of it; the Trainer says it of the steps since it was resumed."""
+        steps, seconds = self.state.global_step, logs["train_runtime"] + self._before["seconds"]
+        rows = steps * self.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        logs["train_runtime"] = round(seconds, 4)
+        logs["train_steps_per_second"] = round(steps / seconds, 3)
+        logs["train_samples_per_second"] = round(rows / seconds, 3)
+        logs["train_loss"] = (self._before["loss"] + self._total_loss_scalar) / max(steps, 1)
 
     def _untimed(self) -> AbstractContextManager[None]:
         """Leave out of the speed what is done inside."""
@@ -253,10 +281,15 @@ class CSMAETrainer(Trainer):
                     shutil.rmtree(folder)
                 self.accelerator.wait_for_everyone()
                 super()._save_checkpoint(model, trial)
+                mean_loss = self._reduce(self._tr_loss.detach().clone()).item() / self.args.world_size
                 window = {
                     "loss": self._tr_loss.cpu(),
                     "last_logged": self._globalstep_last_logged,
                     "terms": self._terms.sums.cpu(),
+                    "run": {
+                        "loss": self._before["loss"] + self._total_loss_scalar + mean_loss,
+                        "seconds": self._before["seconds"] + time.perf_counter() - self._began,
+                    },
                 }
                 torch.save(window, folder / WINDOW_NAME.format(process=self.args.process_index))
                 self.accelerator.wait_for_everyone()
@@ -264,6 +297,8 @@ class CSMAETrainer(Trainer):
                     record = folder.parent / ARGUMENTS_NAME
                     if record.is_file():  # the checkpoint may be resumed from elsewhere
                         shutil.copyfile(record, folder / ARGUMENTS_NAME)
+                    if self.tiles:
+                        (folder / TILES_NAME).write_text(json.dumps(self.tiles, indent=1))
                     seal_checkpoint(folder, self.state.global_step)
                     prune_checkpoints(folder.parent, keep, self.state.best_model_checkpoint)
             except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
@@ -282,12 +317,48 @@ class CSMAETrainer(Trainer):
         finally:
             self.model.__class__ = sharded_class
 
-    def restore_window(self, checkpoint: Path) -> None:
-        """Go on with the line of the log that a checkpoint, perhaps of other processes, was saved in the middle of."""
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Say whether the model is the best so far, by which `save_strategy best` saves; a run that stops saves in any case."""
+        stops = [each for each in self.callback_handler.callbacks if isinstance(each, StopOnSignal)]
+        return super()._determine_best_metric(*args, **kwargs) or any(each.stopped for each in stops)
+
+    def _load_best_model(self) -> None:
+        """Load the best model, if its checkpoint is whole."""
+        best = Path(str(self.state.best_model_checkpoint))
+        problem = checkpoint_problem(best) if (best / SEAL_NAME).is_file() else None
+        if problem:
+            raise CheckpointError(
+                f"Cannot load the best model at the end: it is that of {best}, and {problem}. Put it back, or end with the last "
+                "model: --resume_from_checkpoint last --load_best_model_at_end false."
+            )
+        super()._load_best_model()
+
+    def begin_from(self, checkpoint: Path | None, best: Path | None) -> None:
+        """Begin where a checkpoint, perhaps of other processes, was saved, the best of the run so far being here.
+
+        What the Trainer keeps of a checkpoint's state although the arguments say it is taken from them; the line of the log that it
+        was saved in the middle of goes on.
+        """
+        self._began = time.perf_counter()
+        if checkpoint is None:
+            return
+        self.state.compute_steps(self.args, self.state.max_steps)
+        if best is not None:
+            self.state.best_model_checkpoint = str(best)
+        self._restore_window(checkpoint)
+        # a checkpoint that was saved after the last step of an epoch, before its end, owes what an epoch ends with
+        state, due = self.state, self.args.eval_strategy == "epoch" and ends_epoch(self.state)
+        evaluated = any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+        if due and not evaluated and self.args.eval_delay <= (state.epoch or 0):
+            self._determine_best_metric(metrics=self.evaluate(), trial=None)
+
+    def _restore_window(self, checkpoint: Path) -> None:
+        """Go on with the line of the log that a checkpoint was saved in the middle of, and count from the beginning of the run."""
         paths = sorted(checkpoint.glob(WINDOW_NAME.format(process="*")))
         windows = {path.name: torch.load(path, weights_only=True) for path in paths}
         if not windows:
             return
+        self._before = next(iter(windows.values())).get("run", self._before)
         me, device = self.args.process_index, self.args.device
         if len(windows) == self.args.world_size:
             mine = windows[WINDOW_NAME.format(process=me)]

@@ -13,6 +13,7 @@ from tiny_models import TWO_SENSORS, tiny_config
 from transformers.utils import PushToHubMixin
 
 from csmae_hf.embedding.without_paths import without_paths
+from csmae_hf.evaluation.trainings import change_line
 from csmae_hf.hub.card import collection_card, model_card
 from csmae_hf.hub.facts import read_facts
 from image_processing_csmae import CSMAEImageProcessor
@@ -69,7 +70,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.config.save_pretrained(folder)
     settings = {"data": "/home/someone/BigEarthNet", "train_split": "train", "learning_rate": 1e-4, "seed": 42}
     settings |= {"num_train_epochs": 150, "flips": True, "max_steps": -1, "hub_token": "hf_SecretSecretSecret"}
-    (folder / "arguments.yaml").write_text(yaml.safe_dump(settings))
+    changed = change_line((1500, {"max_grad_norm": 0.0, "save_steps": 500, "data": "/home/someone/before"}))
+    (folder / "arguments.yaml").write_text(changed + yaml.safe_dump(settings))
     (folder / "trainer_state.json").write_text(
         json.dumps({"epoch": 150.0, "global_step": 3000, "log_history": [{"loss": 2.5}, {"loss": 1.23456}]})
     )
@@ -139,6 +141,7 @@ def test_what_was_measured_is_there(facts: Facts) -> None:
         "| tiles | 269695 |",
         "| steps made | 3000 |",
         "| loss at the end | 1.2346 |",
+        "| changed on the way | until step 1500 max_grad_norm = 0.0, until step 1500 data = ",
         "| duration | 2 h 3 min |",
         "| device | Some GPU |",
         "| s1 → s2 | 0.4000 | 0.4100 | 0.4200 [0.4000, 0.4400] | 0.4300 | 0.2184 |",

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from accelerate.utils import TorchDynamoPlugin
 
+from csmae_hf.evaluation.trainings import read_changes
 from csmae_hf.training import arguments
 from csmae_hf.training.arguments import (
     CSMAETrainingArguments,
     ModelArguments,
-    changed_arguments,
     loading_workers,
     parse_arguments,
     resolved_arguments,
@@ -181,9 +181,12 @@ def test_what_a_run_was_made_with_can_be_passed_again(yaml_file, tmp_path):
     assert (training.max_steps, training.optim, training.precision, training.seed) == (7, "sgd", "fp32", 42)
     assert not training.auto_resume, "that a run was resumed is no part of what it was made with"
     assert resolved_arguments(*again) == resolved
-    assert changed_arguments(saved, resolved) == []
-    other = parse_arguments([str(saved), "--learning_rate", "0.5"])
-    assert changed_arguments(saved, resolved_arguments(*other)) == ["learning_rate: 0.001 -> 0.5"]
+    changes = [(3, {"precision": "bf16", "report_to": None}), (5, {"max_grad_norm": 1.0})]
+    save_arguments(saved, resolved, changes)
+    assert read_changes(saved) == changes
+    assert resolved_arguments(*parse_arguments([str(saved)])) == resolved, (
+        "what was otherwise before is not passed again"
+    )
 
 
 def test_missing_file_is_named(tmp_path):

@@ -1,6 +1,9 @@
 """Which checkpoint is whole, which is used, which are deleted."""
 
+import json
 import logging
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import save_file
 from csmae_hf.training.checkpoints import (
     SEAL_NAME,
     checkpoint_problem,
+    find_best,
     last_checkpoint,
     prune_checkpoints,
     refuse_without_state,
@@ -56,6 +60,51 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path, how: str, capl
     assert "checkpoint-10" in caplog.text
     with pytest.raises(CheckpointError, match="checkpoint-10"):
         resolve_resume(tmp_path, str(broken), auto=False) if how != "unsealed" else damaged_unsealed(broken)
+
+
+@pytest.mark.parametrize(
+    "name", ["complete.json", "model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(tmp_path: Path, name: str) -> None:
+    before, broken = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
+    whole, draw = (broken / name).read_bytes(), random.Random(name)
+    for _ in range(40):
+        place, bit = draw.randrange(len(whole)), 1 << draw.randrange(8)
+        (broken / name).write_bytes(bytes([*whole[:place], whole[place] ^ bit, *whole[place + 1 :]]))
+        assert last_checkpoint(tmp_path) == before, f"bit {bit} of byte {place}"
+    (broken / name).write_bytes(whole)
+    assert last_checkpoint(tmp_path) == broken
+
+
+def test_a_checkpoint_is_not_that_of_another_step(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3).rename(tmp_path / "checkpoint-4")
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_what_a_kill_left_of_a_deletion_is_no_checkpoint_and_goes(tmp_path: Path) -> None:
+    (write_checkpoint(tmp_path, 2) / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-2").rename(tmp_path / ".writing-checkpoint-2")
+    for step in (4, 6, 8):
+        write_checkpoint(tmp_path, step)
+    prune_checkpoints(tmp_path, keep=2, best=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-6", "checkpoint-8"]
+
+
+def test_the_best_goes_with_a_run_that_is_moved(tmp_path: Path) -> None:
+    run, best = tmp_path / "run", write_checkpoint(tmp_path / "run", 2)
+    last = write_checkpoint(run, 6, sealed=False)
+    (last / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": str(best)}))
+    seal_checkpoint(last, 6)
+    assert find_best(last, run) == best
+    moved = run.rename(tmp_path / "moved")
+    assert find_best(moved / "checkpoint-6", moved) == moved / "checkpoint-2"
+    (moved / "checkpoint-2" / "rng_state.pth").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 .*rng_state.*--load_best_model_at_end false"):
+        find_best(moved / "checkpoint-6", moved)
+    shutil.rmtree(moved / "checkpoint-2")
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 .*not there.*--load_best_model_at_end false"):
+        find_best(moved / "checkpoint-6", moved)
+    assert find_best(write_checkpoint(moved, 8), moved) is None, "nothing was judged"
 
 
 def damaged_unsealed(folder: Path) -> None:
