@@ -69,6 +69,9 @@ def pretrain(model_args: ModelArguments, data_args: DataArguments, training_args
         keep_freed_memory()
     request = take_hub_request(training_args)
     output_dir = Path(str(training_args.output_dir))
+    begins = not training_args.resume_from_checkpoint and not any(output_dir.glob("checkpoint-*"))
+    if begins and not training_args.overwrite:
+        refuse_trained(output_dir)  # before anything is written there, the lock included
     with only_run(output_dir, training_args):
         folder = _pretrain(model_args, data_args, training_args, output_dir)
     publish_run(request, training_args, folder)

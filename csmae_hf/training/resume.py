@@ -64,7 +64,7 @@ EFFECTIVE = (
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "peak_tflops"),
     *("eval_strategy", "eval_steps", "eval_delay", "prediction_loss_only", "eval_on_start", "eval_do_concat_batches"),
     *("eval_use_gather_object", "eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics"),
-    *("eyes_pictures", "eyes_every"),
+    *("eyes_pictures", "eyes_every", "eyes_encoder"),
     *("save_only_model", "save_strategy", "save_steps", "save_on_each_node", "save_total_limit"),
     *("enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
     *(
