@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ import pyarrow as pa
 import torch
 
 from csmae_hf.archive.folder import open_archive, save_archive
-from csmae_hf.archive.held import Held, aligned_vectors
+from csmae_hf.archive.held import Held, Tiles, aligned_vectors, check_ids, sets_of
 from csmae_hf.archive.hits import Hits, leave_out, notes_on
 from csmae_hf.archive.queries import choose_sensors, make_queries, move_queries
+from csmae_hf.archive.segments import Segment, in_plain_types, merged, settled
 from csmae_hf.archive.tiles import in_columns, metadata_of, with_units_columns, without_rows
 from csmae_hf.data.suspects import Suspect
 from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
+from csmae_hf.embedding.provenance import changed_sets
 from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import are_generated, is_generated
 from csmae_hf.search.areas import Areas
@@ -26,8 +29,9 @@ from csmae_hf.search.build_index import build_index, measure_index
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_values
 from csmae_hf.search.ids import ID
-from csmae_hf.search.index import Selection
+from csmae_hf.search.index import ArchiveIndex, Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
+from csmae_hf.search.vectors import IntArray, numpy_array
 from image_checks_csmae import UNIT_NAMES
 
 if TYPE_CHECKING:
@@ -213,7 +217,8 @@ class Archive(Held):
         selection, unknown = None, []
         if filter is not None and filter.strip():
             where = parse_filter(filter, self.tiles.schema, areas)
-            selection = Selection(where, np.flatnonzero(mask_of(where, self.tiles)))
+            kept_rows = np.concatenate([mask_of(where, table) for table in self._tiles.tables])
+            selection = Selection(where, np.flatnonzero(kept_rows))
             unknown = unknown_values(where, self.tiles)
         queries = move_queries(self, make_queries(self, query, asked, said, suspect), target, like, unlike)
         # What was judged already is not shown again.
@@ -231,7 +236,7 @@ class Archive(Held):
             queries=queries.names,
             scores=found.scores,
             rows=found.rows,
-            tiles=self.tiles.take(pa.array(rows, pa.int64())),
+            tiles=self.take(rows),
             query_sensor=asked,
             archive_sensor=target,
             kept=kept,
@@ -259,9 +264,48 @@ class Archive(Held):
         model, processor = self.load_model()
         known: Sequence[str] = list(model.config.sensors)  # type: ignore[union-attr, arg-type]
         tiles = metadata_of(dataset, known, getattr(processor, "units", None))
-        names, held_names = tiles.column(ID).to_pylist(), set(self.ids)
-        present = [name for name in names if name in held_names]
-        if present:
+        rows = self._new_rows(tiles)
+        dataset, tiles = dataset.select(rows.tolist()), tiles.take(pa.array(rows))
+        tiles = in_columns(tiles, with_units_columns(self.tiles.slice(0, 0), tiles, known).schema)
+        embeds, unreadable = embed_tiles(model, processor, dataset, self.sensors, **options)
+        tiles, reasons = without_rows(tiles, unreadable)
+        self._add(tiles, embeds, source, _generated(source, dataset), reasons)
+
+    def add_embeds(
+        self,
+        embeds: Mapping[str, np.ndarray[Any, Any]],
+        tiles: pa.Table,
+        *,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put tiles that are embedded already after the others. The rest is as of [`Archive.add`].
+
+        Args:
+            embeds: (N, D) by sensor, of every sensor of the archive, as its model gave them.
+            tiles: Metadata, row i of embed i, with the column `id`.
+            source: Where they came from.
+
+        Raises:
+            ValueError: As of [`Archive.add`], or if embeds are zero or not finite, of other sensors or of another width.
+        """
+        check_ids(tiles.column(ID).to_pylist())
+        shapes = {sensor: np.shape(values) for sensor, values in embeds.items()}
+        if shapes != dict.fromkeys(self.sensors, (tiles.num_rows, self.width)):
+            raise ValueError(
+                f"The archive has embeds of {', '.join(self.sensors)}, of width {self.width}, of each tile; given: {shapes} of "
+                f"{tiles.num_rows} tiles."
+            )
+        rows = self._new_rows(tiles)
+        tiles = in_columns(in_plain_types(tiles).take(pa.array(rows)), self.tiles.schema)
+        kept = {sensor: numpy_array(values)[rows] for sensor, values in embeds.items()}
+        self._add(tiles, kept, source, _generated(source, None))
+
+    def _new_rows(self, tiles: pa.Table) -> IntArray:
+        """Rows of tiles that the archive lacks; a warning names the others, and it is a ValueError if there is nothing else."""
+        names = tiles.column(ID).to_pylist()
+        held = self.find(names) >= 0
+        if held.any():
+            present = [names[row] for row in np.flatnonzero(held)]
             shown = ", ".join(present[:_NAMED]) + (
                 f" and {len(present) - _NAMED} more" if len(present) > _NAMED else ""
             )
@@ -269,55 +313,110 @@ class Archive(Held):
             if len(present) == len(names):
                 raise ValueError(f"{what} Nothing is left to add; to embed them again, remove them first.")
             logger.warning("%s The others are added.", what)
-            rows = [row for row, name in enumerate(names) if name not in held_names]
-            dataset, tiles = dataset.select(rows), tiles.take(pa.array(rows, pa.int64()))
-        held = with_units_columns(self.tiles, tiles, known)
-        tiles = in_columns(tiles, held.schema)
-        embeds, unreadable = embed_tiles(model, processor, dataset, self.sensors, **options)
-        tiles, reasons = without_rows(tiles, unreadable)
-        added = aligned_vectors(embeds, self.alignment)
-        self._forget_unopened_indexes()
-        self.tiles = pa.concat_tables([held, tiles])
-        self.unreadable.update(reasons)
-        both = {self.generated, _generated(source, dataset)}
-        self.generated = True if True in both else None if None in both else False
-        if source is not None:
-            self.source["added"] = [*self.source.get("added", ()), dict(source)]
-        for sensor, vectors in added.items():
-            self.vectors[sensor] = self.vectors[sensor].extend(vectors)
-            if len(self.vectors[sensor]) == len(vectors):  # was empty
-                self.indexes[sensor] = ExactIndex(vectors)
-            else:
-                self.indexes[sensor].add(vectors, with_buckets(tiles, tiles.column(ID).to_pylist()))
-        if not all(isinstance(index, ExactIndex) for index in self.indexes.values()):
-            table = with_buckets(self.tiles, self.ids)
-            self.recall = [
-                found for sensor in added for found in measure_index(self.indexes[sensor], sensor, self.vectors, table)
+        return np.flatnonzero(~held)
+
+    def _add(
+        self,
+        tiles: pa.Table,
+        embeds: Mapping[str, np.ndarray[Any, Any]],
+        source: Mapping[str, Any] | None,
+        generated: bool | None,
+        unreadable: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put tiles, in the archive's columns, after the others."""
+        segment = Segment.of(tiles, aligned_vectors(embeds, self.alignment))
+        after = Tiles(
+            settled([*self.segments, segment]), changed_sets(self._tiles.sets, sets_of(segment.tiles), removed={})
+        )
+        new = after.table.slice(len(self))
+
+        def follow(sensor: str, index: ArchiveIndex) -> ArchiveIndex:
+            vectors = after.vectors[sensor]
+            return (
+                index.add(vectors, with_buckets(new, new.column(ID).to_pylist())) if len(self) else ExactIndex(vectors)
+            )
+
+        def measure(indexes: Mapping[str, ArchiveIndex]) -> list[Recall]:
+            if all(isinstance(index, ExactIndex) for index in indexes.values()):
+                return []
+            table = with_buckets(after.table, after.table.column(ID).to_pylist())
+            return [
+                found
+                for sensor, index in indexes.items()
+                for found in measure_index(index, sensor, after.vectors, table)
             ]
-            self._warn_of_low_recall()
+
+        both = {self.generated, generated}
+        told = self.source
+        if source is not None:
+            told = {**told, "added": [*told.get("added", ()), dict(source)]}
+        self._become(
+            after,
+            follow,
+            measure,
+            unreadable={**self.unreadable, **(unreadable or {})},
+            generated=True if True in both else None if None in both else False,
+            source=told,
+        )
+        self._warn_of_low_recall()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take tiles out, by their ids. The indexes follow. An id that is not in the archive is a ValueError."""
         rows = np.unique(self.rows_of(ids))
-        kept = np.setdiff1d(np.arange(len(self)), rows)
-        self._forget_unopened_indexes()
-        self.tiles = self.tiles.take(pa.array(kept, pa.int64()))
-        for sensor, vectors in self.vectors.items():
-            self.vectors[sensor] = vectors.select(kept)
-            if len(kept):
-                self.indexes[sensor].remove(rows)
-            else:
-                self.indexes[sensor] = ExactIndex(self.vectors[sensor])
+        edges = np.searchsorted(rows, self._tiles.starts)
+        left = [
+            segment.without(rows[first:last] - start)
+            for segment, start, first, last in zip(self.segments, self._tiles.starts, edges, edges[1:], strict=False)
+        ]
+        after = Tiles(settled(left), changed_sets(self._tiles.sets, {}, sets_of(self.take(rows))))
 
-    def _forget_unopened_indexes(self) -> None:
-        """Before a change, which an index that was not opened cannot follow."""
+        def follow(sensor: str, index: ArchiveIndex) -> ArchiveIndex:
+            vectors = after.vectors[sensor]
+            return index.remove(vectors, rows) if len(vectors) else ExactIndex(vectors)
+
+        forgotten = self.stored.indexes
+        self._become(after, follow, lambda _: [item for item in self.recall if item.archive_sensor not in forgotten])
+
+    def compact(self) -> None:
+        """Put all tiles into one segment, without what was removed. It is written by `save`; nothing else changes."""
+        if len(self.segments) > 1 or len(self.segments[0].removed):
+            self._tiles = Tiles([merged(self.segments)], self._tiles.sets)
+
+    def _become(
+        self,
+        after: Tiles,
+        follow: Callable[[str, ArchiveIndex], ArchiveIndex],
+        recall: Callable[[Mapping[str, ArchiveIndex]], list[Recall]],
+        **more: Any,
+    ) -> None:
+        """Take other tiles, in one step, when all that follows from them is there; a failure changes nothing."""
         for sensor, described in self.stored.indexes.items():
             logger.warning(
                 f"The archive's {described['backend']} index of {sensor} is not in use, so it cannot follow the change and is "
                 "forgotten: build it again with `csmae archive index`."
             )
-        self.recall = [recall for recall in self.recall if recall.archive_sensor not in self.stored.indexes]
-        self.stored.indexes.clear()
+        indexes: dict[str, ArchiveIndex] = {}
+        begun = []
+        try:
+            for sensor, index in self.indexes.items():
+                begun.append(sensor)
+                indexes[sensor] = follow(sensor, index)
+            state = {"_tiles": after, "indexes": indexes, "recall": recall(indexes)}
+        except BaseException:
+            self._restore(begun)
+            raise
+        vars(self).update(state, stored=replace(self.stored, indexes={}), **more)
+
+    def _restore(self, sensors: Sequence[str]) -> None:
+        """Have the indexes of sensors as they were before a change that failed; where that fails too, search exactly."""
+        for sensor in sensors:
+            try:
+                self.indexes[sensor].restore()
+            except Exception as error:  # whatever a server's client raises
+                logger.warning(
+                    "The %s index of %s is lost, search is exact: %s", self.indexes[sensor].backend, sensor, error
+                )
+                self.indexes[sensor] = ExactIndex(self.vectors[sensor])
 
     def use_index(self, backend: str, **options: Any) -> list[Recall]:
         """Build an index of every sensor, and measure how much of the exact answer it finds.
@@ -336,9 +435,9 @@ class Archive(Held):
         """
         tiles = with_buckets(self.tiles, self.ids)
         built = {sensor: build_index(backend, sensor, self.vectors, tiles, **options) for sensor in self.sensors}
-        self.indexes = {sensor: index for sensor, (index, _) in built.items()}
-        self.stored.indexes.clear()
-        self.recall = [recall for _, measured in built.values() for recall in measured]
+        indexes = {sensor: index for sensor, (index, _) in built.items()}
+        recall = [recall for _, measured in built.values() for recall in measured]
+        vars(self).update(indexes=indexes, recall=recall, stored=replace(self.stored, indexes={}))
         self._warn_of_low_recall()
         return self.recall
 
@@ -412,7 +511,7 @@ class Archive(Held):
         return archive
 
 
-def _generated(source: Mapping[str, Any] | None, dataset: "Dataset") -> bool | None:
+def _generated(source: Mapping[str, Any] | None, dataset: "Dataset | None") -> bool | None:
     """Whether tiles are generated scenes, as their source says, or else where they lie; None where it is not known."""
     said = is_generated(source["data"]) if source and source.get("data") else None
-    return are_generated(dataset) if said is None else said
+    return are_generated(dataset) if said is None and dataset is not None else said

@@ -89,7 +89,8 @@ def make_queries(held: Held, query: Any, sensor: str, said: Said | None = None, 
     if isinstance(query, list) and query and all(isinstance(value, Real) for value in query):
         query = np.array(query, dtype=np.float64)  # one embed, as another language or a JSON file has it
     items = [] if query is None else query if isinstance(query, list) else [query]
-    rows: Mapping[str, int] = held.rows_by_id if any(isinstance(item, str) for item in items) else {}
+    named = list(dict.fromkeys(item for item in items if isinstance(item, str)))
+    rows = {name: row for name, row in zip(named, held.find(named).tolist(), strict=True) if row >= 0}
     made = [
         _of_tile(held, item, rows[item], sensor)
         if isinstance(item, str) and item in rows

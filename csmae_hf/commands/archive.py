@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_tile_options(add)
     index = add_verb("index", run_index, "give an archive another index", "Build an index and measure its recall.")
     _add_index_options(index)
+    add_verb(
+        "compact", run_compact, "tidy an archive up", "Write all tiles as one segment, without those that were removed."
+    )
     add_verb("info", run_info, "say what an archive holds", "Say what an archive holds, after checking it.")
     _add_export(add_verb("export", run_export, "write an archive in the field's formats", _EXPORT))
     _add_import(verbs.add_parser("import", help="make an archive of files of embeds", description=_IMPORT))
@@ -219,6 +222,16 @@ def run_index(arguments: argparse.Namespace) -> None:
     say(describe(archive))
 
 
+def run_compact(arguments: argparse.Namespace) -> None:
+    """Write an archive as one segment."""
+    from csmae_hf.archive.archive import Archive
+
+    archive = Archive.load(arguments.archive)
+    archive.compact()
+    archive.save(arguments.archive)
+    say(describe(archive))
+
+
 def run_info(arguments: argparse.Namespace) -> None:
     """Describe an archive."""
     from csmae_hf.archive.archive import Archive
@@ -266,6 +279,8 @@ def describe(archive: "Archive") -> str:
 
     unreadable = f" ({len(archive.unreadable)} unreadable, left out)" if archive.unreadable else ""
     told = archive.provenance
+    gone = sum(len(segment.removed) for segment in archive.segments)
+    removed = f"; {gone} removed tiles in it, which `csmae archive compact` frees" if gone else ""
     columns = ", ".join(
         f"{name} ({'list of ' if many else ''}{kind})"
         for name, (kind, many) in columns_of(archive.tiles.schema).items()
@@ -276,6 +291,7 @@ def describe(archive: "Archive") -> str:
         f"model      {archive.identity.described} (weights {archive.identity.weights[:12]}"
         f"{', trained on generated scenes' if archive.identity.trained_on_generated else ''})",
         *([f"data       {told.data}{', generated scenes' if told.generated else ''}"] if told.data else []),
+        f"segments   {len(archive.segments)}{removed}",
         f"columns    {columns}",
     ]
     for sensor, index in archive.indexes.items():

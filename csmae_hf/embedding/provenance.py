@@ -5,7 +5,8 @@ It is made where embeds are made, and stored with what is made of them: archives
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 ALL_TILES = "all"
 """Name of the split of tiles that are of none."""
+
+BY_TILE = "sum"
+"""Says that the hash of a set of tiles is the sum of hashes of their ids."""
+
+TileSets = Mapping[str, Mapping[str, Any]]
 
 
 class Difference(NamedTuple):
@@ -42,7 +48,7 @@ class Provenance:
         alignment_hash: SHA-256 of that alignment, as of `Alignment.to_bytes`; None where there is none.
         data: Name of the data set, without the place where it lies.
         generated: Whether its tiles are generated scenes.
-        tiles: By split, or "all" where tiles are of none, their `count` and the `sha256` of their sorted ids.
+        tiles: By split, or "all" where tiles are of none, their `count` and hash: see [`tile_sets`].
     """
 
     made_with: Identity
@@ -88,7 +94,7 @@ class Provenance:
             alignment_hash(alignment),
             None if data is None else public_name(data),
             generated,
-            count_tiles(ids, splits),
+            tile_sets(ids, splits),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +121,9 @@ class Provenance:
                 found.append(Difference("generated scenes" if name == "generated" else name, str(ours), str(theirs)))
         for split in sorted(self.tiles.keys() & other.tiles.keys()):
             held = [one.tiles[split] for one in (self, other)]
-            if held[0] != held[1]:
+            # releases before 2026-12 hashed all sorted ids in one go, which cannot be compared
+            known = ("count", "sha256") if held[0].get("by") == held[1].get("by") else ("count",)
+            if any(held[0][name] != held[1][name] for name in known):
                 words = [f"{one['count']} ({one['sha256'][:12]})" for one in held]
                 found.append(Difference(f"tiles of {split}", *words))
         return found
@@ -152,20 +160,43 @@ class Provenance:
         return "; ".join(filter(None, words))
 
 
-def count_tiles(ids: Sequence[str], splits: Sequence[str | None] | None = None) -> dict[str, dict[str, Any]]:
-    """Say by split, or "all" where tiles are of none, how many they are, and the SHA-256 of their ids."""
-    by_split: dict[str, list[str]] = {}
-    for tile, split in zip(ids, splits or [None] * len(ids), strict=True):
-        by_split.setdefault(split or ALL_TILES, []).append(tile)
-    return {split: {"count": len(names), "sha256": hash_ids(names)} for split, names in sorted(by_split.items())}
+def tile_sets(ids: Iterable[str], splits: Iterable[str | None] | None = None) -> TileSets:
+    """Record which tiles: by split their `count` and `sha256`, the sum, modulo 2^256, of the SHA-256 of each id.
+
+    So it is the same in whatever order they are, and what is added or removed changes it without hashing the others again
+    ([`changed_sets`]).
+
+    Args:
+        ids: Of the tiles, each once.
+        splits: The split of each; None where they are of none.
+
+    Returns:
+        By split, in alphabetical order, `count`, `sha256`, and `by`, which says how it was made.
+    """
+    counts: dict[str, list[int]] = {}
+    for name, split in zip(ids, itertools.repeat(None) if splits is None else splits, strict=splits is not None):
+        held = counts.setdefault(split or ALL_TILES, [0, 0])
+        held[0] += 1
+        held[1] += int.from_bytes(hashlib.sha256(name.encode()).digest())
+    return {split: _tile_set(*held) for split, held in sorted(counts.items())}
 
 
-def hash_ids(ids: Sequence[str]) -> str:
-    """SHA-256 of ids, whatever their order."""
-    total = hashlib.sha256()
-    for name in sorted(map(str, ids)):
-        total.update(name.encode() + b"\0")
-    return total.hexdigest()
+def changed_sets(sets: TileSets, added: TileSets, removed: TileSets) -> TileSets:
+    """What [`tile_sets`] gives when some of the tiles are removed and others are added."""
+    splits = sorted(sets.keys() | added.keys())
+    signed = [(sets, 1), (added, 1), (removed, -1)]
+    made = {
+        split: _tile_set(
+            sum(sign * one[split]["count"] for one, sign in signed if split in one),
+            sum(sign * int(one[split]["sha256"], 16) for one, sign in signed if split in one),
+        )
+        for split in splits
+    }
+    return {split: held for split, held in made.items() if held["count"]}
+
+
+def _tile_set(count: int, total: int) -> dict[str, Any]:
+    return {"count": count, "sha256": f"{total % 2**256:064x}", "by": BY_TILE}
 
 
 def alignment_hash(alignment: "Alignment | None") -> str | None:

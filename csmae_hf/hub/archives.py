@@ -181,7 +181,7 @@ def make_card(
     archive: Held, repo_id: str, manifest: dict[str, Any], license: str | None = None, embeds: Sequence[str] = ()
 ) -> str:
     """Write the dataset card of an archive that is published as `repo_id` with this manifest and the `embeds` of these sensors."""
-    tiles = {"config_name": "tiles", "data_files": manifest["tiles"]["file"]}
+    tiles = {"config_name": "tiles", "data_files": [segment["tiles"] for segment in manifest["segments"]]}
     others = [{"config_name": f"embeds-{name}", "data_files": f"{GEOPARQUET}/{name}.parquet"} for name in embeds]
     metadata = DatasetCardData(
         license=license,

@@ -27,13 +27,16 @@ class ExactIndex(ArchiveIndex):
         self.vectors, self.device, self._precision = vectors, device, PRECISIONS[precision]
         self.parameters: dict[str, Any] = {} if precision == "float32" else {"precision": precision}
 
-    def add(self, vectors: Vectors, tiles: pa.Table) -> None:
+    def add(self, vectors: Vectors, tiles: pa.Table) -> "ExactIndex":
         """See [`ArchiveIndex.add`]."""
-        self.vectors = self.vectors.extend(vectors)
+        return self._of(vectors)
 
-    def remove(self, rows: IntArray) -> None:
+    def remove(self, vectors: Vectors, rows: IntArray) -> "ExactIndex":
         """See [`ArchiveIndex.remove`]."""
-        self.vectors = self.vectors.select(np.setdiff1d(np.arange(len(self.vectors)), rows))
+        return self._of(vectors)
+
+    def _of(self, vectors: Vectors) -> "ExactIndex":
+        return ExactIndex(vectors, self.device, self.parameters.get("precision", "float32"))
 
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""

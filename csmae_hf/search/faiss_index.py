@@ -62,6 +62,13 @@ class FaissIndex(ArchiveIndex):
     ):
         if kind not in KINDS:
             raise ValueError(f"Unknown kind of faiss index {kind!r}: expected one of {', '.join(KINDS)}.")
+        for name, value, least in (
+            ("effort", effort, 1),
+            ("candidates", candidates, 1),
+            ("exact_below", exact_below, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} of a faiss index: expected a whole number, {least} or more.")
         self.parameters: dict[str, Any] = {"kind": kind, "effort": effort}
         self.parameters |= {"candidates": candidates, "exact_below": exact_below}
         self.exact = ExactIndex(vectors)
@@ -74,9 +81,14 @@ class FaissIndex(ArchiveIndex):
         """See [`ArchiveIndex.open`]; a file that is no faiss index is a ValueError."""
         path = folder / described["file"]
         try:
-            return cls(vectors, **described["parameters"], index=import_faiss().read_index(str(path)))
+            index = import_faiss().read_index(str(path))
         except RuntimeError as error:
             raise ValueError(f"{path} is no faiss index: {error}") from error
+        if (index.ntotal, index.d) != vectors.shape:
+            raise ValueError(
+                f"{path} is of {index.ntotal} vectors of width {index.d}, not of {len(vectors)} of {vectors.width}."
+            )
+        return cls(vectors, **described["parameters"], index=index)
 
     def write(self, folder: Path, sensor: str) -> Entry:
         """See [`ArchiveIndex.write`]."""
@@ -102,16 +114,16 @@ class FaissIndex(ArchiveIndex):
             return int(import_faiss().extract_index_ivf(self.index).nlist)
         return max(len(self.exact.vectors), 1)
 
-    def add(self, vectors: Vectors, tiles: pa.Table) -> None:
+    def add(self, vectors: Vectors, tiles: pa.Table) -> "FaissIndex":
         """See [`ArchiveIndex.add`]. The index keeps the lists that it was trained with."""
-        for chunk in vectors.chunks():
-            self.index.add(chunk.numpy())
-        self.exact.add(vectors, tiles)
+        index = import_faiss().clone_index(self.index)
+        for start in range(len(self.exact.vectors), len(vectors), CHUNK_ROWS):
+            index.add(vectors[start : start + CHUNK_ROWS].numpy())
+        return FaissIndex(vectors, **self.parameters, index=index)
 
-    def remove(self, rows: IntArray) -> None:
+    def remove(self, vectors: Vectors, rows: IntArray) -> "FaissIndex":
         """See [`ArchiveIndex.remove`]. The index is built again."""
-        self.exact.remove(rows)
-        self.index = _train(self.exact.vectors, self.parameters["kind"])
+        return FaissIndex(vectors, **self.parameters)
 
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""

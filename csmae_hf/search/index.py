@@ -62,17 +62,29 @@ class ArchiveIndex(ABC):
         """Raise the effort until `recall()`, the lowest of any direction to the sensor, is enough; ValueError if it never is."""
         return
 
+    @property
+    def has_file(self) -> bool:
+        """Whether `write` writes one."""
+        return type(self).write is not ArchiveIndex.write
+
     def write(self, folder: Path, sensor: str) -> Entry | None:
         """Write what `open` reads to a file of an archive; None where the parameters say all."""
         return None
 
     @abstractmethod
-    def add(self, vectors: Vectors, tiles: pa.Table) -> None:
-        """Put (M, D) float32 unit vectors, and their metadata in the columns of the archive, after those that are there."""
+    def add(self, vectors: Vectors, tiles: pa.Table) -> "ArchiveIndex":
+        """Give an index of (N + M, D) float32 unit vectors, of which M, with their metadata in the columns of the archive, are new.
+
+        This one stays as it is, but for what it keeps on a server: see `restore`. The same holds for `remove`.
+        """
 
     @abstractmethod
-    def remove(self, rows: IntArray) -> None:
-        """Take rows, ascending numbers, out; those after them move up."""
+    def remove(self, vectors: Vectors, rows: IntArray) -> "ArchiveIndex":
+        """Give an index of (N - R, D) vectors: those of this one but for R rows, ascending numbers; those after them move up."""
+
+    def restore(self) -> None:
+        """After an `add` or `remove` of this index that is not to be: put back what is kept elsewhere than here."""
+        return
 
     @abstractmethod
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:

@@ -5,6 +5,7 @@ for trying things out. What it holds is a copy that can be dropped and made agai
 results under a filter. On a server it is HNSW, whose narrow filters the server answers exactly. IVF is in neither case used.
 """
 
+import copy
 import hashlib
 import logging
 import os
@@ -19,7 +20,7 @@ import torch
 
 from csmae_hf.optional import needs_package
 from csmae_hf.search.exact import ExactIndex
-from csmae_hf.search.ids import ID, TileRows
+from csmae_hf.search.ids import ID, IdIndex
 from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.milvus_filter import is_whole, milvus_columns, milvus_of, milvus_values
 from csmae_hf.search.nearest import rerank
@@ -70,7 +71,7 @@ class MilvusIndex(ArchiveIndex):
         effort: int = 128,
         token: str = "",
     ):
-        self.vectors, self.tiles, self._rows = vectors, tiles, TileRows()
+        self.vectors, self.tiles, self.ids = vectors, tiles, IdIndex(tiles.column(ID))
         self.client, self.embedded = connect(uri, token), is_embedded(uri)
         name = collection or collection_name(vectors, tiles)
         self.parameters: dict[str, Any] = {"uri": uri, "collection": name, "effort": effort}
@@ -111,18 +112,30 @@ class MilvusIndex(ArchiveIndex):
         """Name of the collection."""
         return str(self.parameters["collection"])
 
-    def add(self, vectors: Vectors, tiles: pa.Table) -> None:
+    def add(self, vectors: Vectors, tiles: pa.Table) -> "MilvusIndex":
         """See [`ArchiveIndex.add`]."""
-        self._insert(vectors, tiles)
-        self.vectors, self.tiles = self.vectors.extend(vectors), pa.concat_tables([self.tiles, tiles])
+        self._insert(vectors, tiles, len(self.vectors))
+        return self._of(vectors, pa.concat_tables([self.tiles, tiles]))
 
-    def remove(self, rows: IntArray) -> None:
+    def remove(self, vectors: Vectors, rows: IntArray) -> "MilvusIndex":
         """See [`ArchiveIndex.remove`]."""
         ids = self.tiles.column(ID).take(pa.array(rows)).to_pylist()
         for start in range(0, len(ids), _INSERT_ROWS):
             self.client.delete(self.collection, ids=ids[start : start + _INSERT_ROWS])
         kept = np.setdiff1d(np.arange(len(self.vectors)), rows)
-        self.vectors, self.tiles = self.vectors.select(kept), self.tiles.take(pa.array(kept))
+        return self._of(vectors, self.tiles.take(pa.array(kept)))
+
+    def restore(self) -> None:
+        """See [`ArchiveIndex.restore`]: the collection is made again where it does not hold just these rows."""
+        if not self._is_complete():
+            self.client.drop_collection(self.collection)
+            self._create()
+
+    def _of(self, vectors: Vectors, tiles: pa.Table) -> "MilvusIndex":
+        """This collection, as what other vectors and metadata are in."""
+        other = copy.copy(self)
+        other.vectors, other.tiles, other.ids = vectors, tiles, IdIndex(tiles.column(ID))
+        return other
 
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""
@@ -132,7 +145,6 @@ class MilvusIndex(ArchiveIndex):
         expression = "" if selection is None else milvus_of(selection.where, self.fields, self.tiles.schema)
         if expression is None:  # by places, or by columns that Milvus has not
             return ExactIndex(self.vectors).search(queries, k, selection)
-        rows_by_id = self._rows.of(self.tiles)
         found = torch.full((len(queries), max(count, k)), -1, dtype=torch.int64)
         options = {} if self.embedded else {"ef": max(int(self.parameters["effort"]), 2 * count)}
         for start in range(0, len(queries), _QUERY_ROWS):
@@ -145,8 +157,9 @@ class MilvusIndex(ArchiveIndex):
                 search_params={"metric_type": "IP", "params": options},
             )
             for place, hits in enumerate(answers):
-                known = [rows_by_id[str(hit[ID])] for hit in hits if str(hit[ID]) in rows_by_id]
-                found[start + place, : len(known)] = torch.tensor(known, dtype=torch.int64)
+                known = self.ids.find([str(hit[ID]) for hit in hits])
+                known = known[known >= 0]  # another program may have put in what is none of ours
+                found[start + place, : len(known)] = torch.from_numpy(known)
         scores, rows = rerank(queries, self.vectors, found, k)
         return Found(scores.numpy(), rows.numpy(), self.embedded)
 
@@ -193,9 +206,10 @@ class MilvusIndex(ArchiveIndex):
             self.client.flush(self.collection)
         self.client.load_collection(self.collection)
 
-    def _insert(self, vectors: Vectors, tiles: pa.Table) -> None:
-        for start in range(0, len(vectors), _INSERT_ROWS):
-            part = tiles.slice(start, _INSERT_ROWS)
+    def _insert(self, vectors: Vectors, tiles: pa.Table, first: int = 0) -> None:
+        """Send rows, from the first on, and their metadata."""
+        for start in range(first, len(vectors), _INSERT_ROWS):
+            part = tiles.slice(start - first, _INSERT_ROWS)
             data = [
                 {ID: name, VECTOR: embed}
                 for name, embed in zip(

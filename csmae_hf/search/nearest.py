@@ -27,7 +27,6 @@ _LOW_PRECISION_MARGIN = 118
 
 _QUERY_CHUNK = 512
 _ARCHIVE_CHUNK = 16_384
-_BLOCK_NUMBERS = 2**20
 _RERANK_ROWS = 128
 _TIED_ROWS = 64
 
@@ -136,18 +135,21 @@ def _candidates(
     """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
     query = query.to(device, precision)
     on_cpu = query.device.type == "cpu"
-    # On a CPU scores are written into memory that was used before, a few rows at a time, so that what is copied fits into the cache.
-    # Fresh memory, which the system fills with zeros page by page, took longer than all else where a filter keeps some rows.
+    # On a CPU scores are written into memory that was used before. Fresh memory, which the system fills with zeros page by page, took
+    # longer than all else where a filter keeps some rows.
     room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)) if on_cpu else 0)
-    step = max(1, _BLOCK_NUMBERS // archive.shape[1])
+    rows = archive if isinstance(archive, Vectors) else Vectors([archive])
     best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):
         stop = min(start + _ARCHIVE_CHUNK, len(archive))
         scores = room[:, : stop - start] if on_cpu else query @ archive[start:stop].to(query).T
-        for first in range(start, stop, step) if on_cpu else ():
-            last = min(first + step, stop)
-            scores[:, first - start : last - start] = products(query, archive[first:last].to(query))
+        first = 0
+        for piece in rows.pieces(start, stop) if on_cpu else ():
+            found = products(query, piece.tensor.to(query))
+            last = first + (found.shape[1] if piece.places is None else len(piece.places))
+            scores[:, first:last] = found if piece.places is None else found.index_select(1, piece.places)
+            first = last
         places = _stable_top(scores, min(count, stop - start))
         # Earlier chunks first: a lower place is a lower archive index among equal scores.
         merged_scores = torch.cat([best_scores, scores.gather(1, places)], dim=1)

@@ -12,6 +12,9 @@ IntArray = NDArray[np.int64]
 CHUNK_ROWS = 16_384
 """Rows that are copied at a time where all are gone through."""
 
+_BLOCK_NUMBERS = 2**20  # of rows that are copied to be multiplied: they should stay in the cache
+_DENSE = 0.7
+
 
 def numpy_array(values: Any) -> NDArray[Any]:
     """Bring numbers, whatever holds them, into a numpy array; float types that numpy lacks, such as bfloat16, become float32."""
@@ -25,6 +28,13 @@ def numpy_array(values: Any) -> NDArray[Any]:
     return array.astype(np.float32 if lacking else array.dtype.newbyteorder("="), copy=False)
 
 
+class Piece(NamedTuple):
+    """Neighbouring rows of a matrix, (n, D), and which of them are meant, (m,) ascending; None for all."""
+
+    tensor: torch.Tensor
+    places: torch.Tensor | None
+
+
 class _Part(NamedTuple):
     tensor: torch.Tensor
     rows: IntArray | None
@@ -36,6 +46,20 @@ class _Part(NamedTuple):
         rows = rows if self.rows is None else torch.from_numpy(self.rows)[rows]
         # of rows many times faster than indexing
         return self.tensor.index_select(0, rows.reshape(-1)).reshape(*rows.shape, self.tensor.shape[1])
+
+    def is_dense(self, start: int, stop: int) -> bool:
+        """Whether products with all that lies between rows are cheaper than copying these."""
+        return self.rows is None or stop - start >= _DENSE * (self.rows[stop - 1] + 1 - self.rows[start])
+
+    def piece(self, start: int, stop: int) -> Piece:
+        """Rows as they lie where they are dense, else copied."""
+        if self.rows is None:
+            return Piece(self.tensor[start:stop], None)
+        if not self.is_dense(start, stop):
+            return Piece(self.slice(start, stop), None)
+        rows = self.rows[start:stop]
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        return Piece(self.tensor[first:last], None if len(rows) == last - first else torch.from_numpy(rows - first))
 
     def slice(self, start: int, stop: int) -> torch.Tensor:
         if self.rows is None:
@@ -87,6 +111,17 @@ class Vectors:
             here = torch.from_numpy(number == place)
             taken[here] = self._parts[place].take(flat[here] - int(self._starts[place]))
         return taken.reshape(*rows.shape, self.width)
+
+    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
+        """Go through rows in order for products with them; what has to be copied for that comes in pieces that fit into a cache."""
+        place = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            first, part = int(self._starts[place]), self._parts[place]
+            last = min(stop, first + len(part))
+            step = last - start if part.is_dense(start - first, last - first) else max(1, _BLOCK_NUMBERS // self.width)
+            for begin in range(start, last, step):
+                yield part.piece(begin - first, min(begin + step, last) - first)
+            start, place = last, place + 1
 
     def select(self, rows: IntArray) -> "Vectors":
         """Look at some rows, (M,) numbers, ascending; nothing is copied."""

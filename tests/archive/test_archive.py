@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from archive.old_layout import write_as_version
 from archives import CLASSES, make_dataset, make_model, make_processor
 from datasets import concatenate_datasets, load_from_disk
 from tiny_models import TWO_SENSORS, build, draw_images, tiny_config
@@ -17,12 +18,9 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf import CSMAEModel
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.export import to_geojson, write_hits
-from csmae_hf.archive.folder import publish, read_manifest
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity, encoder_settings
-from csmae_hf.search import ids as ids_module
-from csmae_hf.search.ids import rows_by_id
 
 TILES = 60
 
@@ -391,9 +389,7 @@ def test_the_same_weights_with_another_configuration_are_refused_by_field(built,
     other = with_heads(model, 4, tmp_path / "model")
     with pytest.raises(ArchiveMismatchError, match=r"num_attention_heads = 2.*given has 4"):
         Archive.load(folder, model=other, processor=processor)
-    manifest = read_manifest(folder)
-    del manifest["made_with"]["config"]
-    publish(folder, {**manifest, "version": 1})
+    write_as_version(folder, 1)
     Archive.load(folder, model=other, processor=processor)  # of a release that did not record it
 
 
@@ -449,23 +445,25 @@ def test_the_identity_holds_every_field_that_changes_an_embed_and_no_other(model
     assert {"decoder_type", "mask_ratio", "mim_temperature"}.isdisjoint(recorded)
 
 
-def test_rows_are_looked_up_in_a_map_that_is_built_once(archive, units, monkeypatch):
-    built = []
-    monkeypatch.setattr(ids_module, "rows_by_id", lambda table: built.append(len(table)) or rows_by_id(table))
-    archive.search(units["s1"][:5].astype(np.float32), sensor="s1")
-    assert built == [], "vectors need no ids"
-    for _ in range(3):
+def test_no_search_makes_anything_of_all_ids(archive, units, monkeypatch):
+    def refuse(held):
+        raise AssertionError("a list of all ids")
+
+    monkeypatch.setattr(Archive, "ids", property(refuse))
+    for _ in range(2):
+        archive.search(units["s1"][:5].astype(np.float32), sensor="s1", filter="country = 'Austria'")
         hits = archive.search(["tile_0003", "tile_0005"], sensor="s1", like=["tile_0001"], include_self=True)
         assert archive.rows_of(["tile_0005", "tile_0003"]).tolist() == [5, 3]
     assert hits.queries == ["tile_0003", "tile_0005"]
-    assert built == [TILES]
     archive.remove(["tile_0003"])
     assert archive.rows_of(["tile_0005"]).tolist() == [4]
     archive.add(make_dataset(1, first=900, seed=9), progress=False)
     assert archive.rows_of(["tile_0900", "tile_0000"]).tolist() == [TILES - 1, 0]
-    with pytest.raises(ValueError, match="1 of 2 ids are not in this archive"):
+    assert "tile_0900" in archive.rows_by_id
+    assert "tile_0003" not in archive.rows_by_id
+    assert archive.rows_by_id["tile_0004"] == 3
+    with pytest.raises(ValueError, match=r"1 of 2 ids are not in this archive of 60 tiles, 'tile_0003' for one"):
         archive.rows_of(["tile_0003", "tile_0004"])
-    assert built == [TILES, TILES - 1, TILES]
 
 
 def test_an_archive_from_before_places_takes_more_tiles(archive, dataset):

@@ -8,7 +8,7 @@ import pytest
 from archives import make_model, make_processor
 
 from csmae_hf.embedding.alignment import Alignment
-from csmae_hf.embedding.provenance import Provenance, hash_ids
+from csmae_hf.embedding.provenance import Provenance, changed_sets, tile_sets
 
 
 def fit(seed: int = 0) -> Alignment:
@@ -36,7 +36,8 @@ def test_a_record_says_all_and_no_place(record: Provenance) -> None:
     assert (record.made_with.model, record.data) == ("tiny", "tiles")
     assert record.made_with.precision == "float32"
     assert record.alignment_hash == hashlib.sha256(fit().to_bytes()).hexdigest()
-    assert record.tiles["test"] == {"count": 2, "sha256": hashlib.sha256(b"a\0b\0").hexdigest()}
+    total = sum(int(hashlib.sha256(name).hexdigest(), 16) for name in (b"a", b"b")) % 2**256
+    assert record.tiles["test"] == {"count": 2, "sha256": f"{total:064x}", "by": "sum"}
     assert "/home" not in str(record.as_dict())
     assert Provenance.from_dict(record.as_dict()).differences(record) == []
     said = record.sentence()
@@ -52,8 +53,20 @@ def test_a_record_says_all_and_no_place(record: Provenance) -> None:
 
 
 def test_ids_may_be_in_any_order_and_do_not_run_together() -> None:
-    assert hash_ids(["a", "b"]) == hash_ids(["b", "a"])
-    assert hash_ids(["ab", "c"]) != hash_ids(["a", "bc"])
+    assert tile_sets(["a", "b"]) == tile_sets(["b", "a"])
+    assert tile_sets(["ab", "c"]) != tile_sets(["a", "bc"])
+
+
+def test_a_record_follows_what_is_added_and_removed_without_the_rest() -> None:
+    before, after = tile_sets("abcd", ["x", "x", "y", None]), tile_sets("bde", ["x", None, "y"])
+    assert changed_sets(before, tile_sets("e", ["y"]), tile_sets("ac", ["x", "y"])) == after
+    assert changed_sets(before, {}, before) == {}
+
+
+def test_tiles_that_an_older_release_hashed_are_compared_by_their_number(record: Provenance) -> None:
+    for count, differs in ((2, False), (3, True)):
+        older = replace(record, tiles={"test": {"count": count, "sha256": "0" * 64}})
+        assert bool(record.differences(older)) == differs
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def test_ids_may_be_in_any_order_and_do_not_run_together() -> None:
         ("alignment", {"alignment_hash": "0" * 64}),
         ("data", {"data": "others"}),
         ("generated scenes", {"generated": False}),
-        ("tiles of test", {"tiles": {"test": {"count": 2, "sha256": "0" * 64}}}),
+        ("tiles of test", {"tiles": {"test": {"count": 2, "sha256": "0" * 64, "by": "sum"}}}),
     ],
 )
 def test_each_thing_that_differs_is_named(record: Provenance, name: str, change: dict) -> None:

@@ -88,7 +88,7 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     data = DatasetCard(card).data
     assert data.license == "cc-by-4.0"
     assert data.task_categories == ["image-feature-extraction"]
-    assert data.configs == [{"config_name": "tiles", "data_files": manifest["tiles"]["file"]}]
+    assert data.configs == [{"config_name": "tiles", "data_files": [manifest["segments"][0]["tiles"]]}]
     assert f"| sha256 of its weights | {archive.identity.weights} |" in card
     assert "has not said any" in make_card(archive, "someone/archive", manifest)
     assert 'pull_archive("someone/archive")' in card
@@ -96,5 +96,5 @@ def test_the_card_names_the_table_for_the_viewer_and_no_folder_of_this_machine(t
     assert manifest["unreadable"].keys() == {"a", "b"}
     assert not re.search(r"/home|somebody|home.me", card + json.dumps(manifest))
     assert str(tmp_path) not in card + json.dumps(manifest)
-    assert pq.read_table(folder / manifest["tiles"]["file"]).num_rows == 40
+    assert pq.read_table(folder / manifest["segments"][0]["tiles"]).num_rows == 40
     assert not Path("archive.json").exists()

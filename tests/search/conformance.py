@@ -78,18 +78,20 @@ def check_filters(index, exact, queries, tiles):
 
 
 def check_changes(index, vectors, tiles):
-    """Rows taken out are not found, rows put in are, and the others have moved up."""
+    """Rows taken out are not found, rows put in are, and the others have moved up; gives the index of the last."""
     half = np.arange(0, tiles.num_rows, 2)
     rest = np.setdiff1d(np.arange(tiles.num_rows), half)
-    index.remove(half)
+    left = Vectors([vectors[torch.from_numpy(rest)]])
+    index = index.remove(left, half)
     found = index.search(vectors[torch.from_numpy(rest[:20])], 1)
     assert found.rows[:, 0].tolist() == list(range(20))
     missing = index.search(vectors[torch.from_numpy(half[:20])], 1)
     assert (missing.scores < 0.99999).all()
     back = torch.from_numpy(half)
-    index.add(Vectors([vectors[back]]), tiles.take(pa.array(half)))
+    index = index.add(left.extend(Vectors([vectors[back]])), tiles.take(pa.array(half)))
     again = index.search(vectors[back[:20]], 1)
     assert again.rows[:, 0].tolist() == list(range(len(rest), len(rest) + 20))
+    return index
 
 
 def check_sizes(index, queries, tiles):
@@ -109,8 +111,7 @@ def check_all(index, rows):
     recall = check_recall(index, exact, vectors, tiles)
     check_filters(index, exact, vectors["s1"][:8], tiles)
     check_sizes(index, vectors["s1"], tiles)
-    check_changes(index, vectors["s2"], tiles)
-    return recall
+    return recall, check_changes(index, vectors["s2"], tiles)
 
 
 def main():
@@ -125,7 +126,7 @@ def main():
     vectors, tiles = make_parts(arguments.rows)
     index = MilvusIndex(Vectors([vectors["s2"]]), tiles, arguments.uri)
     built = time.perf_counter()
-    recall = check_all(index, arguments.rows)
+    recall, index = check_all(index, arguments.rows)
     again = MilvusIndex(index.vectors, index.tiles, arguments.uri, collection=index.collection)
     assert again.search(vectors["s1"][:3], 5).rows.tolist() == index.search(vectors["s1"][:3], 5).rows.tolist()
     lowest = min(item.recall for item in recall)

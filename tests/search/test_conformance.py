@@ -113,10 +113,10 @@ class OwnIndex(ArchiveIndex):
         self.parameters["effort"] = 3
 
     def add(self, vectors, tiles):
-        self.exact.add(vectors, tiles)
+        return OwnIndex(vectors)
 
-    def remove(self, rows):
-        self.exact.remove(rows)
+    def remove(self, vectors, rows):
+        return OwnIndex(vectors)
 
     def search(self, queries, k, selection=None):
         return self.exact.search(queries, k, selection)

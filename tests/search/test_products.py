@@ -8,6 +8,7 @@ import torch
 
 from csmae_hf import cpu
 from csmae_hf.search import nearest as search
+from csmae_hf.search import vectors as vectors_module
 from csmae_hf.search.nearest import nearest
 from csmae_hf.search.products import products
 from csmae_hf.search.vectors import Vectors
@@ -42,13 +43,15 @@ def test_a_torch_without_the_operator_is_no_trouble(monkeypatch: pytest.MonkeyPa
     cpu.onednn_agrees.cache_clear()
 
 
-@pytest.mark.parametrize("numbers", [2**20, 16 * 1000, 1])
-def test_rows_that_are_copied_a_few_at_a_time_are_ranked_alike(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    """Blocks inside chunks, of which neither divides the other nor the archive; and a block of one row."""
+@pytest.mark.parametrize(("numbers", "share"), [(2**20, 0.6), (16 * 1000, 0.6), (1, 0.6), (2**20, 0.95)])
+def test_rows_that_are_copied_a_few_at_a_time_are_ranked_alike(
+    monkeypatch: pytest.MonkeyPatch, numbers: int, share: float
+) -> None:
+    """Blocks inside chunks, of which neither divides the other nor the archive; a block of one row; rows that are not copied."""
     queries, vectors = unit(5, 16, 0), unit(3_001, 16, 1)
-    kept = np.flatnonzero(np.random.default_rng(0).random(3_001) < 0.6)
+    kept = np.flatnonzero(np.random.default_rng(0).random(3_001) < share)
     monkeypatch.setattr(search, "_ARCHIVE_CHUNK", 700)
-    monkeypatch.setattr(search, "_BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(vectors_module, "_BLOCK_NUMBERS", numbers)
     scores, rows = nearest(queries, Vectors([vectors[:1_234], vectors[1_234:]]).select(kept), 7)
     expected = (queries.double() @ vectors[kept].double().T).topk(7)
     np.testing.assert_array_equal(rows, expected.indices.numpy())
