@@ -22,6 +22,7 @@ from csmae_hf.embedding.embed import embed_tiles
 from csmae_hf.embedding.foreign import Encoder, one_model
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.provenance import changed_sets
+from csmae_hf.embedding.shards import embed_together
 from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import are_generated, is_generated
 from csmae_hf.search.areas import Areas
@@ -31,7 +32,7 @@ from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_value
 from csmae_hf.search.ids import ID
 from csmae_hf.search.index import ArchiveIndex, Selection
 from csmae_hf.search.recall import LEAST_RECALL, Recall, with_buckets
-from csmae_hf.search.vectors import IntArray, numpy_array
+from csmae_hf.search.vectors import IntArray, Vectors, numpy_array
 from image_checks_csmae import UNIT_NAMES
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Archive(Held):
         num_workers: int = 0,
         progress: bool = True,
         suspect: Suspect = "leave-out",
+        cache: str | os.PathLike[str] | None = None,
     ) -> "Archive":
         """Embed a dataset.
 
@@ -102,9 +104,11 @@ class Archive(Held):
             num_workers: Processes that read and preprocess.
             progress: Show a bar when it takes more than 2 seconds.
             suspect: Whether tiles that show a sign which is a guess are refused, left out, or accepted as they are.
+            cache: Folder where embeds are kept as they are made: what was interrupted goes on, and the processes of `accelerate
+                launch` share the work. It may be deleted when the archive is saved.
 
         Returns:
-            The archive, with exact search.
+            The archive, with exact search. Of several processes, that of the first has all tiles; in the others it is empty.
 
         Raises:
             ValueError: If the model or dataset lacks a sensor, there is no tile, an id occurs twice, or too many tiles are unreadable.
@@ -118,12 +122,21 @@ class Archive(Held):
         sensors = [sensor] if isinstance(sensor, str) else list(sensor)
         tiles = metadata_of(dataset, known, getattr(processor, "units", None))
         options: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
-        options["suspect"] = suspect
-        embeds, unreadable = embed_tiles(model, processor, dataset, sensors, batch_size=batch_size, **options)
-        tiles, reasons = without_rows(tiles, unreadable)
+        options |= {"suspect": suspect, "batch_size": batch_size}
+        reasons: dict[str, str] = {}
+        found = (
+            embed_tiles(model, processor, dataset, sensors, **options)
+            if cache is None
+            else embed_together(Path(cache), model, processor, dataset, sensors, **options)
+        )
+        if found is None:  # another process than the first, which has the tiles of all
+            tiles, vectors = tiles.slice(0, 0), {name: Vectors([], 1) for name in sensors}
+        else:
+            tiles, reasons = without_rows(tiles, found[1])
+            vectors = aligned_vectors(found[0], alignment)
         return cls(
             tiles,
-            aligned_vectors(embeds, alignment),
+            vectors,
             Identity.of(model, processor, None if encoder is not None else model_name),
             model=model,
             processor=processor,

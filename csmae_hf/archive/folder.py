@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -425,7 +426,8 @@ def _remove_unnamed(folder: Path, named: Container[str]) -> None:
     """Remove files of an archive, or of a half of one, that its manifest does not name."""
     for path in folder.iterdir():
         if _LEFT.fullmatch(path.name) and path.name not in named:
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows keeps what a reader has mapped: a later save removes it
+                path.unlink(missing_ok=True)
 
 
 def refuse_loss(folder: Path, overwrite: bool, own: str | None = None) -> None:

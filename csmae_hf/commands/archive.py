@@ -4,6 +4,7 @@ Searchable archives of tiles.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("out", type=Path, metavar="OUT", help="folder of the archive")
     build.add_argument("--overwrite", action="store_true", help="replace an archive that OUT holds already")
     build.add_argument("--alignment", type=Path, metavar="FILE", help="alignment of the sensors, as of Alignment.save")
+    shared = "keep embeds there as they are made: a build that was ended goes on, and processes of `accelerate launch` share the work"
+    build.add_argument("--cache", type=Path, metavar="DIR", help=shared)
     add_encoder(build)
     add_trust(build)
     _add_tile_options(build)
@@ -148,7 +151,13 @@ def run_build(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "csmae archive build takes MODEL DATA OUT, or DATA OUT --encoder MODULE:FACTORY: one of MODEL and --encoder."
         )
-    refuse_loss(arguments.out, arguments.overwrite)
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes that accelerate launches, one writes
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments.cache is None:
+        raise ValueError(
+            "Several processes share the work by a folder that all of them see: name one with --cache DIR."
+        )
+    if first:
+        refuse_loss(arguments.out, arguments.overwrite)
     if arguments.encoder:
         model, processor = named_encoder(arguments.encoder)
     else:
@@ -161,8 +170,11 @@ def run_build(arguments: argparse.Namespace) -> None:
         sensor=list(read["sensors"]) if "sensors" in read else None,
         alignment=Alignment.load(arguments.alignment) if arguments.alignment else None,
         source=_source(arguments, read),
+        cache=arguments.cache,
         **embedding,
     )
+    if not first:
+        return
     _use_index(archive, arguments)
     archive.save(arguments.out, overwrite=arguments.overwrite)
     say(f"{describe(archive)}\nArchive: {arguments.out}")

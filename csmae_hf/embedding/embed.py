@@ -120,12 +120,7 @@ def embed_tiles(
 
     def put(good: Sequence[int], found: Mapping[str, Embeds], failed: Mapping[int, str]) -> None:
         unreadable.update(failed)
-        if len(unreadable) > most_unreadable * total:
-            raise ValueError(
-                f"{len(unreadable)} or more of {total} tiles cannot be used, more than {most_unreadable:.0%}. "
-                f"{SUSPECT_REMEDY}. The first: {next(iter(unreadable.values()))}\nAll that were found:\n"
-                f"{group_reasons(list(unreadable.values()))}"
-            )
+        refuse_many(unreadable, total, most_unreadable)
         for sensor, values in found.items():
             if sensor not in embeds:
                 embeds[sensor] = np.empty((total, values.shape[1]), np.float32)
@@ -135,13 +130,27 @@ def embed_tiles(
     embed_batches(
         model, processor, rows, sensors, batches, put, isolate=most_unreadable > 0, suspect=suspect, **options
     )
-    if unreadable:
-        logger.warning(
-            "%d of %d tiles are left out:\n%s", len(unreadable), total, group_reasons(list(unreadable.values()))
+    return without_unreadable(embeds, unreadable), unreadable
+
+
+def refuse_many(unreadable: Mapping[int, str], total: int, most: float = MAX_UNREADABLE_SHARE) -> None:
+    """Refuse, with a ValueError, more unreadable tiles than a share of all; why each is one is by its row."""
+    if len(unreadable) > most * total:
+        raise ValueError(
+            f"{len(unreadable)} or more of {total} tiles cannot be used, more than {most:.0%}. "
+            f"{SUSPECT_REMEDY}. The first: {next(iter(unreadable.values()))}\nAll that were found:\n"
+            f"{group_reasons(list(unreadable.values()))}"
         )
-        readable = np.setdiff1d(np.arange(total), list(unreadable))
-        embeds = {sensor: values[readable] for sensor, values in embeds.items()}
-    return embeds, unreadable
+
+
+def without_unreadable(embeds: Mapping[str, Embeds], unreadable: Mapping[int, str]) -> dict[str, Embeds]:
+    """Leave rows of unreadable tiles out of embeds, (N, D) by sensor, which is said in a warning."""
+    total = len(next(iter(embeds.values()), ()))
+    if not unreadable:
+        return dict(embeds)
+    logger.warning("%d of %d tiles are left out:\n%s", len(unreadable), total, group_reasons(list(unreadable.values())))
+    readable = np.setdiff1d(np.arange(total), list(unreadable))
+    return {sensor: values[readable] for sensor, values in embeds.items()}
 
 
 def embed_images(

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 from csmae_hf.data.collate import group_reasons
 from csmae_hf.data.store import data_file
-from csmae_hf.data.suspects import Suspect, unit_remedy
+from csmae_hf.data.suspects import SUSPECT_REMEDY, Suspect, unit_remedy
 from csmae_hf.embedding.embed import (
     UNREADABLE,
     Embeds,
@@ -32,6 +32,8 @@ from csmae_hf.embedding.embed import (
     check_sensors,
     columns_to_read,
     embed_batches,
+    refuse_many,
+    without_unreadable,
 )
 from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.without_paths import without_paths
@@ -285,6 +287,54 @@ def collect_embeds(plan: EmbedPlan) -> CachedEmbeds:
             embeds = embeds if embeds.shape[1] else np.full((plan.n_tiles, width), np.nan, np.float32)
             embeds[start:stop] = found[0]
     return CachedEmbeds(embeds, failed)
+
+
+def embed_together(
+    folder: Path,
+    model: torch.nn.Module,
+    processor: Any,
+    dataset: "Dataset",
+    sensors: Sequence[str],
+    *,
+    suspect: Suspect = "leave-out",
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[dict[str, Embeds], dict[int, str]] | None:
+    """Embed tiles as `embed_tiles` does, by shards in a folder: what is there is not embedded again, and all processes share the work.
+
+    These are the processes of `accelerate launch`, each on its own device of the kind that is given. The rest is as of `embed_tiles`.
+
+    Returns:
+        As of `embed_tiles`, in the first process; None in the others.
+
+    Raises:
+        ValueError: As of `embed_tiles`, after all that can be embedded is.
+        FileNotFoundError: The processes do not share the folder.
+    """
+    from accelerate import PartialState
+
+    wanted = None if device is None else torch.device(device)
+    state = PartialState(cpu=not torch.accelerator.is_available() or (wanted is not None and wanted.type == "cpu"))
+    if state.num_processes > 1 and (wanted is None or wanted.index is None):
+        wanted = state.device
+    plans = plan_embeds(folder, model, processor, dataset, sensors, suspect)
+    shares = {"process": state.process_index, "processes": state.num_processes}
+    shown = progress and state.is_main_process
+    for plan in plans:
+        embed_missing(plan, model, processor, dataset, device=wanted, progress=shown, **shares, **options)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    found = {plan.sensor: collect_embeds(plan) for plan in plans}
+    failed = {row: why for one in found.values() for row, why in sorted(one.failed.items())}
+    suspects = [why for why in failed.values() if isinstance(why, SuspectReason)]
+    if suspect == "refuse" and suspects:
+        raise ValueError(
+            f"{len(suspects)} of {len(dataset)} tiles are suspect. {SUSPECT_REMEDY}. The first: {suspects[0]}"
+        )
+    refuse_many(failed, len(dataset))
+    return without_unreadable({sensor: one.embeds for sensor, one in found.items()}, failed), failed
 
 
 def refuse_failed(failed: Mapping[str, str], n_tiles: int, folder: Path, remedy: str = "--unusable skip") -> None:

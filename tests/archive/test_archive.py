@@ -18,6 +18,7 @@ from configuration_csmae import CSMAEConfig
 from csmae_hf import CSMAEModel
 from csmae_hf.archive.archive import Archive
 from csmae_hf.archive.export import to_geojson, write_hits
+from csmae_hf.embedding import embed, shards
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import ArchiveMismatchError, Identity, encoder_settings
@@ -353,6 +354,34 @@ def test_one_broken_tile_among_many_is_left_out_and_named(batch_size, model, pro
     assert Archive.load(archive.save(tmp_path / "a")).unreadable == archive.unreadable
     with pytest.raises(ValueError, match=r"3 or more of 200 tiles cannot be used, more than 1%.*tile_0003"):
         Archive.build(model, processor, make_dataset(200, broken=[3, 5, 180]), sensor="s2")
+
+
+def test_a_build_that_was_ended_goes_on_where_it_was(model, processor, dataset, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_TILES", 8)
+    more = concatenate_datasets([dataset, make_dataset(60, first=TILES, seed=3, broken=[70])])
+    embedded, forward = [], embed.forward_pixels
+
+    def count(model, pixels, sensor, device):
+        embedded.append(len(pixels))
+        if sum(embedded) > 100 and not (tmp_path / "second").exists():
+            raise KeyboardInterrupt
+        return forward(model, pixels, sensor, device)
+
+    monkeypatch.setattr(embed, "forward_pixels", count)
+    options = {"sensor": ["s1", "s2"], "batch_size": 8, "progress": False, "cache": tmp_path / "cache"}
+    with pytest.raises(KeyboardInterrupt):
+        Archive.build(model, processor, more, **options)
+    first = sum(embedded)
+    (tmp_path / "second").mkdir()
+    archive = Archive.build(model, processor, more, **options)
+    assert first > 100
+    assert sum(embedded) - first < 2 * len(more) - 90, "what was there is not embedded again"
+    assert archive.ids == [name for name in more["id"] if name != "tile_0070"]
+    assert "B03" in archive.unreadable["tile_0070"]
+    for sensor in ("s1", "s2"):
+        torch.testing.assert_close(archive.vectors[sensor][:TILES], built.vectors[sensor][:], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="3 or more of 60 tiles cannot be used, more than 1%"):
+        Archive.build(model, processor, make_dataset(60, broken=[1, 2, 3]), **options)
 
 
 def test_another_model_or_processor_is_refused_by_name(built, model, processor, tmp_path):
