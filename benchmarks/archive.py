@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.machine import seconds_of
 from benchmarks.search import make_vectors
 from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.archive.archive import Archive
@@ -55,7 +56,7 @@ def bare(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return (queries @ vectors.T).topk(K, dim=1).indices
 
 
-def seconds_of(work: Callable[..., Any], *given: Any) -> float:
+def clock_seconds(work: Callable[..., Any], *given: Any) -> float:
     """Seconds of one call, by the clock: what a change costs is mostly waiting for the disk."""
     start = time.perf_counter()
     work(*given)
@@ -96,27 +97,27 @@ def measure_archive(rows: int, width: int = 768, repeats: int = 7) -> list[Row]:
     size = f"{rows:,} x {width}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "archive")
-        whole = seconds_of(Archive.from_embeds({"s2": plain.numpy()}, make_tiles(rows), IDENTITY).save, folder)
+        whole = clock_seconds(Archive.from_embeds({"s2": plain.numpy()}, make_tiles(rows), IDENTITY).save, folder)
         before = bytes_in(folder)
-        opened = [seconds_of(lambda: Archive.load(folder, verify=False)) for _ in range(3)]
+        opened = [seconds_of(lambda: Archive.load(folder, verify=False), CPU) for _ in range(3)]
         archive = Archive.load(folder, verify=False)
         found = [
             {"case": f"{size}: written", "ours": whole, "unit": "s"},
             compare(f"{size}: opened, load(verify=False)", opened, [1.0] * 3, "target", wanted=1),
             {
                 "case": f"{size}: the first query by id, after opening",
-                "ours": seconds_of(lambda: archive.search(archive.tiles.column("id")[5].as_py(), k=K)),
+                "ours": clock_seconds(lambda: archive.search(archive.tiles.column("id")[5].as_py(), k=K)),
                 "unit": "s",
             },
             *measure_queries(size, archive, plain, repeats),
         ]
         tiles = make_tiles(ADDED, first=rows)
-        added = seconds_of(lambda: (archive.add_embeds({"s2": more.numpy()}, tiles), archive.save(folder)))
+        added = clock_seconds(lambda: (archive.add_embeds({"s2": more.numpy()}, tiles), archive.save(folder)))
         after = bytes_in(folder)
         grown = sum(count for name, count in after.items() if name not in before) + after["archive.json"]
         gone = np.arange(0, rows, rows // ADDED)[:ADDED]
         ids = [archive.tiles.column("id")[int(row)].as_py() for row in gone]
-        taken = seconds_of(lambda: (archive.remove(ids), archive.save(folder)))
+        taken = clock_seconds(lambda: (archive.remove(ids), archive.save(folder)))
         changed = bytes_in(folder)
         shrunk = sum(count for name, count in changed.items() if name not in after) + changed["archive.json"]
         total = sum(before.values())
