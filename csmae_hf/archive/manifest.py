@@ -152,6 +152,8 @@ def _check_names(manifest: Mapping[str, Any], path: Path) -> None:
     sensors, segments = manifest["sensors"], manifest["segments"]
     if not sensors or not segments:
         raise ArchiveCorruptError(f"{path} names no sensor or no segment. Copy or build the archive again.")
+    if len({segment["tiles"] for segment in segments}) != len(segments):
+        raise ArchiveCorruptError(f"{path} names the same tiles twice. Copy or build the archive again.")
     for segment in segments:
         if segment["embeds"].keys() != sensors.keys():
             raise ArchiveCorruptError(

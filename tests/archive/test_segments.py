@@ -509,6 +509,10 @@ def test_a_manifest_that_says_what_none_says_is_refused_before_it_is_used(small,
             )
             assert opened.ids == archive.ids
     assert tried > 200
+    repeated = {**good, "segments": [*good["segments"], good["segments"][0]]}
+    (folder / MANIFEST).write_text(json.dumps({**repeated, "sha256": folder_module.sign(repeated)}))
+    with pytest.raises(ArchiveCorruptError, match="the same tiles twice"):
+        Archive.load(folder, verify=False)
     publish(folder, good)
     Archive.load(folder)
 
