@@ -29,7 +29,7 @@ from csmae_hf.archive.held import Held, Stored, sets_of
 from csmae_hf.archive.manifest import FORMAT, MANIFEST, OWN_FILE, VERSION, ArchiveCorruptError, read_manifest, sign
 from csmae_hf.archive.segments import Segment, in_plain_types
 from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
-from csmae_hf.embedding.provenance import BY_TILE, TileSets, alignment_hash
+from csmae_hf.embedding.provenance import TileSets, alignment_hash, same_tiles
 from csmae_hf.files import LOCK_NAME, TEMPORARY, Entry, write_atomically, write_file
 from csmae_hf.search.build_index import open_index
 from csmae_hf.search.ids import ID, IdIndex
@@ -212,7 +212,7 @@ def _read_parts(kind: type[HeldT], folder: Path, manifest: Mapping[str, Any], ve
     told = {name: manifest[name] for name in ("unreadable", "source")}
     told |= {"generated": record.get("generated"), "data_name": record.get("data")}
     sets: TileSets | None = record.get("tiles")
-    if not sets or any(item.get("by") != BY_TILE for item in sets.values()):
+    if not sets or any("sum" not in item for item in sets.values()):
         sets = None  # of an earlier release: found when it is needed
     held = kind.of_segments(segments, sets, identity, alignment=alignment, **told)
     if len(held) != manifest["tiles"]["count"]:
@@ -280,7 +280,8 @@ def _verify_ids(folder: Path, tiles: pa.Table, segments: Iterable[Segment], sets
             )
     if pc.count_distinct(tiles.column(ID)).as_py() != tiles.num_rows:
         raise ArchiveCorruptError(f"{folder}: the id of a tile occurs more than once. Build the archive again.")
-    if sets is not None and sets != sets_of(tiles):
+    real = sets_of(tiles)
+    if sets is not None and not (sets.keys() == real.keys() and all(same_tiles(sets[one], real[one]) for one in real)):
         raise ArchiveCorruptError(f"{folder} holds other tiles than it says. Copy or build the archive again.")
 
 

@@ -48,7 +48,7 @@ _PROVENANCE = {
     "alignment_hash": (_SHA256, None),
     "data": (str, None),
     "generated": (bool, None),
-    "tiles": _Named(re.compile(r"(?s).*"), {"count": _COUNT, "sha256": _SHA256, "by?": str}),
+    "tiles": _Named(re.compile(r"(?s).*"), {"count": _COUNT, "sha256?": _SHA256, "sum?": _SHA256}),
 }
 _RECALL = {
     "query_sensor": str,

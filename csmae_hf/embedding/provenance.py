@@ -5,8 +5,7 @@ It is made where embeds are made, and stored with what is made of them: archives
 """
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 ALL_TILES = "all"
 """Name of the split of tiles that are of none."""
-
-BY_TILE = "sum"
-"""Says that the hash of a set of tiles is the sum of hashes of their ids."""
 
 TileSets = Mapping[str, Mapping[str, Any]]
 
@@ -121,10 +117,8 @@ class Provenance:
                 found.append(Difference("generated scenes" if name == "generated" else name, str(ours), str(theirs)))
         for split in sorted(self.tiles.keys() & other.tiles.keys()):
             held = [one.tiles[split] for one in (self, other)]
-            # releases before 2026-12 hashed all sorted ids in one go, which cannot be compared
-            known = ("count", "sha256") if held[0].get("by") == held[1].get("by") else ("count",)
-            if any(held[0][name] != held[1][name] for name in known):
-                words = [f"{one['count']} ({one['sha256'][:12]})" for one in held]
+            if not same_tiles(*held):
+                words = [f"{one['count']} ({_short(one)})" for one in held]
                 found.append(Difference(f"tiles of {split}", *words))
         return found
 
@@ -147,7 +141,7 @@ class Provenance:
             f"{one['count']} tiles" + (f" of {split}" if split != ALL_TILES else "")
             for split, one in self.tiles.items()
         )
-        hashes = ", ".join(one["sha256"][:12] for one in self.tiles.values())
+        hashes = ", ".join(map(_short, self.tiles.values()))
         trained = ", trained on generated scenes" if self.made_with.trained_on_generated else ""
         aligned = f"alignment {self.alignment} of the sensors (sha256 {(self.alignment_hash or '')[:12]})"
         words = [
@@ -160,43 +154,65 @@ class Provenance:
         return "; ".join(filter(None, words))
 
 
-def tile_sets(ids: Iterable[str], splits: Iterable[str | None] | None = None) -> TileSets:
-    """Record which tiles: by split their `count` and `sha256`, the sum, modulo 2^256, of the SHA-256 of each id.
+def tile_sets(ids: Sequence[str], splits: Sequence[str | None] | None = None) -> TileSets:
+    """Record which tiles: by split their `count`, the `sha256` of all ids as of [`hash_ids`], and the `sum` of hashes of each.
 
-    So it is the same in whatever order they are, and what is added or removed changes it without hashing the others again
+    The sum, of the SHA-256 of each id modulo 2^256, changes with what is added or removed without hashing the others again
     ([`changed_sets`]).
 
     Args:
-        ids: Of the tiles, each once.
+        ids: Of the tiles, each once, in any order.
         splits: The split of each; None where they are of none.
 
     Returns:
-        By split, in alphabetical order, `count`, `sha256`, and `by`, which says how it was made.
+        By split, in alphabetical order, or "all" where tiles are of none.
     """
-    counts: dict[str, list[int]] = {}
-    for name, split in zip(ids, itertools.repeat(None) if splits is None else splits, strict=splits is not None):
-        held = counts.setdefault(split or ALL_TILES, [0, 0])
-        held[0] += 1
-        held[1] += int.from_bytes(hashlib.sha256(name.encode()).digest())
-    return {split: _tile_set(*held) for split, held in sorted(counts.items())}
+    by_split: dict[str, list[str]] = {}
+    for tile, split in zip(ids, splits or [None] * len(ids), strict=True):
+        by_split.setdefault(split or ALL_TILES, []).append(tile)
+    return {
+        split: {
+            "count": len(names),
+            "sha256": hash_ids(names),
+            "sum": _as_sum(sum(int.from_bytes(hashlib.sha256(name.encode()).digest()) for name in names)),
+        }
+        for split, names in sorted(by_split.items())
+    }
 
 
 def changed_sets(sets: TileSets, added: TileSets, removed: TileSets) -> TileSets:
-    """What [`tile_sets`] gives when some of the tiles are removed and others are added."""
-    splits = sorted(sets.keys() | added.keys())
+    """Counts and sums that [`tile_sets`] gives when some of the tiles are removed and others are added."""
     signed = [(sets, 1), (added, 1), (removed, -1)]
     made = {
-        split: _tile_set(
-            sum(sign * one[split]["count"] for one, sign in signed if split in one),
-            sum(sign * int(one[split]["sha256"], 16) for one, sign in signed if split in one),
-        )
-        for split in splits
+        split: {
+            "count": sum(sign * one[split]["count"] for one, sign in signed if split in one),
+            "sum": _as_sum(sum(sign * int(one[split]["sum"], 16) for one, sign in signed if split in one)),
+        }
+        for split in sorted(sets.keys() | added.keys())
     }
     return {split: held for split, held in made.items() if held["count"]}
 
 
-def _tile_set(count: int, total: int) -> dict[str, Any]:
-    return {"count": count, "sha256": f"{total % 2**256:064x}", "by": BY_TILE}
+def same_tiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two records of the tiles of a split agree in all that both have."""
+    return all(ours[name] == theirs[name] for name in ("count", "sha256", "sum") if name in ours and name in theirs)
+
+
+def _short(held: Mapping[str, Any]) -> str:
+    """The beginning of a hash of tiles, of the one in one go where it is known."""
+    return str(held.get("sha256") or held["sum"])[:12]
+
+
+def _as_sum(total: int) -> str:
+    return f"{total % 2**256:064x}"
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """SHA-256 of all ids in one go, in alphabetical order: what lists that never change are known by."""
+    total = hashlib.sha256()
+    for name in sorted(map(str, ids)):
+        total.update(name.encode() + b"\0")
+    return total.hexdigest()
 
 
 def alignment_hash(alignment: "Alignment | None") -> str | None:
