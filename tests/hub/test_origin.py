@@ -198,7 +198,7 @@ def test_no_path_is_in_metadata_of_any_type(world: Path, tmp_path: Path, kind: p
         assert b"Oddly" not in content, name
     (file,) = (tmp_path / "out").glob("tiles-*.parquet")
     column = pq.read_table(file).column("own")
-    assert column.type == kind
+    assert column.type == (pa.string() if kind == pa.string_view() else kind), "of views pyarrow takes no rows"
     assert column.to_pylist() == [at("", value), *[None] * (len(archive) - 1)]
 
 
