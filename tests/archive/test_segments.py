@@ -215,8 +215,8 @@ def act_on(archive, number):
         archive.compact()
         archive.remove([f"tile {number - 1}"])
     elif kind == 1 and number > 8:
-        archive.remove([f"tile {number - 9}", *[name for name in named(900, 905) if name in archive.rows_by_id]])
-    archive.add_embeds(*parts_of([f"tile {number}", *(named(900, 905) if kind == 2 else [])]))
+        archive.remove([f"tile {number - 9}", *[name for name in named(-5, 0) if name in archive.rows_by_id]])
+    archive.add_embeds(*parts_of([f"tile {number}", *(named(-5, 0) if kind == 2 else [])]))
 
 
 def states(count):
