@@ -22,13 +22,23 @@ def reported(means):
 
 
 def measured(training, direction, chosen):
-    """The numbers of some queries of a training, and of each resample of these."""
+    """The numbers of some queries of a training, and of each resample of these: of queries, or of the whole scenes of folds."""
     entry = training["directions"][direction]
     values = {name: np.array(entry["by_query"][name])[chosen] for name in HEADLINES if name in entry["by_query"]}
+    scenes = scenes_of(training, direction, chosen) or list(range(len(chosen)))
+    places = [[place for place, scene in enumerate(scenes) if scene == name] for name in dict.fromkeys(scenes)]
+    sizes = np.array([len(each) for each in places])
     rng = np.random.default_rng(training["metadata"]["seed"])
-    drawn = rng.integers(0, len(chosen), (training["metadata"]["resamples"], len(chosen)))
+    drawn = rng.integers(0, len(places), (training["metadata"]["resamples"], len(places)))
     once = reported({name: one.mean() for name, one in values.items()})
-    return once, reported({name: one[drawn].mean(axis=1) for name, one in values.items()})
+    sums = {name: np.array([one[each].sum() for each in places]) for name, one in values.items()}
+    return once, reported({name: one[drawn].sum(axis=1) / sizes[drawn].sum(axis=1) for name, one in sums.items()})
+
+
+def scenes_of(training, direction, chosen):
+    """The scenes of some queries, where tiles were dealt into folds by them; else None."""
+    queries = training["queries"][training["directions"][direction]["query_sensor"]]
+    return [queries["scene"][place] for place in chosen] if "scene" in queries else None
 
 
 def groups_of(training, direction):
@@ -37,12 +47,13 @@ def groups_of(training, direction):
     count = len(queries["ids"])
     found = {("all", ""): list(range(count))}
     for kind, column in queries.items():
-        if kind == "ids":
+        if kind in ("ids", "scene"):
             continue
         for number, held in enumerate(column):
             for value in held if kind == "classes" else [held] if held else []:
                 found.setdefault(("class" if kind == "classes" else kind, value), []).append(number)
-    return found
+    scenes = {name: scenes_of(training, direction, chosen) for name, chosen in found.items()}
+    return {name: chosen for name, chosen in found.items() if scenes[name] is None or len(set(scenes[name])) > 1}
 
 
 def table_again(*models):

@@ -1,15 +1,18 @@
 """Folds over scenes: no query meets its own scene, every tile is a query once, and the numbers are those of a plain loop."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from table_again import table_again
 
 from csmae_hf.evaluation.comparison import compare
 from csmae_hf.evaluation.evaluate import Embedded
 from csmae_hf.evaluation.folds import Folds, deal_scenes, evaluate_folds, scenes_of
+from csmae_hf.evaluation.results import queries_as_dict, results_as_dict
 from csmae_hf.evaluation.retrieval_options import RetrievalOptions
 from csmae_hf.evaluation.run import _choose
 from csmae_hf.evaluation.run_tiles import Tiles
@@ -105,6 +108,17 @@ def test_intervals_are_of_resampled_scenes_and_none_of_one_scene(tiles):
     assert {one.value for one in found if one.group == "country"} == {"there"}
     of_all = next(one for one in found if one.metric == "recall" and one.group == "all")
     assert of_all.interval == pytest.approx(tuple(-np.quantile(means, [0.975, 0.025]) / 2))
+    # and the same from the files alone
+    metadata = {"seed": 0, "resamples": 60}
+    files = [
+        json.loads(json.dumps(results_as_dict([one], metadata, queries=queries_as_dict([one], by_country))))
+        for one in (result, other)
+    ]
+    again, _ = table_again(files[:1], files[1:])
+    assert {(one.group, one.value) for one in found} == {(group, value) for _, _, group, value, _ in again}
+    for one in found:
+        made = again[1, one.direction.replace("→", "->"), one.group, one.value, one.metric]
+        assert made == pytest.approx((one.difference, *one.interval, one.n_queries), abs=1e-6)
 
 
 def test_the_scene_is_a_column_or_the_pass_by_the_names():
