@@ -435,8 +435,9 @@ class Archive(Held):
         """Build an index of every sensor, and measure how much of the exact answer it finds.
 
         Args:
-            backend: "exact", "faiss" or "milvus".
-            **options: exact: `device`, `precision`. faiss: `kind` ("ivf" or "hnsw"), `effort`, `candidates`, `exact_below`; without
+            backend: "exact", "codes", "faiss" or "milvus".
+            **options: exact: `device`, `precision`. codes: `kind` ("float16", "int8" or "bits"), `candidates`, which is raised
+                until the recall is 0.98. faiss: `kind` ("ivf" or "hnsw"), `effort`, `candidates`, `exact_below`; without
                 `effort` it is raised until the recall is 0.95. milvus: `uri`, `token`, `effort`.
 
         Returns:

@@ -134,9 +134,16 @@ def _add_tile_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--index", choices=("exact", "faiss", "milvus"), default="exact", help="how to search (default: %(default)s)"
+        "--index",
+        choices=("exact", "codes", "faiss", "milvus"),
+        default="exact",
+        help="how to search (default: %(default)s)",
     )
-    parser.add_argument("--kind", choices=("ivf", "hnsw"), help="kind of a faiss index (default: ivf)")
+    parser.add_argument(
+        "--kind",
+        choices=("float16", "int8", "bits", "ivf", "hnsw"),
+        help="kind of codes (default: int8) or of a faiss index (default: ivf)",
+    )
     parser.add_argument("--uri", help="of Milvus: http://host:19530, or a path ending in .db for its embedded form")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from csmae_hf.search.codes_index import CodesIndex
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.faiss_index import FaissIndex
 from csmae_hf.search.index import ArchiveIndex
@@ -18,7 +19,9 @@ from csmae_hf.search.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-INDEXES: dict[str, type[ArchiveIndex]] = {kind.backend: kind for kind in (ExactIndex, FaissIndex, MilvusIndex)}
+INDEXES: dict[str, type[ArchiveIndex]] = {
+    kind.backend: kind for kind in (ExactIndex, CodesIndex, FaissIndex, MilvusIndex)
+}
 """Every index that there is, by the name that users give."""
 
 

@@ -18,7 +18,7 @@ from csmae_hf.optional import needs_package
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import ArchiveIndex, Found, Selection
 from csmae_hf.search.nearest import rerank
-from csmae_hf.search.recall import LEAST_RECALL
+from csmae_hf.search.recall import LEAST_RECALL, WANTED_RECALL
 from csmae_hf.search.vectors import CHUNK_ROWS, IntArray, Vectors
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ EXACT_BELOW = 50_000
 
 KINDS = ("ivf", "hnsw")
 """`ivf`: lists of 1-bit RaBitQ codes, 4 % of the vectors' size. `hnsw`: a graph over 8-bit codes, 27 %, slower to build."""
-
-WANTED_RECALL = 0.98
-"""The effort of an index is raised to this on a sample of the archive's tiles, so that other queries have `LEAST_RECALL` at least."""
 
 _FIRST_EFFORT = {"ivf": 8, "hnsw": 32}
 _TRAINING_ROWS_PER_LIST = 64

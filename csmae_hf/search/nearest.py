@@ -3,7 +3,8 @@
 `top_k` takes embeds as they come; `nearest` takes unit vectors, which may be memory-mapped and larger than memory.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from tqdm.auto import tqdm
 
 from csmae_hf.metrics.labels import IntArray, check_k, checked_exclude
 from csmae_hf.search.products import products
-from csmae_hf.search.vectors import Vectors, numpy_array
+from csmae_hf.search.vectors import Piece, Vectors, numpy_array
 
 Embeds = NDArray[Any] | torch.Tensor
 
@@ -29,6 +30,18 @@ _QUERY_CHUNK = 512
 _ARCHIVE_CHUNK = 16_384
 _RERANK_ROWS = 128
 _TIED_ROWS = 64
+
+
+class Rows(Protocol):
+    """Rows of a matrix (N, D) that are gone through in order, such as `Vectors`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> torch.Tensor:
+        """Rows, (n, D)."""
+
+    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
+        """Rows in order, for products with them."""
 
 
 def top_k(
@@ -87,12 +100,12 @@ def nearest(
         for start in range(0, len(query), _QUERY_CHUNK):
             rows = slice(start, min(start + _QUERY_CHUNK, len(query)))
             asked, own = query[rows], torch.from_numpy(left_out[rows])
-            candidates, worst = _candidates(asked, archive, count, device, precision)
+            candidates, worst = best_rows(asked, archive, count, device, precision)
             scores[rows], indices[rows] = rerank(asked, archive, candidates, k, exclude=own)
             if precision != torch.float32 and count < len(archive):
                 unsure = (scores[rows, -1] < worst + SCORE_ERROR[precision]).nonzero()[:, 0]
                 if len(unsure):
-                    again, _ = _candidates(asked[unsure], archive, least, device, torch.float32)
+                    again, _ = best_rows(asked[unsure], archive, least, device, torch.float32)
                     found = rerank(asked[unsure], archive, again, k, exclude=own[unsure])
                     scores[start + unsure], indices[start + unsure] = found
             bar.update(rows.stop - rows.start)
@@ -125,20 +138,20 @@ def unit_vectors(embeds: Embeds, name: str) -> torch.Tensor:
     return torch.cat([(piece / length).float() for piece, length in pieces])
 
 
-def _candidates(
+def best_rows(
     query: torch.Tensor,
-    archive: torch.Tensor | Vectors,
+    archive: torch.Tensor | Rows,
     count: int,
-    device: str | torch.device | None,
-    precision: torch.dtype,
+    device: str | torch.device | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(q, count) archive indices of the highest scores in a precision, and (q,) the lowest of these scores."""
+    """Find the rows of the highest products with queries (q, D), in a precision: (q, count) rows, and (q,) the lowest product."""
     query = query.to(device, precision)
     on_cpu = query.device.type == "cpu"
     # On a CPU scores are written into memory that was used before. Fresh memory, which the system fills with zeros page by page, took
     # longer than all else where a filter keeps some rows.
     room = query.new_empty(len(query), min(_ARCHIVE_CHUNK, len(archive)) if on_cpu else 0)
-    rows = archive if isinstance(archive, Vectors) else Vectors([archive])
+    rows = Vectors([archive]) if isinstance(archive, torch.Tensor) else archive
     best_scores = torch.empty((len(query), 0), device=query.device, dtype=precision)
     best_indices = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     for start in range(0, len(archive), _ARCHIVE_CHUNK):

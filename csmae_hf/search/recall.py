@@ -21,6 +21,10 @@ SHARES = (1.0, 0.2, 0.02, 0.001)
 """Shares of the rows kept by the filters of a measurement; 1 is no filter."""
 
 LEAST_RECALL = 0.95
+
+WANTED_RECALL = 0.98
+"""The effort of an index is raised to this on a sample of the archive's tiles, so that other queries have `LEAST_RECALL` at least."""
+
 RECALL_AT = 10
 SAMPLE = 200
 

@@ -10,7 +10,7 @@ from archives import make_dataset, make_model, make_processor
 from search.clouds import make_tiles, make_vectors
 
 from csmae_hf.archive.archive import Archive
-from csmae_hf.archive.folder import publish, read_manifest
+from csmae_hf.archive.folder import ArchiveCorruptError, publish, read_manifest
 from csmae_hf.embedding.alignment import Alignment
 from csmae_hf.embedding.embed import embed_dataset
 from csmae_hf.embedding.identity import Identity
@@ -67,6 +67,35 @@ def test_an_approximate_answer_says_so_and_its_recall_is_stored(archive, tmp_pat
     again = loaded.search("tile 5", sensor="s1", archive_sensor="s2")
     assert again.ids == hits.ids
     assert Archive.load(tmp_path / "archive", index=False).search("tile 5", sensor="s1", archive_sensor="s2").exact
+
+
+def test_codes_are_kept_with_the_archive_follow_its_changes_and_damage_is_named(archive, tmp_path):
+    exact = Archive(archive.tiles, archive.vectors, IDENTITY)
+    archive.use_index("codes", kind="bits")
+    assert agreement(archive, exact) >= 0.95
+    assert not archive.search("tile 5", sensor="s1", archive_sensor="s2").exact
+    folder = archive.save(tmp_path / "archive")
+    archive.remove(["tile 7"])
+    new = {sensor: make_vectors(1, sensor, seed=9).numpy() for sensor in ("s1", "s2")}
+    archive.add_embeds(new, make_tiles(1).set_column(0, "id", pa.array(["new"])))
+    archive.save(folder)
+    loaded = Archive.load(folder)
+    assert {index.backend for index in loaded.indexes.values()} == {"codes"}
+    for side in (archive, loaded):
+        hits = side.search(new["s2"], sensor="s2", k=3)
+        assert (hits.ids[0][0], round(float(hits.scores[0, 0]), 5)) == ("new", 1)
+        assert "tile 7" not in side.search("tile 5", sensor="s2", k=ROWS).ids[0]
+    manifest = read_manifest(folder)
+    indexes = [described["index"] for described in manifest["sensors"].values()]
+    indexes[0]["file"], indexes[1]["file"] = indexes[1]["file"], indexes[0]["file"]
+    publish(folder, manifest)
+    with pytest.raises(ArchiveCorruptError, match=r"codes index of s1 cannot be opened: .* codes of other vectors"):
+        Archive.load(folder)
+    assert Archive.load(folder, index=False).search("tile 5", sensor="s2").exact
+    path = folder / indexes[0]["file"]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ArchiveCorruptError, match="was cut short or changed"):
+        Archive.load(folder)
 
 
 def test_the_index_follows_what_is_added_and_removed(tmp_path, uri):

@@ -48,8 +48,8 @@ def test_low_precision_that_would_mislead_is_noticed_and_changes_nothing(precisi
     center = make_rows(1, width=64)
     crowd = torch.nn.functional.normalize(center + 1e-4 * make_rows(3000, width=64, seed=1))
     asked = []
-    candidates = search._candidates
-    monkeypatch.setattr(search, "_candidates", lambda *given: asked.append(given[4]) or candidates(*given))
+    candidates = search.best_rows
+    monkeypatch.setattr(search, "best_rows", lambda *given: asked.append(given[4]) or candidates(*given))
     found = nearest(center, crowd, 10, precision=precision)
     assert asked == [precision, torch.float32]
     truth = nearest(center, crowd, 10)
