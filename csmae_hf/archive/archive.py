@@ -27,6 +27,7 @@ from csmae_hf.images.image import Said
 from csmae_hf.sample.generate import are_generated, is_generated
 from csmae_hf.search.areas import Areas
 from csmae_hf.search.build_index import build_index, measure_index
+from csmae_hf.search.compression import Compression, chosen_options, measure_codes
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.filter_language import mask_of, parse_filter, unknown_values
 from csmae_hf.search.ids import ID
@@ -418,7 +419,7 @@ class Archive(Held):
         except BaseException:
             self._restore(begun)
             raise
-        vars(self).update(state, stored=replace(self.stored, indexes={}), **more)
+        vars(self).update(state, stored=replace(self.stored, indexes={}), compression=[], **more)
 
     def _restore(self, sensors: Sequence[str]) -> None:
         """Have the indexes of sensors as they were before a change that failed; where that fails too, search exactly."""
@@ -454,6 +455,28 @@ class Archive(Held):
         vars(self).update(indexes=indexes, recall=recall, stored=replace(self.stored, indexes={}))
         self._warn_of_low_recall()
         return self.recall
+
+    def compress(self, *, measure: bool = False) -> list[Compression]:
+        """Measure what compact codes cost and keep in every direction, and search by the smallest that keep enough.
+
+        The measurements are kept in `compression` and stored with the archive, until tiles are added or removed. Where no kind keeps
+        enough, the indexes stay as they are. The embeds stay in the archive: the last word is theirs.
+
+        Args:
+            measure: Whether to measure only, and leave the indexes as they are.
+
+        Returns:
+            The measurements, those of the chosen kind marked; see [`measure_codes`].
+
+        Raises:
+            ValueError: If there are fewer than four tiles to ask by.
+        """
+        measured = measure_codes(self.vectors, self.tiles)
+        options = None if measure else chosen_options(measured)
+        if options is not None:
+            self.use_index("codes", **options)
+        self.compression = measured
+        return measured
 
     def _warn_of_low_recall(self) -> None:
         for recall in self.recall:

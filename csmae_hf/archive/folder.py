@@ -32,6 +32,7 @@ from csmae_hf.embedding.identity import METRIC, ArchiveMismatchError, Identity
 from csmae_hf.embedding.provenance import TileSets, alignment_hash, same_tiles
 from csmae_hf.files import LOCK_NAME, TEMPORARY, Entry, write_atomically, write_file
 from csmae_hf.search.build_index import open_index
+from csmae_hf.search.compression import Compression
 from csmae_hf.search.ids import ID, IdIndex
 from csmae_hf.search.recall import Recall, with_buckets
 from csmae_hf.search.vectors import IntArray, Vectors
@@ -146,6 +147,7 @@ def _write_parts(held: Held, folder: Path, parts: Parts) -> dict[str, Any]:
         if alignment is None
         else part(alignment, lambda: write_file(folder, "alignment", ".safetensors", alignment.to_bytes())),
         "recall": [recall.to_dict() for recall in held.recall],
+        **({"compression": [measured.to_dict() for measured in held.compression]} if held.compression else {}),
         "unreadable": held.unreadable,
         "source": held.source,
         "files": {entry.name: {"sha256": entry.sha256, "size": entry.size} for entry in files.values()},
@@ -229,6 +231,7 @@ def _read_parts(kind: type[HeldT], folder: Path, manifest: Mapping[str, Any], ve
         if name := item["index"].get("file"):
             parts[id(name)] = name, Entry(name, **manifest["files"][name])
     held.recall = [Recall(**recall) for recall in manifest["recall"]]
+    held.compression = [Compression(**measured) for measured in manifest.get("compression", ())]
     held.stored = Stored(
         folder.resolve(),
         manifest["sha256"],

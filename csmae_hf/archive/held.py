@@ -18,6 +18,7 @@ from csmae_hf.embedding.identity import Identity
 from csmae_hf.embedding.provenance import Provenance, TileSets, tile_sets
 from csmae_hf.embedding.without_paths import public_name
 from csmae_hf.files import Entry
+from csmae_hf.search.compression import Compression
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.ids import ID, IdIndex, TileRows
 from csmae_hf.search.index import ArchiveIndex
@@ -147,6 +148,7 @@ class Held:
         self.generated = generated
         self._data_name = data_name  # where the source says no more than that
         self.recall: list[Recall] = []
+        self.compression: list[Compression] = []  # what was measured of codes, of these tiles
         self.indexes: dict[str, ArchiveIndex] = {sensor: ExactIndex(part) for sensor, part in self.vectors.items()}
         self.stored = Stored()
         self.trust_remote_code = False  # whether the model may bring code of its own, where it is loaded by its name

@@ -59,6 +59,21 @@ _RECALL = {
     "k": _COUNT,
     "recall": float,
 }
+_COMPRESSION = {
+    "kind": str,
+    "query_sensor": str,
+    "archive_sensor": str,
+    "tiles": _COUNT,
+    "bytes": float,
+    "candidates": _COUNT,
+    "queries": _COUNT,
+    "k": _COUNT,
+    "recall": float,
+    "f1": (float, None),
+    "proven": float,
+    "seconds": float,
+    "chosen": bool,
+}
 _INDEX = {"backend": str, "parameters": dict, "file?": OWN_FILE}
 _ALWAYS = {
     "format": str,
@@ -69,6 +84,7 @@ _ALWAYS = {
     "width": range(1, 2**20),
     "alignment": (OWN_FILE, None),
     "recall": [_RECALL],
+    "compression?": [_COMPRESSION],
     "unreadable": _Named(re.compile(r"(?s).*"), str),
     "source": dict,
     "files": _Named(OWN_FILE, {"sha256": _SHA256, "size": _COUNT}),
@@ -159,7 +175,8 @@ def _check_names(manifest: Mapping[str, Any], path: Path) -> None:
             raise ArchiveCorruptError(
                 f"{path} is of the sensors {', '.join(sensors)}, and a segment of {', '.join(segment['embeds']) or 'none'}."
             )
-    measured = {item[name] for item in manifest["recall"] for name in ("query_sensor", "archive_sensor")}
+    numbers = [*manifest["recall"], *manifest.get("compression", ())]
+    measured = {item[name] for item in numbers for name in ("query_sensor", "archive_sensor")}
     if measured - sensors.keys():
         raise ArchiveCorruptError(
             f"{path} has the recall of a sensor that it lacks: {min(measured - sensors.keys())!r}."

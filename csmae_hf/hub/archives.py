@@ -117,6 +117,7 @@ def for_publication(archive: Held) -> Held:
     }
     copy.indexes.update({sensor: index for sensor, index in archive.indexes.items() if sensor not in served})
     copy.recall = [item for item in archive.recall if item.archive_sensor not in served]
+    copy.compression = archive.compression
     return copy
 
 

@@ -14,7 +14,8 @@ import torch
 from csmae_hf.search.vectors import IntArray, Piece, Vectors
 
 KINDS = ("float16", "int8", "bits")
-"""`float16`: of the row's largest number. `int8`: of 127 steps to it. `bits`: signs, times the mean of the row's sizes (Rastegari et al. 2016, XNOR-Net)."""
+"""`float16`: of the row's largest number. `int8`: of 127 steps to it. `bits`: signs, times the mean of the row's sizes, the nearest of
+such codes (Rastegari et al. 2016, XNOR-Net)."""
 
 TYPES = {"float16": torch.float16, "int8": torch.int8, "bits": torch.uint8}
 

@@ -98,6 +98,23 @@ def test_codes_are_kept_with_the_archive_follow_its_changes_and_damage_is_named(
         Archive.load(folder)
 
 
+def test_compressing_stores_what_it_measured_until_the_tiles_change(tmp_path):
+    archive = make_archive(300)
+    measured = archive.compress(measure=True)
+    assert {index.backend for index in archive.indexes.values()} == {"exact"}
+    loaded = Archive.load(archive.save(tmp_path / "archive"))
+    assert loaded.compression == measured
+    assert for_publication(loaded).compression == measured
+    kinds = {row.kind for row in loaded.compress() if row.chosen}
+    assert {index.parameters["kind"] for index in loaded.indexes.values()} == kinds
+    assert len(loaded.recall) == 16
+    again = Archive.load(loaded.save(tmp_path / "archive"))
+    assert {index.backend for index in again.indexes.values()} == {"codes"}
+    again.remove(["tile 7"])
+    assert not again.compression
+    assert not Archive.load(again.save(tmp_path / "archive")).compression
+
+
 def test_the_index_follows_what_is_added_and_removed(tmp_path, uri):
     pytest.importorskip("faiss", reason="pip install faiss-cpu")
     model, processor = make_model(), make_processor()

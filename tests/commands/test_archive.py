@@ -229,6 +229,20 @@ def test_a_picture_without_the_tiles_says_where_to_name_them(folder, tiles, tmp_
     assert main([*command, "--data", str(folder / "sample")]) == 0
 
 
+def test_an_archive_is_searched_by_codes_after_it_was_measured(folder, tiles, tmp_path, capsys, caplog):
+    archive = shutil.copytree(folder / "archive", tmp_path / "archive")
+    assert main(["archive", "compress", str(archive), "--measure"]) == 0
+    said = capsys.readouterr().out
+    assert "index      s2: exact\n" in said
+    assert said.count(" -> s2 ") == 8, "four kinds, two sensors of queries"
+    assert "best kind" in said
+    assert main(["archive", "index", str(archive), "--index", "codes", "--kind", "float16"]) == 0
+    assert "index      s2: codes {'kind': 'float16'" in capsys.readouterr().out
+    assert main(["archive", "index", str(archive), "--index", "codes", "--kind", "ivf"]) == 2
+    assert "Unknown kind of codes 'ivf'" in caplog.text
+    assert main(["search", str(archive), "--query", tiles[0]["id"], "--sensor", "s1", "--in", "s2", "--k", "2"]) == 0
+
+
 def test_an_archive_gets_an_index_whose_recall_is_stored(folder, tiles, tmp_path, capsys):
     pytest.importorskip("faiss", reason="pip install faiss-cpu")
     Archive.load(folder / "archive").save(tmp_path / "archive")
