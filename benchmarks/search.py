@@ -2,6 +2,7 @@
 
     python -m benchmarks.search
     python -m benchmarks.search --rows 100000 --width 768 --queries 500
+    python -m benchmarks.search --rows 60000 --width 768 --codes
 
 The vectors are generated (seeded): each tile mixes 1 to 5 of 43 classes in a latent space of 48, seen through a curved map; queries
 are of another sensor, which bends and shifts that map. They are no embeds of real tiles: compare the indexes on an archive of your
@@ -23,6 +24,7 @@ from benchmarks.machine import limits
 from benchmarks.timing import Row, compare, table, time_in_turn
 from csmae_hf.cpu import keep_freed_memory
 from csmae_hf.search.build_index import build_index
+from csmae_hf.search.compression import describe_codes, measure_codes
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import ArchiveIndex
 from csmae_hf.search.recall import SHARES, bucket_filter, measure_recall, with_buckets
@@ -137,10 +139,18 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--kinds", nargs="*", default=["ivf", "hnsw"], choices=["ivf", "hnsw"], help="of faiss")
+    parser.add_argument(
+        "--codes", action="store_true", help="measure compact codes in every direction, and nothing else"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, not as a table")
     given = vars(parser.parse_args())
     keep_freed_memory()
     as_json = given.pop("json")
+    if given.pop("codes"):
+        sides = {sensor: Vectors([make_vectors(given["rows"], given["width"], sensor, 0)]) for sensor in ("s1", "s2")}
+        tiles = pa.table({"id": [str(row) for row in range(given["rows"])]})
+        sys.stdout.write("\n".join(describe_codes(measure_codes(sides, tiles))) + "\n")
+        return 0
     rows = measure_vectors(**given)
     sys.stdout.write((json.dumps(rows, indent=2) if as_json else table(rows)) + "\n")
     return 0
