@@ -29,6 +29,7 @@ _LOW_PRECISION_MARGIN = 118
 _QUERY_CHUNK = 512
 _ARCHIVE_CHUNK = 16_384
 _RERANK_ROWS = 128
+_RERANK_NUMBERS = 2**24  # copied at a time, whatever k and the candidates
 _TIED_ROWS = 64
 
 
@@ -191,8 +192,9 @@ def rerank(
     candidates = candidates.masked_fill(none, torch.iinfo(torch.int64).max).sort(dim=1).values
     none = none.sort(dim=1, stable=True).values
     scores = torch.empty(candidates.shape)
-    for start in range(0, len(query), _RERANK_ROWS):
-        rows = slice(start, start + _RERANK_ROWS)
+    step = max(1, min(_RERANK_ROWS, _RERANK_NUMBERS // max(candidates.shape[1] * query.shape[1], 1)))
+    for start in range(0, len(query), step):
+        rows = slice(start, start + step)
         vectors = archive[candidates[rows].masked_fill(none[rows], 0)].double()  # (r, C, D)
         scores[rows] = (vectors * query[rows, None].double()).sum(dim=-1).clamp(-1, 1).float()
     if exclude is not None:

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from search.clouds import make_vectors
 from search.conformance import check_all, make_parts
 
+from csmae_hf.search import nearest
 from csmae_hf.search.build_index import build_index, open_index
 from csmae_hf.search.codes import KINDS, Codes, decode, encode
 from csmae_hf.search.codes_index import CodesIndex
@@ -110,6 +111,17 @@ def test_an_answer_that_is_called_exact_is(kind, parts):
             np.testing.assert_array_equal(found.scores, truth.scores)
     assert not index.search(near[:1], 5).exact, "more equals than candidates"
     assert proven >= {"float16": 55, "int8": 30, "bits": 0}[kind]
+
+
+def test_many_candidates_are_ranked_a_few_queries_at_a_time(parts, monkeypatch):
+    index, queries = CodesIndex(Vectors([parts[0]["s2"]]), "bits", candidates=8), parts[0]["s1"][:40]
+    expected = index.search(queries, 50)
+    most, taken = 2 * 400 * 64, []
+    monkeypatch.setattr(nearest, "_RERANK_NUMBERS", most)
+    take = Vectors.__getitem__
+    monkeypatch.setattr(Vectors, "__getitem__", lambda self, rows: taken.append(take(self, rows)) or taken[-1])
+    np.testing.assert_array_equal(index.search(queries, 50).rows, expected.rows)
+    assert [part.shape for part in taken] == [(2, 400, 64)] * 20
 
 
 def test_wrong_options_and_wrong_files_are_named(parts, tmp_path):
