@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from csmae_hf.files import Entry, write_file
+from csmae_hf.metrics.labels import BoolArray
 from csmae_hf.search.codes import TYPES, Codes, check_kind
 from csmae_hf.search.exact import ExactIndex
 from csmae_hf.search.index import ArchiveIndex, Found, Selection
@@ -92,23 +93,31 @@ class CodesIndex(ArchiveIndex):
 
     def search(self, queries: torch.Tensor, k: int, selection: Selection | None = None) -> Found:
         """See [`ArchiveIndex.search`]."""
+        found, proven = self.search_proven(queries, k, selection)
+        return found._replace(exact=bool(proven.all()))
+
+    def search_proven(
+        self, queries: torch.Tensor, k: int, selection: Selection | None = None
+    ) -> tuple[Found, BoolArray]:
+        """As `search`, and (Q,) whether the answer to each query is known to be exact."""
         codes = self.codes if selection is None else self.codes.select(selection.rows)
         count = max(k * int(self.parameters["candidates"]), k + _LEAST_CANDIDATES)
         if len(codes) <= count:
-            return self.exact.search(queries, k, selection)
+            return self.exact.search(queries, k, selection), np.ones(len(queries), np.bool_)
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        exact = True
+        proven = np.empty(len(queries), np.bool_)
         for start in range(0, len(queries), _QUERY_CHUNK):
-            asked = queries[start : start + _QUERY_CHUNK]
+            part = slice(start, start + _QUERY_CHUNK)
+            asked = queries[part]
             chosen, worst = best_rows(asked, codes, count)
             if selection is not None:
                 chosen = torch.from_numpy(selection.rows)[chosen]
             best, found = rerank(asked, self.exact.vectors, chosen, k)
-            scores[start : start + _QUERY_CHUNK], rows[start : start + _QUERY_CHUNK] = best.numpy(), found.numpy()
+            scores[part], rows[part] = best.numpy(), found.numpy()
             # scores of codes lack the center; those that are ranked are rounded to float32
             most = worst.double() + codes.error + asked.double() @ codes.center.double() + 2.0**-24
-            exact &= bool((best[:, -1].double() > most).all())
-        return Found(scores, rows, exact)
+            proven[part] = (best[:, -1].double() > most).numpy()
+        return Found(scores, rows, False), proven
 
 
 def _read(path: Path, kind: str, vectors: Vectors) -> Codes:
