@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".geoparquet", ".gpq")
 
 _MOST_WKB = 16 << 10
-"""Bytes of a geometry. what is far larger than the outline of a tile is shown to no library."""
+"""Bytes of a geometry: the outline of a tile has under 200, and what is far larger is shown to no library."""
 
 _MIDDLES = (("centre_lon", "centre_lat"), ("longitude", "latitude"), ("lon", "lat"))
 _DEGREES = ("OGC:CRS84", "EPSG:4326")
