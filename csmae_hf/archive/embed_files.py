@@ -137,7 +137,7 @@ def reading(path: Path) -> Iterator[None]:
 def _check_declared(path: Path, metadata: pq.FileMetaData) -> None:
     """Refuse a file that would become far larger than it is."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    # of the chunks of columns nothing is asked: pyarrow 26 ends the process where a damaged one is looked at
+    # the descriptions of single columns are not looked at here: a damaged file may hold anything in them
     size = sum(group.total_byte_size for group in groups)
     rows = sum(group.num_rows for group in groups)
     if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
