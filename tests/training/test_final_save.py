@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from tiny_runs import Run, log_of, options, run_here
 
-from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import final_save
 from csmae_hf.training.checkpoints import FINISHED_NAME
 from csmae_hf.training.errors import CheckpointError
@@ -32,11 +31,6 @@ BEST = (
     "true",
 )
 """A run whose last model is not the "best", by a metric that is turned round."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,12 @@ from tiny_models import build, tiny_config
 from tiny_runs import Run, furthest, log_of, options, run_here
 from transformers.training_args import OptimizerNames
 
-from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.arguments import CSMAETrainingArguments, parse_arguments
 from csmae_hf.training.trainer import CSMAETrainer
 from modeling_csmae import CSMAEForPreTraining
 
 OF_A_BLOCK = re.compile(r".*\.layers\.\d+\.(attention\.(qkv|proj)|mlp\.fc[12])\.weight")
 RATE, DECAY = 1e-3, 0.1
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
 
 
 def trainer_of(folder: Path, optim: str, variant: str = "sesd", **settings: Any) -> CSMAETrainer:

@@ -91,11 +91,6 @@ def without(tiles: datasets.Dataset, sensor: str, rows: set[int]) -> datasets.Da
     return tiles.remove_columns(sensor).add_column(sensor, keys, feature=feature)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("native", ["true", "false"])
 def test_tiles_that_lack_an_image_are_trained_on(

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import Run, furthest, log_of, options, run_here
 
-from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training.checkpoints import checkpoint_problem, last_checkpoint
 from csmae_hf.training.trainer import CSMAETrainer
 from modeling_csmae import CSMAEForPreTraining
@@ -22,11 +21,6 @@ LOGGED = ("--logging_steps", "2", "--eval_strategy", "steps", "--eval_steps", "4
 """A line of the log every 2 steps and a checkpoint every 3: some fall into the middle of a line."""
 
 HALVES = ("--per_device_train_batch_size", "2")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ EPOCHS = ("--max_steps", "-1", "--num_train_epochs", "1")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
-
-
-@pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     run_here(data, folder, *KEEP)

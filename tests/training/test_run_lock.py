@@ -7,16 +7,10 @@ import pytest
 from tiny_runs import Run, options, run_here
 
 from csmae_hf.files import LOCK_NAME
-from csmae_hf.sample.generate import generate_sample
 
 pytestmark = pytest.mark.slow
 
 WORKERS = ("--dataloader_num_workers", "2", "--max_steps", "500", "--save_steps", "2")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
 
 
 def test_a_second_run_is_refused_until_the_first_is_gone_and_a_kill_lets_go(data: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tiny_runs import furthest, log_of, options, run_here
 from transformers import PreTrainedModel, Trainer, TrainerState
 
 from csmae_hf.data.collate import TileCollator
-from csmae_hf.sample.generate import generate_sample
 from csmae_hf.training import pretrain as pretrain_module
 from csmae_hf.training.arguments import parse_arguments
 from csmae_hf.training.callbacks import EvaluationCallback
@@ -36,11 +35,6 @@ def _one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(generate_sample(tmp_path_factory.mktemp("data") / "sample", tiles=60, seed=3))
 
 
 @pytest.fixture(scope="module")
